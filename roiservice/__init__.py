@@ -1,0 +1,3 @@
+"""Serve the objects of OME-Zarr label images as regions of interest (ROIs)."""
+
+__version__ = "0.1.0"

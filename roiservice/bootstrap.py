@@ -1,0 +1,248 @@
+"""The only place that wires the parts of the service together."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.cache import PageCache, make_cache
+from roiservice.catalog.build import Progress
+from roiservice.catalog.elsewhere import LayerKey, Rules
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.registry import FIRST_IMAGE, Registry
+from roiservice.catalog.writer import CatalogWriter
+from roiservice.encode.formats import FORMATS
+from roiservice.errors import NotFound, SettingsError, SourceError
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import Polygons, measure
+from roiservice.query.columns import read_features
+from roiservice.query.pages import roi_page
+from roiservice.query.select import RoiQuery
+from roiservice.settings import Settings
+from roiservice.sources.images import ImageSource, find_images
+from roiservice.sources.layers import LayerSource, find_layers, layer_named
+from roiservice.sources.limits import Limits
+from roiservice.vectorize.outlines import Outline
+from roiservice.vectorize.plane import trace_plane
+
+Location = tuple[int | None, str]  # an image's number if the user gave one, and a path
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that is served: its lasting number, what a user calls it, where it lies."""
+
+    id: int
+    name: str
+    source: ImageSource
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an image with its lasting number; `collection` is its id in URLs."""
+
+    number: int
+    image: Image
+    collection: str
+    name: str
+    source: LayerSource
+
+    @property
+    def key(self) -> LayerKey:
+        """What the keeper of catalogs knows it by."""
+        return LayerKey(self.number, self.source)
+
+
+@dataclass(frozen=True)
+class LayerListing:
+    """The layers of an image in the order of their numbers, and what is wrong with others."""
+
+    layers: tuple[Layer, ...]
+    problems: tuple[SourceError, ...]
+    warnings: tuple[str, ...]
+
+
+class ImageIndex:
+    """All images at some locations, found once when first asked for."""
+
+    def __init__(self, locations: Sequence[Location], registry: Registry, limits: Limits) -> None:
+        self._locations = locations
+        self._registry = registry
+        self._limits = limits
+        self._lock = threading.Lock()
+
+    def get(self, image_id: int) -> Image:
+        """The image with this number; NotFound if there is none."""
+        image = self._found[0].get(image_id)
+        if image is None:
+            raise NotFound(f"there is no image {image_id}")
+        return image
+
+    def page(self, offset: int, limit: int) -> list[Image]:
+        """Images `offset` to `offset + limit`, by number."""
+        return self._in_order[offset : offset + limit]
+
+    def total(self) -> int:
+        """How many images there are."""
+        return len(self._in_order)
+
+    @property
+    def problems(self) -> list[SourceError]:
+        """What could not be read while images were looked for."""
+        return self._found[1]
+
+    @cached_property
+    def _in_order(self) -> list[Image]:
+        return sorted(self._found[0].values(), key=lambda image: image.id)
+
+    @cached_property
+    def _found(self) -> tuple[dict[int, Image], list[SourceError]]:
+        """Raises SettingsError where two stores claim one number, SourceError for a location that holds nothing."""
+        images: dict[int, Image] = {}
+        problems: list[SourceError] = []
+        for given_id, path in self._locations:
+            for found in find_images(path, given_id, self._limits):
+                if isinstance(found, SourceError):
+                    problems.append(found)
+                    continue
+                image = self._numbered(found)
+                other = images.setdefault(image.id, image)
+                if (other.source.location, other.source.path) != (found.location, found.path):
+                    raise SettingsError(
+                        f"image {image.id} is claimed by {other.source.location} and by {found.location}"
+                    )
+        return images, problems
+
+    def _numbered(self, source: ImageSource) -> Image:
+        number = source.given_id
+        if number is None:
+            number = self._registry.image_number(f"{source.location}#{source.path}")
+        elif not 1 <= number < FIRST_IMAGE:
+            raise SettingsError(f"{source.location}: image numbers lie from 1 to {FIRST_IMAGE - 1}")
+        return Image(number, source.name, source)
+
+
+class Layers:
+    """The layers of images and their current catalogs."""
+
+    def __init__(self, keeper: Keeper, registry: Registry, limits: Limits, check_interval: float) -> None:
+        self._keeper = keeper
+        self._registry = registry
+        self._limits = limits
+        self._interval = check_interval
+        self._listings: dict[int, tuple[float, LayerListing]] = {}
+
+    def of(self, image: Image) -> LayerListing:
+        """All layers of an image; looked for again once per check interval."""
+        known = self._listings.get(image.id)
+        if known is not None and time.monotonic() - known[0] < self._interval:
+            return known[1]
+        listing = find_layers(image.source, self._limits)
+        layers = sorted(
+            (self._numbered(image, source) for source in listing.layers), key=lambda layer: layer.number
+        )
+        found = LayerListing(tuple(layers), listing.problems, listing.warnings)
+        self._listings[image.id] = (time.monotonic(), found)
+        return found
+
+    def named(self, image: Image, name: str) -> Layer:
+        """The layer by its collection id, its path below `labels/`, or `.` for the image group itself.
+
+        Raises NotFound, or the SourceError that keeps the layer from being used.
+        """
+        for layer in self.of(image).layers:
+            if layer.collection == name:
+                return layer
+        return self._numbered(image, layer_named(image.source, name, self._limits))
+
+    def catalog(self, layer: Layer) -> Catalog:
+        """The current catalog; a small layer's is built by the first to ask. Raises Building, SourceError."""
+        return self._keeper.catalog(layer.key)
+
+    def build(self, layer: Layer, *, force: bool = False, progress: Progress | None = None) -> Catalog:
+        """Bring the catalog up to the source's present state, however large the layer is."""
+        return self._keeper.build(layer.key, force=force, progress=progress)
+
+    def _numbered(self, image: Image, source: LayerSource) -> Layer:
+        number = self._registry.layer_number(image.id, source.collection)
+        return Layer(number, image, source.collection, source.name, source)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that a request or a command needs."""
+
+    settings: Settings
+    registry: Registry
+    images: ImageIndex
+    layers: Layers
+    cache: PageCache
+
+
+def build_services(settings: Settings, locations: Sequence[Location]) -> Services:
+    """Wire everything; nothing is read from the locations yet. Raises SettingsError for unusable directories."""
+    limits = Limits()
+    try:
+        registry = Registry(settings.state_dir)
+        settings.catalog_dir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
+    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
+    return Services(
+        settings=settings,
+        registry=registry,
+        images=ImageIndex(locations, registry, limits),
+        layers=Layers(keeper, registry, limits, settings.check_interval),
+        cache=make_cache(
+            settings.cache_bytes, settings.redis_url, settings.redis_ttl, settings.redis_max_value
+        ),
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        outline=Outline(settings.min_area, settings.simplify, settings.smooth),
+        max_vertices=settings.max_vertices,
+        inline_pixels=settings.inline_pixels,
+        inline_vertices=settings.inline_vertices,
+        waiters=settings.build_waiters,
+        check_interval=settings.check_interval,
+        keep_replaced=settings.keep_replaced,
+    )
+
+
+def warm_up() -> None:
+    """Compile, or load from numba's cache, every kernel that a request may need, so that none waits for it."""
+    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+        plane = np.zeros((12, 12), dtype)
+        plane[1:6, 1:6] = 1
+        plane[3, 3] = 0
+        plane[6:9, 6:9] = 1
+        plane[8, 1:9] = 2
+        labels, polygons = trace_plane([plane[:4], plane[4:]])
+    with tempfile.TemporaryDirectory() as directory:
+        _warm_up_catalog(Path(directory), labels.astype(np.int64), polygons)
+
+
+def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polygons) -> None:
+    """Write, read and encode a catalog on the image's own grid and on another."""
+    for frame in (Frame(), Frame(scale_x=1.5)):
+        writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
+        pixel_count = measure(polygons).area.astype(np.int64)
+        writer.add_plane([(0, -1, 0)], labels, polygons, pixel_count, exact=True)
+        meta = {"version": 1, "layer_number": 1, "name": "", "image_name": "", "property_names": []}
+        meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
+        writer.finish(lambda labels: labels, {}, {}, meta)
+        catalog = open_catalog(directory / str(frame.scale_x))
+        features = read_features(catalog, roi_page(catalog, RoiQuery(), 0, 10).rows)
+        for each in FORMATS.values():
+            each.encode(features)

@@ -1,0 +1,188 @@
+"""Build the catalog of one layer version: store -> planes -> rings -> columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
+from roiservice.catalog.writer import CatalogWriter, PlaneIndex
+from roiservice.errors import RoiServiceError, SourceRefused, TooManyObjects
+from roiservice.geometry.features import EVERY_INDEX
+from roiservice.geometry.polygons import Polygons, measure
+from roiservice.sources.planes import LabelLayer, PlaneKey
+from roiservice.vectorize.outlines import Outline, redraw
+from roiservice.vectorize.plane import trace_plane
+
+# Pixels that are read at once. While one strip is traced the next one is read, so two are in memory.
+STRIP_PIXELS = 2**24
+
+# Names that features have anyway; a property of the same name is told apart by this prefix.
+RESERVED = frozenset({"label", "layer", "z", "t", "c", "area", "color"})
+RESERVED_PREFIX = "property:"
+
+Progress = Callable[[int, int], None]  # pixels since the last call, features so far
+
+
+@dataclass(frozen=True)
+class LayerVersion:
+    """What names a catalog: the layer's lasting number, the version's, the state of the source, the outline options."""
+
+    layer_number: int
+    number: int
+    token: str
+    outline: Outline
+
+
+def build_catalog(
+    layer: LabelLayer,
+    version: LayerVersion,
+    directory: Path,
+    registry: Registry,
+    *,
+    max_vertices: int | None,
+    stop_at_vertices: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Trace all planes of `layer` and write its catalog to `directory`; nothing is left behind on failure.
+
+    Raises SourceError naming the part at fault; SourceRefused if a plane has more than `max_vertices`
+    outline vertices; TooManyObjects once the whole layer has more than `stop_at_vertices`.
+    """
+    labels = np.uint64 if layer.dtype == np.uint64 else np.int64
+    exact = not (version.outline.simplify or version.outline.smooth)
+    writer = CatalogWriter(directory, layer.frame, labels, np.int32 if exact else np.float64)
+    vertices = 0
+    try:
+        for keys, plane_labels, polygons in _traced(layer, max_vertices, progress, writer):
+            vertices += len(polygons.xy)
+            if stop_at_vertices is not None and vertices > stop_at_vertices:
+                raise TooManyObjects(f"the outlines have more than {stop_at_vertices} vertices")
+            pixel_count = measure(polygons).area.astype(np.int64)
+            kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= version.outline.min_area)
+            if len(kept) < len(polygons):
+                plane_labels, polygons, pixel_count = (
+                    plane_labels[kept],
+                    polygons.take(kept),
+                    pixel_count[kept],
+                )
+            drawn = redraw(polygons, version.outline)
+            planes = [_indices(key) for key in keys]
+            writer.add_plane(planes, plane_labels.astype(labels), drawn, pixel_count, exact=exact)
+        properties, names = json_members(layer.objects.properties)
+        writer.finish(
+            partial(roi_numbers, registry, version.layer_number),
+            layer.objects.colors,
+            properties,
+            _meta(layer, version, names),
+        )
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _traced(
+    layer: LabelLayer, max_vertices: int | None, progress: Progress | None, writer: CatalogWriter
+) -> Iterator[tuple[tuple[PlaneKey, ...], NDArray[Any], Polygons]]:
+    """Labels and polygons of each plane in order; strips are read ahead, one at a time, in a second thread."""
+    rows = layer.strip_rows(STRIP_PIXELS)
+    tasks = [
+        (plane.index, row, min(row + rows, layer.height))
+        for plane in layer.planes
+        for row in range(0, layer.height, rows)
+    ]
+    per_plane = -(-layer.height // rows) if layer.height else 0
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        strips = _read_ahead(reader, layer, tasks)
+        for plane in layer.planes:
+            try:
+                labels, polygons = trace_plane(_counted(strips, per_plane, progress, writer), max_vertices)
+            except TooManyObjects as error:
+                source = layer.source
+                raise SourceRefused(
+                    source.image.location, source.path, f"plane {plane.index}: {error}"
+                ) from error
+            yield plane.keys, labels, polygons
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, layer: LabelLayer, tasks: list[tuple[tuple[int, int, int], int, int]]
+) -> Iterator[NDArray[Any]]:
+    following: Future[NDArray[Any]] | None = None
+    for task in tasks:
+        waiting, following = following, reader.submit(layer.read, *task)
+        if waiting is not None:
+            yield waiting.result()
+            waiting = None
+    if following is not None:
+        yield following.result()
+
+
+def _counted(
+    strips: Iterator[NDArray[Any]], count: int, progress: Progress | None, writer: CatalogWriter
+) -> Iterator[NDArray[Any]]:
+    """The next `count` strips, reported as they go."""
+    for _ in range(count):
+        strip = next(strips)
+        yield strip
+        if progress is not None:
+            progress(strip.size, writer.features)
+
+
+def _indices(key: PlaneKey) -> PlaneIndex:
+    t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
+    return t, c, z
+
+
+def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """ROI numbers of distinct labels: the label itself from 1 to 2**31 - 1, else a lasting one of the registry."""
+    outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
+    numbers = np.where(outside, 0, labels).astype(np.int64)
+    if outside.any():
+        keys = [str(label) for label in labels[outside].tolist()]
+        numbers[outside] = registry.extra_roi_numbers(layer_number, keys)
+    return numbers
+
+
+def json_members(properties: Mapping[int, Mapping[str, Any]]) -> tuple[dict[int, bytes], list[str]]:
+    """Each object's own properties as JSON members without braces, and all their names in order.
+
+    A property with a name that features have anyway gets a prefix. Values that JSON lacks (NaN) become null.
+    """
+    members: dict[int, bytes] = {}
+    names: dict[str, None] = {}
+    for label, row in properties.items():
+        named = {RESERVED_PREFIX + key if key in RESERVED else key: value for key, value in row.items()}
+        names.update(dict.fromkeys(named))
+        try:
+            members[label] = orjson.dumps(named)[1:-1]
+        except TypeError as error:
+            raise RoiServiceError(f"properties of label {label}: {error}") from error
+    return members, list(names)
+
+
+def _meta(layer: LabelLayer, version: LayerVersion, property_names: list[str]) -> dict[str, Any]:
+    frame = asdict(layer.frame)
+    return {
+        "version": version.number,
+        "layer_number": version.layer_number,
+        "token": version.token,
+        "outline": version.outline.key(),
+        "name": layer.source.name,
+        "collection": layer.source.collection,
+        "image_name": layer.source.image.name,
+        "dtype": str(layer.dtype),
+        "layer_size": [layer.height, layer.width],
+        "image_size": list(layer.image_size),
+        "frame": [frame["scale_x"], frame["scale_y"], frame["offset_x"], frame["offset_y"]],
+        "property_names": property_names,
+        "warnings": list(layer.warnings),
+    }

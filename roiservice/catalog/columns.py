@@ -1,0 +1,47 @@
+"""Column files: Arrow IPC, uncompressed, one record batch, memory-mapped on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from roiservice.errors import CatalogDamaged
+
+
+def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write equally long columns: numpy arrays, (n, k) ones as lists of k, or pyarrow arrays."""
+    arrays = {name: _to_arrow(values) for name, values in columns.items()}
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_columns(path: Path) -> dict[str, Any]:
+    """Columns by name: numpy views of the mapped file, binary columns as pyarrow arrays."""
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CatalogDamaged(f"{path}: {error}") from error
+    return {name: _from_arrow(batch.column(name)) for name in batch.schema.names}
+
+
+def _to_arrow(values: Any) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    return pa.array(values)
+
+
+def _from_arrow(column: pa.Array) -> pa.Array | NDArray[Any]:
+    if pa.types.is_large_binary(column.type):
+        return column
+    if pa.types.is_fixed_size_list(column.type):
+        flat = column.flatten().to_numpy(zero_copy_only=True)
+        return np.asarray(flat).reshape(-1, column.type.list_size)
+    return np.asarray(column.to_numpy(zero_copy_only=True))

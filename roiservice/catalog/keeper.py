@@ -1,0 +1,250 @@
+"""Which catalog of a layer is current, and who builds the next one.
+
+The current version of a layer is one small file, replaced by rename and looked at for every request, so that
+all workers change over at once. Builders of one layer exclude each other by a file lock on this host; across hosts the
+atomic rename decides, as equal versions are equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from roiservice.catalog.build import LayerVersion, Progress, build_catalog
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, raise_last_failure, start_build
+from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.registry import Registry
+from roiservice.catalog.writer import FORMAT
+from roiservice.errors import Building, CatalogDamaged, RoiServiceError, SourceError, TooManyObjects
+from roiservice.sources.limits import Limits
+from roiservice.sources.planes import open_layer, source_token
+
+log = logging.getLogger(__name__)
+
+OPEN_CATALOGS = 256
+REMEMBER_FAILURE = 10.0  # seconds
+LONGEST_WAIT = 20.0  # seconds that a request waits for another builder of a small layer
+
+
+class Keeper:
+    """Current catalogs of all layers of this process; shared by its threads."""
+
+    def __init__(self, root: Path, registry: Registry, rules: Rules, limits: Limits) -> None:
+        self._root = root / registry.uuid
+        self._registry = registry
+        self._rules = rules
+        self._limits = limits
+        self._options = f"format={FORMAT},{rules.outline.key()}"
+        self._current = f"current-{hashlib.sha256(self._options.encode()).hexdigest()[:12]}.json"
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, Catalog] = OrderedDict()
+        self._pointed: dict[int, tuple[tuple[int, int], int]] = {}
+        self._checked: dict[int, float] = {}
+        self._failures: dict[int, tuple[float, RoiServiceError]] = {}
+        self._waiting = threading.BoundedSemaphore(rules.waiters)
+        self._background = ThreadPoolExecutor(1, "refresh")
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def catalog(self, layer: LayerKey) -> Catalog:
+        """The current catalog of `layer`; a small one that is missing is built now, by one request for all.
+
+        Raises Building while a large one is built elsewhere or too many wait, SourceError if the layer
+        cannot be used.
+        """
+        catalog = self.existing(layer)
+        if catalog is None:
+            return self._first(layer)
+        if (
+            time.monotonic() - self._checked.setdefault(layer.number, time.monotonic())
+            > self._rules.check_interval
+        ):
+            self._checked[layer.number] = time.monotonic()
+            self._background.submit(self._refresh, layer)
+        return catalog
+
+    def existing(self, layer: LayerKey) -> Catalog | None:
+        """The current catalog if there is one, whatever the state of its source."""
+        pointer = self.directory(layer) / self._current
+        try:
+            status = os.stat(pointer)
+        except FileNotFoundError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_ino)
+        pointed = self._pointed.get(layer.number)
+        if pointed is None or pointed[0] != stamp:
+            try:
+                version = int(json.loads(pointer.read_text(encoding="utf-8"))["version"])
+            except (OSError, ValueError, KeyError, TypeError):
+                return None
+            pointed = self._pointed[layer.number] = (stamp, version)
+        return self._opened(self.directory(layer) / str(pointed[1]))
+
+    def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
+        """Bring the catalog of `layer` up to its source's state, however large it is; waits for other builders."""
+        with _locked(self.directory(layer)):
+            return self._bring_up(layer, None, force=force, progress=progress)
+
+    def _first(self, layer: LayerKey) -> Catalog:
+        failed = self._failures.get(layer.number)
+        if failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE:
+            raise failed[1]
+        if not self._waiting.acquire(blocking=False):
+            raise Building(layer.source.collection)
+        try:
+            with _locked(self.directory(layer), LONGEST_WAIT):
+                return self._bring_up(layer, self._rules.inline_vertices)
+        except TimeoutError:
+            raise Building(layer.source.collection) from None
+        except TooManyObjects:
+            self._build_elsewhere(layer)
+            raise Building(layer.source.collection) from None
+        except SourceError as error:
+            self._failures[layer.number] = (time.monotonic(), error)
+            raise
+        finally:
+            self._waiting.release()
+
+    def _refresh(self, layer: LayerKey) -> None:
+        """Look at the source again; errors leave the catalog in service."""
+        try:
+            with _locked(self.directory(layer), 0.0):
+                self._bring_up(layer, self._rules.inline_vertices)
+        except TimeoutError:
+            pass  # somebody is building it
+        except TooManyObjects:
+            self._build_elsewhere(layer)
+        except Exception as error:  # noqa: BLE001 - a background thread has nobody to raise to
+            log.warning("%s: the catalog stays as it was: %s", layer.source.collection, error)
+
+    def _bring_up(
+        self,
+        layer: LayerKey,
+        inline_vertices: int | None,
+        *,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> Catalog:
+        """The catalog of the source's present state, built unless it is there. The layer's lock is held.
+
+        With `inline_vertices`, TooManyObjects is raised for layers too large to be built by a request.
+        """
+        token = source_token(layer.source, self._limits)
+        existing = self.existing(layer)
+        if existing is not None and existing.meta["token"] == token and not force:
+            return existing
+        version = self._registry.version_number(layer.number, token, self._options)
+        directory = self.directory(layer) / str(version)
+        if force:
+            self._forget(directory)
+        catalog = self._opened(directory)
+        if catalog is None:
+            opened = open_layer(layer.source, self._limits)
+            if inline_vertices is not None and opened.pixels > self._rules.inline_pixels:
+                raise TooManyObjects(f"{opened.pixels} pixels")
+            build_catalog(
+                opened,
+                LayerVersion(layer.number, version, token, self._rules.outline),
+                directory,
+                self._registry,
+                max_vertices=self._rules.max_vertices,
+                stop_at_vertices=inline_vertices,
+                progress=progress,
+            )
+            catalog = open_catalog(directory)
+        self._point_to(layer, version)
+        return catalog
+
+    def _point_to(self, layer: LayerKey, version: int) -> None:
+        directory = self.directory(layer)
+        (directory / FAILURE).unlink(missing_ok=True)
+        beside = directory / f"{self._current}.{os.getpid()}"
+        beside.write_text(json.dumps({"version": version, "options": self._options}), encoding="utf-8")
+        os.replace(beside, directory / self._current)
+        self._sweep(directory)
+
+    def _sweep(self, directory: Path) -> None:
+        """Delete half-built catalogs, and versions that no current file has named for a while."""
+        named = {str(json.loads(path.read_text())["version"]) for path in directory.glob("current-*.json")}
+        oldest = time.time() - self._rules.keep_replaced
+        for path in directory.iterdir():
+            if not path.is_dir() or path.name in named:
+                continue
+            if path.suffix == ".partial" or path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _opened(self, directory: Path) -> Catalog | None:
+        """The catalog in `directory`, opened once; None where there is none that can be used."""
+        with self._lock:
+            catalog = self._open.get(directory)
+            if catalog is not None:
+                self._open.move_to_end(directory)
+                return catalog
+        try:
+            catalog = open_catalog(directory)
+        except CatalogDamaged as error:
+            if directory.exists():
+                log.warning("%s", error)
+                shutil.rmtree(directory, ignore_errors=True)
+            return None
+        with self._lock:
+            self._open[directory] = catalog
+            if len(self._open) > OPEN_CATALOGS:
+                self._open.popitem(last=False)
+        return catalog
+
+    def _forget(self, directory: Path) -> None:
+        with self._lock:
+            self._open.pop(directory, None)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def directory(self, layer: LayerKey) -> Path:
+        """Where the catalogs of a layer are."""
+        return self._root / str(layer.number)
+
+    def _build_elsewhere(self, layer: LayerKey) -> None:
+        """Have a process of its own build a large layer, unless one does; raises what the last one failed with."""
+        with self._lock:
+            running = self._processes.get(layer.number)
+            if running is not None and running.poll() is None:
+                return
+            raise_last_failure(self.directory(layer), self._rules.check_interval)
+            self._processes[layer.number] = start_build(
+                Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
+            )
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
+    """Hold the builders' lock of a layer; TimeoutError if others hold it for longer than `timeout` seconds."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w", encoding="ascii") as file:
+        if timeout is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _lock_within(file, timeout)
+        yield
+
+
+def _lock_within(file: IO[str], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(0.01)

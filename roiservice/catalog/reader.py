@@ -1,0 +1,101 @@
+"""Open catalogs: columns are views of mapped files, so opening costs nothing that grows with the layer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.columns import read_columns
+from roiservice.catalog.registry import FIRST_ID, ROIS
+from roiservice.catalog.writer import FORMAT
+from roiservice.errors import CatalogDamaged
+from roiservice.geometry.frames import Frame
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All features of one layer version; see `roiservice.catalog.writer` for the columns."""
+
+    version: int
+    layer_number: int
+    meta: dict[str, Any]
+    features: dict[str, NDArray[Any]]
+    part_rings: NDArray[Any]
+    ring_vertices: NDArray[Any]
+    xy: NDArray[Any]
+    blocks: NDArray[Any]
+    planes: dict[str, NDArray[Any]]
+    rois: dict[str, Any]
+    roi_rows: NDArray[Any]
+    page_rows: NDArray[Any]
+    # What queries found out once and may use again, such as the distinct ROIs of a plane range.
+    remembered: dict[Any, NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.meta["name"])
+
+    @property
+    def frame(self) -> Frame:
+        """From the layer's grid, on which the vertices are, to image pixels."""
+        return Frame(*self.meta["frame"])
+
+    @property
+    def image_size(self) -> tuple[int, int, int, int, int]:
+        """Size of the image as (t, c, z, y, x)."""
+        t, c, z, y, x = self.meta["image_size"]
+        return t, c, z, y, x
+
+    @property
+    def extent(self) -> tuple[float, float, float, float] | None:
+        """Box around all features in image pixels, (x0, y0, x1, y1); None without features."""
+        return None if self.meta["extent"] is None else tuple(self.meta["extent"])
+
+    @property
+    def property_names(self) -> tuple[str, ...]:
+        """Names of the objects' own properties, in the order they first appear."""
+        return tuple(self.meta["property_names"])
+
+    @property
+    def first_roi_id(self) -> int:
+        """ROI id of ROI number 0."""
+        return FIRST_ID + self.layer_number * ROIS
+
+    @property
+    def first_shape_id(self) -> int:
+        """Id of shape number 0 of this version."""
+        return FIRST_ID + self.version * ROIS
+
+
+def open_catalog(directory: Path) -> Catalog:
+    """Open the catalog in `directory`; raises CatalogDamaged where it is not whole or of another format."""
+    try:
+        meta = json.loads((directory / "layer.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CatalogDamaged(f"{directory}: {error}") from error
+    if meta.get("format") != FORMAT:
+        raise CatalogDamaged(f"{directory}: format {meta.get('format')}, not {FORMAT}")
+
+    def read(name: str) -> dict[str, Any]:
+        return read_columns(directory / f"{name}.arrow")
+
+    return Catalog(
+        version=meta["version"],
+        layer_number=meta["layer_number"],
+        meta=meta,
+        features=read("features"),
+        part_rings=read("parts")["first"],
+        ring_vertices=read("rings")["first"],
+        xy=read("vertices")["xy"],
+        blocks=read("blocks")["box"],
+        planes=read("planes"),
+        rois=read("rois"),
+        roi_rows=read("roi_rows")["row"],
+        page_rows=read("page_rows")["row"],
+    )

@@ -1,0 +1,245 @@
+"""Write a catalog: planes are appended as they come, indexes are added at the end, then it is renamed into place.
+
+| file | one row per | columns |
+|---|---|---|
+| features | feature, sorted by plane (t, z, c), then along a Hilbert curve | roi, label, t, c, z, box, area, pixel_count, perimeter, centroid, shape_first, part_first, part_count |
+| parts, rings | part, ring (and one more) | first ring, first vertex |
+| vertices | vertex | xy, int32 or float64, on the layer's own grid |
+| blocks | 1024 features | box |
+| planes | plane | t, c, z, first, count |
+| rois | ROI, sorted by number | roi, label, row_first, row_count, color, properties |
+| roi_rows | feature, sorted by (ROI, plane) | row |
+| page_rows | feature, sorted by (plane, ROI) | row |
+
+`layer.json` holds the rest. Boxes, areas, centroids and perimeters are in image pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from roiservice.catalog.columns import write_columns
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import Polygons, measure
+
+FORMAT = 1  # raise whenever the bytes of a catalog change for the same source
+BLOCK_ROWS = 1024
+
+# Columns that are appended plane by plane: dtype, and width where a row holds several numbers.
+_SPOOLED: dict[str, tuple[Any, int]] = {
+    "t": (np.int32, 0),
+    "c": (np.int32, 0),
+    "z": (np.int32, 0),
+    "box": (np.float64, 4),
+    "area": (np.float64, 0),
+    "pixel_count": (np.int64, 0),
+    "perimeter": (np.float64, 0),
+    "centroid": (np.float64, 2),
+    "shape_first": (np.int64, 0),
+    "part_first": (np.int64, 0),
+    "part_count": (np.int32, 0),
+    "parts": (np.int64, 0),
+    "rings": (np.int64, 0),
+}
+
+PlaneIndex = tuple[int, int, int]  # t, c, z; EVERY_INDEX where an object lies on all of them
+
+
+class CatalogWriter:
+    """Collects the features of one layer version in `directory`.partial and finishes it there.
+
+    `labels` is the dtype of labels, int64 or uint64; `vertices` that of coordinates, int32 or float64.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        frame: Frame,
+        labels: type[np.int64 | np.uint64],
+        vertices: type[np.int32 | np.float64],
+    ) -> None:
+        self._final = directory
+        self._work = directory.with_name(f"{directory.name}.partial")
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        self._frame = frame
+        self._types: dict[str, tuple[Any, int]] = {
+            **_SPOOLED,
+            "label": (labels, 0),
+            "vertices": (vertices, 2),
+        }
+        self._files: dict[str, Any] = {name: open(self._work / f"{name}.raw", "wb") for name in self._types}
+        self._planes: list[tuple[int, int, int, int, int]] = []
+        self.features = self.shapes = 0
+        self._parts = self._rings = self._vertices = 0
+
+    def add_plane(
+        self,
+        planes: Sequence[PlaneIndex],
+        labels: NDArray[Any],
+        polygons: Polygons,
+        pixel_count: NDArray[np.int64],
+        *,
+        exact: bool,
+    ) -> None:
+        """Add the features of one layer plane, once for each image plane (t, c, z) that it appears on.
+
+        `labels` (f,); `polygons` in the layer's frame; `pixel_count` (f,) in layer pixels. Where the outlines
+        are `exact` the area is taken from the pixel count, else from the polygons.
+        """
+        measures = measure(polygons.in_image(self._frame))
+        part_first = self._parts + polygons.part_offsets[:-1]
+        part_count = np.diff(polygons.part_offsets)
+        ring_first = self._rings + polygons.ring_offsets[:-1]
+        vertex_first = self._vertices + polygons.vertex_offsets[:-1]
+        for t, c, z in planes:
+            n = len(labels)
+            self._planes.append((t, c, z, self.features, n))
+            self._append(
+                {
+                    "label": labels,
+                    "t": np.full(n, t),
+                    "c": np.full(n, c),
+                    "z": np.full(n, z),
+                    "box": measures.boxes,
+                    "area": pixel_count * self._frame.pixel_area if exact else measures.area,
+                    "pixel_count": pixel_count,
+                    "perimeter": measures.perimeter,
+                    "centroid": measures.centroid,
+                    "shape_first": self.shapes + polygons.part_offsets[:-1],
+                    "part_first": part_first,
+                    "part_count": part_count,
+                }
+            )
+            self.features += n
+            self.shapes += int(polygons.part_offsets[-1])
+        self._append({"parts": ring_first, "rings": vertex_first, "vertices": polygons.xy})
+        self._parts += len(ring_first)
+        self._rings += len(vertex_first)
+        self._vertices += len(polygons.xy)
+
+    def finish(
+        self,
+        roi_numbers: Callable[[NDArray[Any]], NDArray[np.int64]],
+        colors: Mapping[int, tuple[int, int, int, int]],
+        properties: Mapping[int, bytes],
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Add the indexes and rename the catalog into place; an equal one already there is kept.
+
+        `roi_numbers` maps distinct labels to their ROI numbers; `colors` and `properties` are by label.
+        """
+        for file in self._files.values():
+            file.close()
+        columns = {
+            name: self._column(name) for name in self._types if name not in ("parts", "rings", "vertices")
+        }
+        distinct, which = np.unique(columns["label"], return_inverse=True)
+        numbers = roi_numbers(distinct)
+        columns["roi"] = numbers[which]
+        planes = np.array(self._planes, np.int64).reshape(-1, 5)
+        self._write("features", columns)
+        self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
+        self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
+        self._write("vertices", {"xy": self._column("vertices")})
+        self._write(
+            "planes", {name: planes[:, i] for i, name in enumerate(("t", "c", "z", "first", "count"))}
+        )
+        self._write("blocks", {"box": _block_boxes(columns["box"])})
+        self._write_orders(columns["roi"], planes)
+        self._write_rois(columns["roi"], numbers, distinct, colors, properties)
+        extent = None
+        if self.features:
+            box = columns["box"]
+            extent = [*box[:, :2].min(axis=0).tolist(), *box[:, 2:].max(axis=0).tolist()]
+        counts = {
+            "features": self.features,
+            "rois": len(distinct),
+            "shapes": self.shapes,
+            "vertices": self._vertices,
+        }
+        text = json.dumps(
+            {"format": FORMAT, **meta, "counts": counts, "extent": extent}, indent=1, sort_keys=True
+        )
+        (self._work / "layer.json").write_text(text, encoding="utf-8")
+        self._put_in_place()
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _append(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        for name, values in columns.items():
+            np.ascontiguousarray(values, self._types[name][0]).tofile(self._files[name])
+
+    def _column(self, name: str) -> NDArray[Any]:
+        dtype, width = self._types[name]
+        path = self._work / f"{name}.raw"
+        shape = (-1, width) if width else (-1,)
+        if path.stat().st_size == 0:
+            return np.empty((0, width) if width else 0, dtype)  # an empty file cannot be mapped
+        return np.memmap(path, dtype, "r").reshape(shape)
+
+    def _write(self, name: str, columns: Mapping[str, Any]) -> None:
+        write_columns(self._work / f"{name}.arrow", columns)
+
+    def _write_orders(self, roi: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
+        plane_of = np.repeat(np.arange(len(planes)), planes[:, 4])
+        self._write("roi_rows", {"row": np.argsort(roi, kind="stable")})
+        self._write("page_rows", {"row": np.lexsort((roi, plane_of))})
+
+    def _write_rois(
+        self,
+        roi: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        labels: NDArray[Any],
+        colors: Mapping[int, tuple[int, int, int, int]],
+        properties: Mapping[int, bytes],
+    ) -> None:
+        order = np.argsort(numbers)
+        labels = labels[order]
+        count = np.bincount(np.searchsorted(numbers[order], roi), minlength=len(numbers))
+        columns: dict[str, Any] = {
+            "roi": numbers[order],
+            "label": labels,
+            "row_first": np.cumsum(count) - count,
+            "row_count": count,
+            "color": np.array([_packed(colors.get(label)) for label in labels.tolist()], np.int64),
+            "properties": pa.array(
+                [properties.get(label, b"") for label in labels.tolist()], pa.large_binary()
+            ),
+        }
+        self._write("rois", columns)
+
+    def _put_in_place(self) -> None:
+        for path in self._work.glob("*.raw"):
+            path.unlink()
+        try:
+            os.rename(self._work, self._final)
+        except OSError:
+            if not (self._final / "layer.json").exists():
+                raise
+            shutil.rmtree(self._work)  # same version, so the same bytes
+
+
+def _block_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    first = np.arange(0, len(boxes), BLOCK_ROWS)
+    if not len(first):
+        return np.empty((0, 4))
+    return np.hstack((np.minimum.reduceat(boxes[:, :2], first), np.maximum.reduceat(boxes[:, 2:], first)))
+
+
+def _packed(color: tuple[int, int, int, int] | None) -> int:
+    """RGBA as one number, -1 for none."""
+    return -1 if color is None else int.from_bytes(bytes(color), "big")

@@ -1,0 +1,1 @@
+"""Columns to bytes: one small pure module per format (imports geometry only)."""

@@ -1,0 +1,75 @@
+"""GeoJSON as QuPath imports it.
+
+QuPath reads the plane from inside the geometry, takes `id` only as a UUID, and gives up the whole file for one
+feature it cannot read: a null member, a class without a colour, an unknown key in `plane`, an invalid polygon. So
+each feature has exactly the members below. An object on every z or t is put on the first, as QuPath has no plane "all".
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import Any
+
+import orjson
+
+from roiservice.encode.geojson import GEOMETRY_TYPES
+from roiservice.encode.text import coordinate_texts
+from roiservice.geometry.features import Features
+
+_FEATURE = (
+    b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b,"plane":{"c":%d,"z":%d,"t":%d}},'
+    b'"properties":%b}'
+)
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://qupath.github.io/objects/roiservice")
+_CLASS_COLOR = (255, 255, 0)
+
+
+def features_json(features: Features) -> list[bytes]:
+    """One detection per feature, named by its label and classified by its layer; measures as measurements."""
+    counts = (features.polygons.part_offsets[1:] - features.polygons.part_offsets[:-1]).tolist()
+    coordinates = coordinate_texts(features.polygons)
+    # The separator of derived classes in QuPath.
+    classification = {"name": features.layer.replace(":", " "), "color": _CLASS_COLOR}
+    return [
+        _FEATURE
+        % (
+            _identifier(features, i).encode(),
+            GEOMETRY_TYPES[counts[i] > 1],
+            coordinates[i],
+            features.c[i],
+            max(0, features.z[i]),
+            max(0, features.t[i]),
+            orjson.dumps(_properties(features, i, classification)),
+        )
+        for i in range(len(features))
+    ]
+
+
+def _identifier(features: Features, i: int) -> str:
+    """The same UUID for the same object on the same plane of an image, so that importing again replaces it."""
+    place = f"{features.image_name}/{features.layer}/{features.label[i]}/{features.t[i]}/{features.c[i]}/{features.z[i]}"
+    return str(uuid.uuid5(_NAMESPACE, place))
+
+
+def _properties(features: Features, i: int, classification: dict[str, Any]) -> dict[str, Any]:
+    own = orjson.loads(b"{%b}" % features.properties[i])
+    measurements = {"Area px^2": float(features.area[i]), "Perimeter px": float(features.perimeter[i])}
+    metadata = {}
+    for name, value in own.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            measurements.setdefault(name, value)
+        elif value is not None:
+            metadata[name] = value if isinstance(value, str) else orjson.dumps(value).decode()
+    out: dict[str, Any] = {
+        "objectType": "detection",
+        "name": str(features.label[i]),
+        "classification": classification,
+    }
+    color = features.color[i]
+    if color is not None:
+        out["color"] = color[:3]
+    out["measurements"] = measurements
+    if metadata:
+        out["metadata"] = metadata
+    return out

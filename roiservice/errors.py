@@ -1,0 +1,72 @@
+"""The one family of errors that this package raises on purpose.
+
+Every message is written for the person who has to act on it: it names the part at
+fault (store, array, setting, parameter) and says what is wrong with it. How an error
+becomes an HTTP answer is decided in `roiservice.web.problems` alone.
+"""
+
+from __future__ import annotations
+
+
+class RoiServiceError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user."""
+
+
+class SettingsError(RoiServiceError):
+    """A setting is missing, malformed, or contradicts another one."""
+
+
+class BadParameter(RoiServiceError):
+    """A request or command-line parameter is unknown or has no usable value."""
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(f"{parameter}: {reason}")
+        self.parameter = parameter
+        self.reason = reason
+
+
+class NotFound(RoiServiceError):
+    """No image, layer, feature or page by that name."""
+
+
+class Gone(RoiServiceError):
+    """The id belonged to a catalog version that has since been replaced."""
+
+
+class SourceError(RoiServiceError):
+    """A store, or one part of it, cannot be used.
+
+    `store` is the location as the user gave it, `part` the path inside the store (empty
+    for the store itself) and `reason` one sentence without a final full stop.
+    """
+
+    def __init__(self, store: str, part: str, reason: str) -> None:
+        where = f"{store} [{part}]" if part else store
+        super().__init__(f"{where}: {reason}")
+        self.store = store
+        self.part = part
+        self.reason = reason
+
+
+class SourceDamaged(SourceError):
+    """Metadata or chunks are missing, cut short, or not what the format demands."""
+
+
+class SourceRefused(SourceError):
+    """The part may be sound, but a limit or a rule of this service forbids reading it."""
+
+
+class CatalogDamaged(RoiServiceError):
+    """A catalog file on disk is not what was written; rebuilding it helps."""
+
+
+class Building(RoiServiceError):
+    """The catalog of a layer is being built; try again in `retry_after` seconds."""
+
+    def __init__(self, what: str, retry_after: int = 5) -> None:
+        super().__init__(f"{what} is being built; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class TooManyObjects(RoiServiceError):
+    """Outlines or objects outgrew a limit while they were being traced."""

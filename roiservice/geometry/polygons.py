@@ -1,0 +1,152 @@
+"""Polygons of many features as ragged arrays, and what can be measured on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from roiservice.geometry.frames import Frame
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """The (multi)polygons of f features.
+
+    `xy` (v, 2) int32 lattice points or float64, (x, y) at pixel edges, y down, rings unclosed. Ring r is
+    `xy[vertex_offsets[r]:vertex_offsets[r + 1]]`; part p has the rings `ring_offsets[p]` to
+    `ring_offsets[p + 1]`, exterior first (positive signed area in the numbers as given), then holes
+    (negative); feature i has the parts `part_offsets[i]` to `part_offsets[i + 1]`. All offsets int64.
+    """
+
+    xy: NDArray[Any]
+    vertex_offsets: Int64
+    ring_offsets: Int64
+    part_offsets: Int64
+
+    @staticmethod
+    def empty() -> Polygons:
+        """No features."""
+        nothing = np.zeros(1, np.int64)
+        return Polygons(np.empty((0, 2), np.int32), nothing, nothing, nothing)
+
+    def __len__(self) -> int:
+        return len(self.part_offsets) - 1
+
+    def take(self, features: Int64) -> Polygons:
+        """The features of these numbers, in that order; arrays are copied."""
+        features = np.asarray(features, np.int64)
+        parts, part_offsets = _take(self.part_offsets, features)
+        rings, ring_offsets = _take(self.ring_offsets, parts)
+        vertices, vertex_offsets = _take(self.vertex_offsets, rings)
+        return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, part_offsets)
+
+    def in_image(self, frame: Frame) -> Polygons:
+        """The same polygons, mapped from the layer's frame to the image's."""
+        if frame.is_identity:
+            return self
+        return Polygons(frame.to_image(self.xy), self.vertex_offsets, self.ring_offsets, self.part_offsets)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Per feature: box (f, 4) as (x0, y0, x1, y1), area (holes left out), centroid (f, 2), perimeter (holes included)."""
+
+    boxes: Float64
+    area: Float64
+    centroid: Float64
+    perimeter: Float64
+
+
+def measure(polygons: Polygons) -> Measures:
+    """Measures in the unit and frame of the coordinates; exact for lattice points below 2**26."""
+    rings_of = polygons.ring_offsets[polygons.part_offsets]
+    return Measures(*_measure(polygons.xy, polygons.vertex_offsets, rings_of))
+
+
+def to_shapely(polygons: Polygons) -> NDArray[Any]:
+    """(f,) array of shapely Polygons, MultiPolygons where a feature has several parts."""
+    import shapely
+
+    xy, vertex_offsets = closed(polygons)
+    offsets = (vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
+    shapes = shapely.from_ragged_array(shapely.GeometryType.MULTIPOLYGON, xy.astype(np.float64), offsets)
+    single = np.flatnonzero(np.diff(polygons.part_offsets) == 1)
+    shapes[single] = shapely.get_geometry(shapes[single], 0)
+    return np.asarray(shapes)
+
+
+def from_shapely(shapes: NDArray[Any]) -> Polygons:
+    """Polygons of a (f,) array of shapely Polygons and MultiPolygons; rings turned as `Polygons` says."""
+    import shapely
+
+    shapes = shapely.orient_polygons(shapes)
+    parts, of_feature = shapely.get_parts(shapes, return_index=True)
+    part_offsets = np.r_[0, np.cumsum(np.bincount(of_feature, minlength=len(shapes)))]
+    rings, of_part = shapely.get_rings(parts, return_index=True)
+    ring_offsets = np.r_[0, np.cumsum(np.bincount(of_part, minlength=len(parts)))]
+    xy, of_ring = shapely.get_coordinates(rings, return_index=True)
+    last = (
+        np.r_[np.flatnonzero(np.diff(of_ring)), len(of_ring) - 1] if len(of_ring) else np.empty(0, np.int64)
+    )
+    counts = np.bincount(of_ring, minlength=len(rings)) - 1
+    return Polygons(np.delete(xy, last, axis=0), np.r_[0, np.cumsum(counts)], ring_offsets, part_offsets)
+
+
+def closed(polygons: Polygons) -> tuple[NDArray[Any], Int64]:
+    """Vertices and offsets of all rings, each ring ending with its first vertex."""
+    counts = np.diff(polygons.vertex_offsets)
+    offsets = polygons.vertex_offsets + np.arange(len(polygons.vertex_offsets))
+    index = np.arange(int(offsets[-1])) - np.repeat(np.arange(len(counts)), counts + 1)
+    index[offsets[1:] - 1] = polygons.vertex_offsets[:-1]
+    return polygons.xy[index], offsets
+
+
+def _take(offsets: Int64, chosen: Int64) -> tuple[Int64, Int64]:
+    """Members of the chosen groups of a ragged array, and the offsets of the result."""
+    first = offsets[chosen]
+    count = offsets[chosen + 1] - first
+    total = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(count, out=total[1:])
+    return np.arange(total[-1]) + np.repeat(first - total[:-1], count), total
+
+
+@njit(nogil=True, cache=True)
+def _measure(xy: Any, vertex_offsets: Any, rings_of: Any) -> Any:  # pragma: no cover - compiled
+    n = rings_of.size - 1
+    boxes = np.empty((n, 4))
+    areas = np.zeros(n)
+    centroid = np.empty((n, 2))
+    perimeter = np.zeros(n)
+    for i in range(n):
+        first, last = vertex_offsets[rings_of[i]], vertex_offsets[rings_of[i + 1]]
+        # Sums are taken relative to the feature's first vertex: small numbers, exact in float64.
+        ox, oy = float(xy[first, 0]), float(xy[first, 1])
+        x0, y0, x1, y1 = ox, oy, ox, oy
+        twice, mx, my = 0.0, 0.0, 0.0
+        for r in range(rings_of[i], rings_of[i + 1]):
+            lo, hi = vertex_offsets[r], vertex_offsets[r + 1]
+            px, py = xy[hi - 1, 0] - ox, xy[hi - 1, 1] - oy
+            for v in range(lo, hi):
+                x, y = xy[v, 0] - ox, xy[v, 1] - oy
+                cross = px * y - x * py
+                twice += cross
+                mx += cross * (px + x)
+                my += cross * (py + y)
+                perimeter[i] += abs(x - px) + abs(y - py) if x == px or y == py else np.hypot(x - px, y - py)
+                px, py = x, y
+        for v in range(first, last):
+            x0, y0 = min(x0, xy[v, 0]), min(y0, xy[v, 1])
+            x1, y1 = max(x1, xy[v, 0]), max(y1, xy[v, 1])
+        boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = x0, y0, x1, y1
+        areas[i] = twice / 2
+        centroid[i, 0] = ox + (mx / (3 * twice) if twice != 0 else 0.0)
+        centroid[i, 1] = oy + (my / (3 * twice) if twice != 0 else 0.0)
+    return boxes, areas, centroid, perimeter

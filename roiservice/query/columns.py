@@ -1,0 +1,86 @@
+"""Columns of chosen rows, gathered from the mapped catalog."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+
+from roiservice.catalog.reader import Catalog
+from roiservice.geometry.features import Features
+from roiservice.geometry.polygons import Polygons
+from roiservice.query.select import Rows
+
+
+def read_features(catalog: Catalog, rows: Rows) -> Features:
+    """The features of these rows, in that order; only their own part of the catalog is touched."""
+    columns = {name: column[rows] for name, column in catalog.features.items()}
+    places = np.searchsorted(catalog.rois["roi"], columns["roi"])
+    properties, names = catalog.rois["properties"], catalog.property_names
+    return Features(
+        layer=catalog.name,
+        image_name=catalog.meta["image_name"],
+        version=catalog.version,
+        feature_id=columns["shape_first"] + catalog.first_shape_id,
+        roi_id=columns["roi"] + catalog.first_roi_id,
+        label=columns["label"],
+        t=columns["t"],
+        c=columns["c"],
+        z=columns["z"],
+        area=columns["area"],
+        perimeter=columns["perimeter"],
+        centroid=columns["centroid"],
+        boxes=columns["box"],
+        polygons=read_polygons(catalog, columns["part_first"], columns["part_count"]),
+        color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
+        properties=properties.take(pa.array(places)).to_pylist() if names else [b""] * len(rows),
+        property_names=names,
+    )
+
+
+def read_polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
+    """Polygons with these parts, in image pixels."""
+    xy, vertices, rings, parts = _gather(
+        catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
+    )
+    return Polygons(xy, vertices, rings, parts).in_image(catalog.frame)
+
+
+def _rgba(packed: int) -> tuple[int, int, int, int] | None:
+    if packed < 0:
+        return None
+    red, green, blue, alpha = packed.to_bytes(4, "big")
+    return red, green, blue, alpha
+
+
+@njit(nogil=True, cache=True)
+def _gather(
+    xy: Any, vertex_first: Any, ring_first: Any, part_first: Any, part_count: Any
+) -> Any:  # pragma: no cover
+    """Ragged arrays of the chosen features: vertices, and offsets of rings, parts and features."""
+    n = part_first.size
+    parts = np.zeros(n + 1, np.int64)
+    rings_in, vertices_in = 0, 0
+    for i in range(n):
+        parts[i + 1] = parts[i] + part_count[i]
+        first, last = ring_first[part_first[i]], ring_first[part_first[i] + part_count[i]]
+        rings_in += last - first
+        vertices_in += vertex_first[last] - vertex_first[first]
+    rings = np.zeros(parts[n] + 1, np.int64)
+    vertices = np.zeros(rings_in + 1, np.int64)
+    out = np.empty((vertices_in, 2), xy.dtype)
+    part, ring, filled = 0, 0, 0
+    for i in range(n):
+        for p in range(part_first[i], part_first[i] + part_count[i]):
+            for r in range(ring_first[p], ring_first[p + 1]):
+                for v in range(vertex_first[r], vertex_first[r + 1]):
+                    out[filled, 0], out[filled, 1] = xy[v, 0], xy[v, 1]
+                    filled += 1
+                ring += 1
+                vertices[ring] = filled
+            part += 1
+            rings[part] = ring
+    return out, vertices, rings, parts

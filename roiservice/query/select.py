@@ -1,0 +1,136 @@
+"""Which rows of a catalog a query means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.reader import Catalog
+from roiservice.catalog.writer import BLOCK_ROWS
+from roiservice.geometry.features import EVERY_INDEX
+
+Rows = NDArray[np.int64]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class RoiQuery:
+    """What is asked of one layer; None means no restriction.
+
+    `t`, `c`, `z` are inclusive ranges of image indices; objects that lie on every index of an axis match any.
+    `bbox` is (x0, y0, x1, y1) in image pixels: features whose box meets it, borders included. `rois` are ROI ids,
+    `labels` label values; `min_area` is in image pixels, per feature.
+    """
+
+    t: Span | None = None
+    c: Span | None = None
+    z: Span | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    rois: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+    min_area: float = 0.0
+
+    @property
+    def by_plane_only(self) -> bool:
+        """Whether whole planes are asked for, nothing else."""
+        return self.bbox is None and self.rois is None and self.labels is None and self.min_area <= 0
+
+
+def matching_planes(catalog: Catalog, query: RoiQuery) -> Rows:
+    """Numbers of the catalog's planes that the query's t, c and z admit, in order."""
+    admitted = np.ones(len(catalog.planes["t"]), bool)
+    for axis, span in (("t", query.t), ("c", query.c), ("z", query.z)):
+        if span is not None:
+            index = catalog.planes[axis]
+            admitted &= (index == EVERY_INDEX) | ((index >= span[0]) & (index <= span[1]))
+    return np.flatnonzero(admitted)
+
+
+def matching_rows(catalog: Catalog, query: RoiQuery) -> Rows:
+    """Rows that match, in row order: by plane (t, z, c), then along the Hilbert curve."""
+    spans = plane_spans(catalog, matching_planes(catalog, query))
+    rows = _rows_of_objects(catalog, query)
+    if rows is not None:
+        rows = rows[_within(rows, spans)]
+    elif query.bbox is not None:
+        rows = _rows_of_blocks(catalog, query.bbox, spans)
+    else:
+        rows = np.concatenate([np.arange(first, last) for first, last in spans] or [np.empty(0, np.int64)])
+    if query.bbox is not None:
+        rows = rows[_meets(catalog.features["box"][rows], query.bbox)]
+    if query.min_area > 0:
+        rows = rows[catalog.features["area"][rows] >= query.min_area]
+    return rows
+
+
+def plane_spans(catalog: Catalog, planes: Rows) -> list[Span]:
+    """Half-open row ranges of planes, those that follow one another joined."""
+    first = catalog.planes["first"][planes]
+    last = first + catalog.planes["count"][planes]
+    if not len(first):
+        return []
+    breaks = np.flatnonzero(first[1:] != last[:-1])
+    return list(
+        zip(first[np.r_[0, breaks + 1]].tolist(), last[np.r_[breaks, len(last) - 1]].tolist(), strict=True)
+    )
+
+
+def _rows_of_objects(catalog: Catalog, query: RoiQuery) -> Rows | None:
+    """Rows of the ROIs or labels asked for, sorted; None where all are."""
+    places: Rows | None = None
+    if query.rois is not None:
+        places = _find(catalog.rois["roi"], np.array(query.rois, np.int64) - catalog.first_roi_id)
+    if query.labels is not None:
+        of_labels = _places_of_labels(catalog, query.labels)
+        places = of_labels if places is None else np.intersect1d(places, of_labels)
+    return None if places is None else np.sort(rows_of_rois(catalog, places))
+
+
+def rows_of_rois(catalog: Catalog, places: Rows) -> Rows:
+    """All rows of the ROIs at these places of the ROI table, ROI by ROI, each by plane."""
+    first, count = catalog.rois["row_first"][places], catalog.rois["row_count"][places]
+    ends = np.cumsum(count)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(catalog.roi_rows[np.arange(total) + np.repeat(first - (ends - count), count)])
+
+
+def _places_of_labels(catalog: Catalog, labels: tuple[int, ...]) -> Rows:
+    """Places in the ROI table; the table is sorted by ROI number, which is the label only for ordinary labels."""
+    column = catalog.rois["label"]
+    limits = np.iinfo(column.dtype)
+    asked = np.array([label for label in labels if limits.min <= label <= limits.max], column.dtype)
+    return np.flatnonzero(np.isin(column, asked))
+
+
+def _find(column: NDArray[Any], values: NDArray[np.int64]) -> Rows:
+    """Places of `values` in a sorted column without repeats; those not there are left out."""
+    values = np.unique(values)
+    places = np.searchsorted(column, values)
+    inside = places < len(column)
+    places, values = places[inside], values[inside]
+    return np.asarray(places[column[places] == values])
+
+
+def _within(rows: Rows, spans: list[Span]) -> NDArray[np.bool_]:
+    inside = np.zeros(len(rows), bool)
+    for first, last in spans:
+        inside |= (rows >= first) & (rows < last)
+    return inside
+
+
+def _rows_of_blocks(catalog: Catalog, bbox: tuple[float, float, float, float], spans: list[Span]) -> Rows:
+    """Rows, within the spans, of the blocks whose boxes meet `bbox`."""
+    starts = np.flatnonzero(_meets(catalog.blocks, bbox)) * BLOCK_ROWS
+    pieces = [np.empty(0, np.int64)]
+    for first, last in spans:
+        for start in starts[(starts + BLOCK_ROWS > first) & (starts < last)].tolist():
+            pieces.append(np.arange(max(first, start), min(last, start + BLOCK_ROWS)))
+    return np.concatenate(pieces)
+
+
+def _meets(boxes: NDArray[np.float64], bbox: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    x0, y0, x1, y1 = bbox
+    return np.asarray((boxes[:, 0] <= x1) & (boxes[:, 2] >= x0) & (boxes[:, 1] <= y1) & (boxes[:, 3] >= y0))

@@ -1,0 +1,139 @@
+"""All settings, in one frozen value: command line over environment over defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from roiservice.errors import SettingsError
+
+PREFIX = "ROISERVICE_"
+
+
+def _under(variable: str, fallback: str) -> Path:
+    base = os.environ.get(variable) or str(Path.home() / fallback)
+    return Path(base) / "roiservice"
+
+
+def _setting(default: Any, text: str) -> Any:
+    if callable(default):
+        return field(default_factory=default, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting; the environment variable of `name` is `ROISERVICE_NAME`."""
+
+    catalog_dir: Path = _setting(
+        lambda: _under("XDG_CACHE_HOME", ".cache"), "where catalogs are kept (disposable)"
+    )
+    state_dir: Path = _setting(
+        lambda: _under("XDG_STATE_HOME", ".local/state"),
+        "where the registry of lasting ids is kept (keep it)",
+    )
+    redis_url: str | None = _setting(
+        None, "Redis for pages shared between workers, such as redis://127.0.0.1:6379/0"
+    )
+    redis_ttl: int = _setting(86_400, "seconds that a page stays in Redis")
+    redis_max_value: int = _setting(8 * 2**20, "largest page, in bytes, that is put into Redis")
+    cache_bytes: int = _setting(256 * 2**20, "bytes of pages that each worker keeps in memory")
+    page_limit: int = _setting(200, "ROIs or features on a page that asks for no limit")
+    page_limit_max: int = _setting(500, "most ROIs on a page of OMERO's and the viewer's paths")
+    items_limit_max: int = _setting(10_000, "most features on a page of our own paths")
+    shapes_per_page: int = _setting(
+        5_000, "shapes on a page beyond which ROIs carry those of the planes asked for alone"
+    )
+    check_interval: float = _setting(60.0, "seconds after which a layer's source is looked at again")
+    inline_pixels: int = _setting(2**26, "most pixels of a layer that is built inside a request")
+    inline_vertices: int = _setting(2**24, "most outline vertices of a layer that is built inside a request")
+    max_vertices: int = _setting(2**31, "most outline vertices of one plane; more is refused")
+    build_waiters: int = _setting(4, "requests of one worker that wait for builds; others get 503 at once")
+    keep_replaced: float = _setting(600.0, "seconds that a replaced catalog version stays on disk")
+    min_area: float = _setting(0.0, "features below this area, in image pixels, are left out")
+    simplify: float = _setting(0.0, "tolerance in layer pixels to simplify outlines by; 0 keeps them exact")
+    smooth: bool = _setting(False, "sub-pixel contours instead of pixel edges")
+    script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
+    forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")
+
+    def __post_init__(self) -> None:
+        for name, lowest in _LOWEST.items():
+            if getattr(self, name) < lowest:
+                raise SettingsError(f"{PREFIX}{name.upper()}: must be at least {lowest}")
+        if self.page_limit > self.page_limit_max:
+            raise SettingsError(f"{PREFIX}PAGE_LIMIT: must not exceed {PREFIX}PAGE_LIMIT_MAX")
+        if self.smooth and self.simplify:
+            raise SettingsError(f"{PREFIX}SMOOTH: cannot be combined with {PREFIX}SIMPLIFY")
+        if self.script_name and (not self.script_name.startswith("/") or self.script_name.endswith("/")):
+            raise SettingsError(f"{PREFIX}SCRIPT_NAME: must start with / and not end with it")
+        if self.redis_url is not None:
+            _check_redis_url(self.redis_url)
+
+
+_LOWEST = {
+    "redis_ttl": 1,
+    "redis_max_value": 0,
+    "cache_bytes": 0,
+    "page_limit": 1,
+    "items_limit_max": 1,
+    "shapes_per_page": 1,
+    "check_interval": 0,
+    "inline_pixels": 0,
+    "inline_vertices": 0,
+    "max_vertices": 4,
+    "build_waiters": 1,
+    "keep_replaced": 0,
+    "min_area": 0,
+    "simplify": 0,
+    "forwarded_hops": 0,
+}
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from `overrides` (None values count as not given), then `environ` (os.environ), then defaults.
+
+    Raises SettingsError naming the variable for unknown `ROISERVICE_` names and for values that do not parse.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    known = {item.name: item.type for item in fields(Settings)}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in known:
+            raise SettingsError(f"{variable}: there is no such setting")
+        values[name] = _parse(variable, str(known[name]), text)
+    values.update({name: value for name, value in (overrides or {}).items() if value is not None})
+    return Settings(**values)
+
+
+def _parse(variable: str, kind: str, text: str) -> Any:
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
+                text.lower()
+            ]
+        if kind == "Path":
+            return Path(text).expanduser().absolute()
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            value = float(text)
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ValueError(text)
+            return value
+    except (ValueError, KeyError):
+        raise SettingsError(f"{variable}: {text!r} is not a usable {kind}") from None
+    return text or None if "None" in kind else text
+
+
+def _check_redis_url(url: str) -> None:
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise SettingsError(f"{PREFIX}REDIS_URL: must start with redis://, rediss:// or unix://")

@@ -1,0 +1,1 @@
+"""Label planes in, exact rings out (numpy and numba; imports geometry only)."""

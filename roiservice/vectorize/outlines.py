@@ -1,0 +1,116 @@
+"""How outlines are drawn: exactly along pixel edges, or simplified, or smooth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from roiservice.geometry.polygons import Polygons, from_shapely, measure, to_shapely
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`min_area` in image pixels per feature; `simplify` a tolerance in layer pixels; `smooth` for sub-pixel contours.
+
+    The default is exact. `simplify` and `smooth` exclude each other.
+    """
+
+    min_area: float = 0.0
+    simplify: float = 0.0
+    smooth: bool = False
+
+    def key(self) -> str:
+        """Text that is equal for equal options, part of what names a catalog version."""
+        return f"min_area={self.min_area!r},simplify={self.simplify!r},smooth={self.smooth!r}"
+
+
+def redraw(polygons: Polygons, outline: Outline) -> Polygons:
+    """Exact lattice polygons, simplified or smoothed as `outline` says; always as many features, all valid."""
+    if not len(polygons):
+        return polygons
+    if outline.smooth:
+        return _smooth(polygons)
+    if outline.simplify:
+        return _simplify(polygons, outline.simplify)
+    return polygons
+
+
+def _simplify(polygons: Polygons, tolerance: float) -> Polygons:
+    """Simplify shared borders once, so that touching objects neither part nor overlap.
+
+    `shapely.coverage_simplify` needs a vertex wherever a neighbour's border begins, hence unit edges. Its
+    tolerance is the square root of the area of the triangles it takes away (Visvalingam-Whyatt).
+    """
+    import shapely
+
+    unit = _on_lattice(shapely.segmentize(to_shapely(polygons), 1.0))
+    return from_shapely(_areal(shapely.coverage_simplify(unit, tolerance), unit))
+
+
+def _on_lattice(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Shapes whose vertices are put back on the lattice they were interpolated from."""
+    import shapely
+
+    return np.asarray(shapely.transform(shapes, np.round))
+
+
+def _areal(shapes: NDArray[Any], fallback: NDArray[Any]) -> NDArray[Any]:
+    """Valid polygons or multipolygons; where nothing with an area is left, the shape of `fallback`."""
+    import shapely
+
+    shapes = shapes.copy()
+    for i in np.flatnonzero(~shapely.is_valid(shapes)):
+        parts = shapely.get_parts(shapely.make_valid(shapes[i]))
+        parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+        shapes[i] = shapely.union_all(parts)
+    lost = shapely.is_empty(shapes) | (shapely.area(shapes) == 0)
+    shapes[lost] = fallback[lost]
+    return shapes
+
+
+def _smooth(polygons: Polygons) -> Polygons:
+    """Sub-pixel contours at half height of each feature's own mask, by marching squares.
+
+    The mask is what the exact outline fills, so the plane's pixels are not needed again. Contours run
+    midway between pixel centres: a straight edge stays where it was, corners are cut.
+    """
+    import shapely
+    from skimage.measure import find_contours
+
+    shapes = np.empty(len(polygons), object)
+    boxes = measure(polygons).boxes.astype(np.int64)
+    rings_of = polygons.ring_offsets[polygons.part_offsets]
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        mask = np.zeros((y1 - y0 + 2, x1 - x0 + 2), np.uint8)
+        offsets = polygons.vertex_offsets[rings_of[i] : rings_of[i + 1] + 1]
+        fill_rings(polygons.xy, offsets, x0 - 1, y0 - 1, mask)
+        # A contour vertex (row, column) counts pixel centres of the mask: half a pixel from its edges.
+        rings = [line[:, ::-1] + (x0 - 0.5, y0 - 0.5) for line in find_contours(mask, 0.5)]
+        shapes[i] = shapely.build_area(
+            shapely.multilinestrings([shapely.linestrings(ring) for ring in rings])
+        )
+    return from_shapely(_areal(shapes, to_shapely(polygons)))
+
+
+@njit(nogil=True, cache=True)
+def fill_rings(xy: Any, offsets: Any, x0: int, y0: int, mask: Any) -> None:  # pragma: no cover - compiled
+    """Set the pixels of `mask` (h, w), its corner at (x0, y0), that lattice rings fill by the even-odd rule.
+
+    Each vertical unit edge toggles the row from its column on; all rings must lie inside the mask.
+    """
+    for r in range(offsets.size - 1):
+        lo, hi = offsets[r], offsets[r + 1]
+        px, py = xy[hi - 1, 0], xy[hi - 1, 1]
+        for v in range(lo, hi):
+            x, y = xy[v, 0], xy[v, 1]
+            if x == px:
+                for row in range(min(y, py), max(y, py)):
+                    mask[row - y0, x - x0] ^= 1
+            px, py = x, y
+    for row in range(mask.shape[0]):
+        for column in range(1, mask.shape[1]):
+            mask[row, column] ^= mask[row, column - 1]

