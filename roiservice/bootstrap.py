@@ -106,7 +106,7 @@ class ImageIndex:
 
     @cached_property
     def _found(self) -> tuple[dict[int, Image], list[SourceError]]:
-        """Raises SettingsError where two stores claim one number, SourceError for a location that holds nothing."""
+        """Raises SettingsError where two stores claim one number, SourceError for an empty location."""
         images: dict[int, Image] = {}
         problems: list[SourceError] = []
         for given_id, path in self._locations:
@@ -189,7 +189,7 @@ class Services:
 
 
 def build_services(settings: Settings, locations: Sequence[Location]) -> Services:
-    """Wire everything; nothing is read from the locations yet. Raises SettingsError for unusable directories."""
+    """Wire everything, reading nothing from the locations; SettingsError for unusable directories."""
     limits = Limits()
     try:
         registry = Registry(settings.state_dir)
@@ -221,7 +221,7 @@ def _rules(settings: Settings) -> Rules:
 
 
 def warm_up() -> None:
-    """Compile, or load from numba's cache, every kernel that a request may need, so that none waits for it."""
+    """Compile, or load from numba's cache, every inner loop that a request may need."""
     for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
         plane = np.zeros((12, 12), dtype)
         plane[1:6, 1:6] = 1

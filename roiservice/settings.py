@@ -19,9 +19,8 @@ def _under(variable: str, fallback: str) -> Path:
     return Path(base) / "roiservice"
 
 
+# The table of settings in the README is held to these by a test.
 def _setting(default: Any, text: str) -> Any:
-    if callable(default):
-        return field(default_factory=default, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -29,12 +28,13 @@ def _setting(default: Any, text: str) -> Any:
 class Settings:
     """Every setting; the environment variable of `name` is `ROISERVICE_NAME`."""
 
-    catalog_dir: Path = _setting(
-        lambda: _under("XDG_CACHE_HOME", ".cache"), "where catalogs are kept (disposable)"
+    catalog_dir: Path = field(
+        default_factory=lambda: _under("XDG_CACHE_HOME", ".cache"),
+        metadata={"help": "where catalogs are kept (disposable)"},
     )
-    state_dir: Path = _setting(
-        lambda: _under("XDG_STATE_HOME", ".local/state"),
-        "where the registry of lasting ids is kept (keep it)",
+    state_dir: Path = field(
+        default_factory=lambda: _under("XDG_STATE_HOME", ".local/state"),
+        metadata={"help": "where the registry of lasting ids is kept (keep it)"},
     )
     redis_url: str | None = _setting(
         None, "Redis for pages shared between workers, such as redis://127.0.0.1:6379/0"

@@ -1,1 +1,1 @@
-"""What ROIs exist: the registry of lasting numbers, and catalogs, one immutable set of columns per layer version."""
+"""What ROIs exist: the registry of lasting numbers, and an immutable catalog per layer version."""

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]  # pixels since the last call, features so
 
 @dataclass(frozen=True)
 class LayerVersion:
-    """What names a catalog: the layer's lasting number, the version's, the state of the source, the outline options."""
+    """What names a catalog: numbers of layer and version, state of the source, outline options."""
 
     layer_number: int
     number: int
@@ -92,7 +92,7 @@ def build_catalog(
 def _traced(
     layer: LabelLayer, max_vertices: int | None, progress: Progress | None, writer: CatalogWriter
 ) -> Iterator[tuple[tuple[PlaneKey, ...], NDArray[Any], Polygons]]:
-    """Labels and polygons of each plane in order; strips are read ahead, one at a time, in a second thread."""
+    """Labels and polygons of each plane in order; a second thread reads one strip ahead."""
     rows = layer.strip_rows(STRIP_PIXELS)
     tasks = [
         (plane.index, row, min(row + rows, layer.height))
@@ -143,7 +143,7 @@ def _indices(key: PlaneKey) -> PlaneIndex:
 
 
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """ROI numbers of distinct labels: the label itself from 1 to 2**31 - 1, else a lasting one of the registry."""
+    """ROI numbers of distinct labels: labels from 1 to 2**31 - 1 themselves, else lasting ones."""
     outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
     numbers = np.where(outside, 0, labels).astype(np.int64)
     if outside.any():

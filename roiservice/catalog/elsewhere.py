@@ -62,9 +62,9 @@ def start_build(task: Task) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "roiservice.catalog.elsewhere"], stdin=subprocess.PIPE, start_new_session=True
     )
-    assert process.stdin is not None
-    with process.stdin, contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(asdict(task), default=str).encode())
+    if process.stdin is not None:
+        with process.stdin, contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(asdict(task), default=str).encode())
     return process
 
 

@@ -1,8 +1,8 @@
 """Which catalog of a layer is current, and who builds the next one.
 
 The current version of a layer is one small file, replaced by rename and looked at for every request, so that
-all workers change over at once. Builders of one layer exclude each other by a file lock on this host; across hosts the
-atomic rename decides, as equal versions are equal bytes.
+all workers change over at once. Builders of one layer exclude each other by a file lock on this host; across
+hosts the atomic rename decides, as equal versions are equal bytes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Keeper:
         return self._opened(self.directory(layer) / str(pointed[1]))
 
     def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
-        """Bring the catalog of `layer` up to its source's state, however large it is; waits for other builders."""
+        """Bring the catalog of `layer` up to its source's state; waits for other builders."""
         with _locked(self.directory(layer)):
             return self._bring_up(layer, None, force=force, progress=progress)
 
@@ -215,7 +215,7 @@ class Keeper:
         return self._root / str(layer.number)
 
     def _build_elsewhere(self, layer: LayerKey) -> None:
-        """Have a process of its own build a large layer, unless one does; raises what the last one failed with."""
+        """Have a process of its own build a large layer; raises what the last one failed with."""
         with self._lock:
             running = self._processes.get(layer.number)
             if running is not None and running.poll() is None:
@@ -228,7 +228,7 @@ class Keeper:
 
 @contextlib.contextmanager
 def _locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold the builders' lock of a layer; TimeoutError if others hold it for longer than `timeout` seconds."""
+    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "w", encoding="ascii") as file:
         if timeout is None:

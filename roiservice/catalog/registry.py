@@ -21,7 +21,8 @@ _SCHEMA = """
 create table if not exists registry (uuid text not null);
 create table if not exists images (number integer primary key, uri text not null unique);
 create table if not exists numbers (number integer primary key autoincrement);
-create table if not exists layers (number integer primary key, image integer not null, collection text not null,
+create table if not exists layers (number integer primary key, image integer not null, collection text not
+null,
     unique (image, collection));
 create table if not exists versions (number integer primary key, layer integer not null, token text not null,
     options text not null, unique (layer, token, options));
@@ -32,7 +33,7 @@ create table if not exists extra_rois (layer integer not null, key text not null
 
 @dataclass(frozen=True)
 class Place:
-    """Where an id points: `version` is None for a ROI; `number` is the ROI number or the running shape number."""
+    """Where an id points: a ROI number, or with a `version` a running shape number."""
 
     image_id: int
     collection: str
@@ -93,7 +94,8 @@ class Registry:
         if row is not None:
             return Place(row[0], row[1], None, rest)
         row = find(
-            "select image, collection from versions join layers on layers.number = layer where versions.number = ?",
+            "select image, collection from versions join layers on layers.number = layer"
+            " where versions.number = ?",
             (number,),
         ).fetchone()
         return None if row is None else Place(row[0], row[1], number, rest)
@@ -104,7 +106,7 @@ class Registry:
         Layers and versions draw from one sequence, so that no ROI id equals a shape id.
         """
         where = " and ".join(f"{column} = ?" for column in key)
-        find = f"select number from {table} where {where}"
+        find = f"select number from {table} where {where}"  # noqa: S608 - names of our own
         values = tuple(key.values())
         connection = self._connection()
         row = connection.execute(find, values).fetchone()
@@ -116,14 +118,15 @@ class Registry:
                     row = (self._following(connection, table, first),)
                     marks = ", ".join("?" * (len(key) + 1))
                     connection.execute(
-                        f"insert into {table} (number, {', '.join(key)}) values ({marks})", (*row, *values)
+                        f"insert into {table} (number, {', '.join(key)}) values ({marks})",  # noqa: S608 - as above
+                        (*row, *values),
                     )
         return int(row[0])
 
     def _following(self, connection: sqlite3.Connection, table: str, first: int | None) -> int:
         if first is None:
             return int(connection.execute("insert into numbers default values").lastrowid or 0)
-        highest = connection.execute(f"select max(number) from {table}").fetchone()[0]
+        highest = connection.execute(f"select max(number) from {table}").fetchone()[0]  # noqa: S608 - as above
         return first if highest is None else int(highest) + 1
 
     def _connection(self) -> sqlite3.Connection:

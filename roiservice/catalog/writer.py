@@ -1,8 +1,8 @@
-"""Write a catalog: planes are appended as they come, indexes are added at the end, then it is renamed into place.
+"""Write a catalog: planes as they come, indexes at the end, then one rename puts it in place.
 
 | file | one row per | columns |
 |---|---|---|
-| features | feature, sorted by plane (t, z, c), then along a Hilbert curve | roi, label, t, c, z, box, area, pixel_count, perimeter, centroid, shape_first, part_first, part_count |
+| features | feature, by plane (t, z, c), then Hilbert key | roi, label, t, c, z, box, measures, first parts |
 | parts, rings | part, ring (and one more) | first ring, first vertex |
 | vertices | vertex | xy, int32 or float64, on the layer's own grid |
 | blocks | 1024 features | box |
@@ -77,7 +77,10 @@ class CatalogWriter:
             "label": (labels, 0),
             "vertices": (vertices, 2),
         }
-        self._files: dict[str, Any] = {name: open(self._work / f"{name}.raw", "wb") for name in self._types}
+        self._files: dict[str, Any] = {
+            name: open(self._work / f"{name}.raw", "wb")  # noqa: SIM115 - closed by finish and discard
+            for name in self._types
+        }
         self._planes: list[tuple[int, int, int, int, int]] = []
         self.features = self.shapes = 0
         self._parts = self._rings = self._vertices = 0

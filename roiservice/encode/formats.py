@@ -28,7 +28,7 @@ class Format:
     by_roi: bool = False
 
 
-def _collection(property_names: tuple[str, ...]) -> bytes:
+def _collection(_: tuple[str, ...]) -> bytes:
     return b'{"type":"FeatureCollection","features":['
 
 

@@ -1,8 +1,8 @@
 """GeoJSON features in pixel coordinates.
 
 RFC 7946 section 4 allows another reference system by prior arrangement: coordinates are pixels of the full
-resolution image, corner of pixel (0, 0) at (0, 0), y down. Exterior rings have positive area in the numbers as given
-(the right-hand rule of section 3.1.6 as its numbers go; on a screen with y down they run clockwise).
+resolution image, corner of pixel (0, 0) at (0, 0), y down. Exterior rings have positive area in the numbers
+as given (the right-hand rule of section 3.1.6 as its numbers go; on a screen with y down they run clockwise).
 """
 
 from __future__ import annotations

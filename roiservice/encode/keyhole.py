@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons
 
 # Pairs of vertices compared per part in search of short bridges; past it any bridge will do.
@@ -26,8 +26,8 @@ def keyhole_rings(polygons: Polygons) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return xy, offsets
 
 
-@njit(nogil=True, cache=True)
-def _cut(xy: Any, vertices: Any, rings: Any, search: int) -> Any:  # pragma: no cover - compiled
+@compiled
+def _cut(xy: Any, vertices: Any, rings: Any, search: int) -> Any:
     """Join every hole, in order, to the nearest vertex of what its part consists of so far."""
     holes = vertices.size - rings.size
     out = np.empty((xy.shape[0] + 2 * holes, 2), xy.dtype)

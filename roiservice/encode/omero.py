@@ -1,7 +1,7 @@
 """OMERO JSON, as OMERO.web's JSON API gives ROIs (OME 2016-06 model, omero-marshal).
 
-An object is one ROI with one Polygon per part on every plane. OMERO's Polygon is a single ring: holes are joined
-to it by keyholes. TheZ, TheT and TheC are left out where the object lies on every index of that axis.
+An object is one ROI with one Polygon per part on every plane. OMERO's Polygon is a single ring: holes are
+joined to it by keyholes. TheZ, TheT and TheC are left out where the object lies on every index of that axis.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from roiservice.geometry.features import Features
 
 _SCHEMA = b"http://www.openmicroscopy.org/Schemas/OME/2016-06#"
 _SHAPE = b'{"@id":%d,"@type":"' + _SCHEMA + b'Polygon","Points":"%b",%b'
-# The viewer does not draw a shape without permissions, and offers to edit or delete one that does not forbid it.
+# The viewer does not draw a shape without permissions, and offers to edit or delete one that does not forbid
+# it.
 _SHAPE_END = (
     b'"StrokeWidth":{"@type":"TBD#LengthI","Unit":"PIXEL","Symbol":"pixel","Value":1.0},"omero:details":{"permissions":'
     b'{"canDelete":false,"canAnnotate":false,"canLink":false,"canEdit":false}}}'

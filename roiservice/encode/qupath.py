@@ -1,8 +1,9 @@
 """GeoJSON as QuPath imports it.
 
-QuPath reads the plane from inside the geometry, takes `id` only as a UUID, and gives up the whole file for one
-feature it cannot read: a null member, a class without a colour, an unknown key in `plane`, an invalid polygon. So
-each feature has exactly the members below. An object on every z or t is put on the first, as QuPath has no plane "all".
+QuPath reads the plane from inside the geometry, takes `id` only as a UUID, and gives up the whole file for
+one feature it cannot read: a null member, a class without a colour, an unknown key in `plane`, an invalid
+polygon. So each feature has exactly the members below. An object on every z or t is put on the first, as
+QuPath has no plane "all".
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def features_json(features: Features) -> list[bytes]:
 
 
 def _identifier(features: Features, i: int) -> str:
-    """The same UUID for the same object on the same plane of an image, so that importing again replaces it."""
-    place = f"{features.image_name}/{features.layer}/{features.label[i]}/{features.t[i]}/{features.c[i]}/{features.z[i]}"
+    """The same UUID for the same object on the same plane, so that importing again replaces it."""
+    plane = f"{features.t[i]}/{features.c[i]}/{features.z[i]}"
+    place = f"{features.image_name}/{features.layer}/{features.label[i]}/{plane}"
     return str(uuid.uuid5(_NAMESPACE, place))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import orjson
-from numba import njit
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons, closed
 
 Int64 = NDArray[np.int64]
@@ -43,12 +44,11 @@ def _numbers(xy: NDArray[Any]) -> bytes:
 
 
 def _spans(offsets: Int64) -> list[tuple[int, int]]:
-    bounds = offsets.tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(offsets.tolist()))
 
 
 def _pieces(text: NDArray[np.uint8], ends: Int64) -> list[memoryview | bytes]:
-    view = memoryview(text)
+    view = memoryview(text.data)
     return [view[first:last] for first, last in _spans(ends)]
 
 
@@ -59,8 +59,8 @@ def _room(xy: NDArray[np.int32], groups: int) -> int:
     return (len(xy) + groups) * per_vertex + 8 * groups
 
 
-@njit(nogil=True, cache=True)
-def _write_integer(text: Any, at: int, value: int) -> int:  # pragma: no cover - compiled
+@compiled
+def _write_integer(text: Any, at: int, value: int) -> int:
     """Write `value` in decimal at `text[at]`; returns the place after it."""
     if value < 0:
         text[at] = 45  # -
@@ -77,8 +77,8 @@ def _write_integer(text: Any, at: int, value: int) -> int:  # pragma: no cover -
     return at + digits
 
 
-@njit(nogil=True, cache=True)
-def _write_position(text: Any, at: int, x: int, y: int) -> int:  # pragma: no cover
+@compiled
+def _write_position(text: Any, at: int, x: int, y: int) -> int:
     text[at] = 91  # [
     at = _write_integer(text, at + 1, x)
     text[at] = 44  # ,
@@ -88,9 +88,10 @@ def _write_position(text: Any, at: int, x: int, y: int) -> int:  # pragma: no co
     return at + 2
 
 
-@njit(nogil=True, cache=True)
-def _write_coordinates(xy: Any, vertices: Any, rings: Any, parts: Any, room: int) -> Any:  # pragma: no cover
-    """All features' coordinates one after the other, and where each begins. A comma too many is overwritten."""
+@compiled
+def _write_coordinates(xy: Any, vertices: Any, rings: Any, parts: Any, room: int) -> Any:
+    """All features' coordinates one after the other, and where each begins."""
+    # Every item is written with a comma after it; the bracket that closes a list takes the last one's place.
     text = np.empty(room, np.uint8)
     ends = np.zeros(parts.size, np.int64)
     at = 0
@@ -120,8 +121,8 @@ def _write_coordinates(xy: Any, vertices: Any, rings: Any, parts: Any, room: int
     return text, ends
 
 
-@njit(nogil=True, cache=True)
-def _write_points(xy: Any, offsets: Any, room: int) -> Any:  # pragma: no cover
+@compiled
+def _write_points(xy: Any, offsets: Any, room: int) -> Any:
     text = np.empty(room, np.uint8)
     ends = np.zeros(offsets.size, np.int64)
     at = 0

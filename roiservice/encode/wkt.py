@@ -35,7 +35,7 @@ def rows(features: Features) -> list[bytes]:
                     features.layer,
                     *("" if axis[i] < 0 else int(axis[i]) for axis in (features.z, features.t, features.c)),
                     _plain(float(features.area[i])),
-                    "" if color is None else "#%02x%02x%02x%02x" % color,
+                    "" if color is None else f"#{bytes(color).hex()}",
                     *(_plain(own.get(name)) for name in features.property_names),
                 ]
             )

@@ -18,11 +18,11 @@ class Features:
     """f features of one layer, all in image pixels (edges, (x, y), level 0).
 
     `feature_id` and `roi_id` (f,) int64; the shapes of feature i, one per part, have the ids
-    `feature_id[i]`, `feature_id[i] + 1`, .... `label` (f,) int64 or uint64. `t`, `c`, `z` (f,) int32, `EVERY_INDEX`
-    where the object lies on every index. `area` and `perimeter` (f,), `centroid` (f, 2) and `boxes` (f, 4)
-    as (x0, y0, x1, y1) float64. `polygons` int32 where the layer's grid is its image's and outlines are
-    exact, else float64. `color`: RGBA 0..255 or None. `properties`: JSON members without braces, b"" for none;
-    `property_names`: all names that may occur in them.
+    `feature_id[i]`, `feature_id[i] + 1`, .... `label` (f,) int64 or uint64. `t`, `c`, `z` (f,) int32,
+    `EVERY_INDEX` where the object lies on every index. `area` and `perimeter` (f,), `centroid` (f, 2) and
+    `boxes` (f, 4) as (x0, y0, x1, y1) float64. `polygons` int32 where the layer's grid is its image's and
+    outlines are exact, else float64. `color`: RGBA 0..255 or None. `properties`: JSON members without braces,
+    b"" for none; `property_names`: all names that may occur in them.
     """
 
     layer: str

@@ -7,6 +7,7 @@ the right, y down, the corner of pixel (0, 0) at (0, 0).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,12 @@ class Frame:
         """Area of one layer pixel, in image pixels."""
         return self.scale_x * self.scale_y
 
-    def to_image(self, xy: NDArray[np.generic]) -> NDArray[np.generic]:
+    def to_image(self, xy: NDArray[Any]) -> NDArray[Any]:
         """Map (n, 2) layer edges (x, y) to image edges; the input itself where the grids agree."""
         if self.is_identity:
             return xy
-        return xy * np.array([self.scale_x, self.scale_y]) + np.array([self.offset_x, self.offset_y])
+        mapped: NDArray[np.float64] = xy * (self.scale_x, self.scale_y) + (self.offset_x, self.offset_y)
+        return mapped
 
     def box_to_layer(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         """Map an image box (x0, y0, x1, y1) to the layer's frame."""

@@ -14,8 +14,8 @@ def hilbert_keys(boxes: NDArray[Any]) -> NDArray[np.int64]:
     """Keys of the centres of `boxes`, (n, 4) as (x0, y0, x1, y1).
 
     Centres count in units of 2**k pixels, the smallest k for which all coordinates fit 16 bits: the keys
-    depend on the farthest box only. Negative coordinates count as 0. After the classic bit-by-bit construction
-    (Warren, Hacker's Delight, 16-1), here on whole arrays.
+    depend on the farthest box only. Negative coordinates count as 0. After the classic bit-by-bit
+    construction (Warren, Hacker's Delight, 16-1), here on whole arrays.
     """
     x = np.maximum((boxes[:, 0] + boxes[:, 2]) / 2, 0).astype(np.int64)
     y = np.maximum((boxes[:, 1] + boxes[:, 3]) / 2, 0).astype(np.int64)

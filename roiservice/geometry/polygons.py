@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from roiservice.geometry.compiled import compiled
 
 if TYPE_CHECKING:
     from roiservice.geometry.frames import Frame
@@ -57,7 +58,7 @@ class Polygons:
 
 @dataclass(frozen=True)
 class Measures:
-    """Per feature: box (f, 4) as (x0, y0, x1, y1), area (holes left out), centroid (f, 2), perimeter (holes included)."""
+    """Per feature: box (f, 4) as (x0, y0, x1, y1), area, centroid (f, 2), perimeter (holes included)."""
 
     boxes: Float64
     area: Float64
@@ -118,8 +119,8 @@ def _take(offsets: Int64, chosen: Int64) -> tuple[Int64, Int64]:
     return np.arange(total[-1]) + np.repeat(first - total[:-1], count), total
 
 
-@njit(nogil=True, cache=True)
-def _measure(xy: Any, vertex_offsets: Any, rings_of: Any) -> Any:  # pragma: no cover - compiled
+@compiled
+def _measure(xy: Any, vertex_offsets: Any, rings_of: Any) -> Any:
     n = rings_of.size - 1
     boxes = np.empty((n, 4))
     areas = np.zeros(n)

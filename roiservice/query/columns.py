@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
+from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import Features
 from roiservice.geometry.polygons import Polygons
 from roiservice.query.select import Rows
@@ -56,10 +56,8 @@ def _rgba(packed: int) -> tuple[int, int, int, int] | None:
     return red, green, blue, alpha
 
 
-@njit(nogil=True, cache=True)
-def _gather(
-    xy: Any, vertex_first: Any, ring_first: Any, part_first: Any, part_count: Any
-) -> Any:  # pragma: no cover
+@compiled
+def _gather(xy: Any, vertex_first: Any, ring_first: Any, part_first: Any, part_count: Any) -> Any:
     """Ragged arrays of the chosen features: vertices, and offsets of rings, parts and features."""
     n = part_first.size
     parts = np.zeros(n + 1, np.int64)

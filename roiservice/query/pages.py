@@ -33,7 +33,7 @@ def feature_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> 
 
 
 def roi_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int, max_shapes: int = 5000) -> Page:
-    """ROIs `offset` to `offset + limit` of those with any matching feature, by ROI id, each with all its features.
+    """ROIs `offset` to `offset + limit` of those with any matching feature, each with all its features.
 
     Rows are sorted by (ROI, plane). Where the page's ROIs have more than `max_shapes` parts on all planes,
     only the features on the planes asked for are given.
@@ -79,7 +79,7 @@ def plane_shape_counts(catalog: Catalog, size_z: int, size_t: int) -> NDArray[np
 
 
 def shape_row(catalog: Catalog, shape_id: int) -> int:
-    """Row of the feature that a shape is a part of; Gone for ids of another version, NotFound for unknown ones."""
+    """Row of the feature that a shape is part of; Gone for ids of other versions, NotFound if unknown."""
     number = shape_id - catalog.first_shape_id
     if not 0 <= number < 2**32:
         raise Gone(f"shape {shape_id} belongs to a version of the layer that has been replaced")

@@ -21,8 +21,8 @@ class RoiQuery:
     """What is asked of one layer; None means no restriction.
 
     `t`, `c`, `z` are inclusive ranges of image indices; objects that lie on every index of an axis match any.
-    `bbox` is (x0, y0, x1, y1) in image pixels: features whose box meets it, borders included. `rois` are ROI ids,
-    `labels` label values; `min_area` is in image pixels, per feature.
+    `bbox` is (x0, y0, x1, y1) in image pixels: features whose box meets it, borders included. `rois` are ROI
+    ids, `labels` label values; `min_area` is in image pixels, per feature.
     """
 
     t: Span | None = None
@@ -98,7 +98,7 @@ def rows_of_rois(catalog: Catalog, places: Rows) -> Rows:
 
 
 def _places_of_labels(catalog: Catalog, labels: tuple[int, ...]) -> Rows:
-    """Places in the ROI table; the table is sorted by ROI number, which is the label only for ordinary labels."""
+    """Places in the ROI table, which is sorted by ROI number; that is the label only for ordinary ones."""
     column = catalog.rois["label"]
     limits = np.iinfo(column.dtype)
     asked = np.array([label for label in labels if limits.min <= label <= limits.max], column.dtype)
@@ -127,7 +127,7 @@ def _rows_of_blocks(catalog: Catalog, bbox: tuple[float, float, float, float], s
     pieces = [np.empty(0, np.int64)]
     for first, last in spans:
         for start in starts[(starts + BLOCK_ROWS > first) & (starts < last)].tolist():
-            pieces.append(np.arange(max(first, start), min(last, start + BLOCK_ROWS)))
+            pieces.append(np.arange(max(first, start), min(last, start + BLOCK_ROWS)))  # noqa: PERF401
     return np.concatenate(pieces)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.polygons import Polygons
 from roiservice.vectorize.seams import Rings
@@ -36,7 +36,8 @@ def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[
     """Labels, (f,) of the plane's own `dtype`, and their polygons, one feature per label.
 
     `batches` are simple rings; `parts[member]` tells the part that a ring bounds. A ring of positive signed
-    area is the exterior of a part, a negative one a hole. Features are sorted by Hilbert key of the box centre, then label.
+    area is the exterior of a part, a negative one a hole. Features are sorted by Hilbert key of the box
+    centre, then label.
     """
     batches = [batch for batch in batches if len(batch.labels)]
     unsigned = np.dtype(f"u{dtype.itemsize}")
@@ -53,7 +54,6 @@ def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[
     order = np.lexsort((key, part_key[part], labels))
     labels, exterior = labels[order], exterior[order]
     feature_first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    # Ring boxes would do for the Hilbert key, but exteriors alone bound their feature.
     boxes = np.concatenate([m[3] for m in measured])[order]
     boxes = np.hstack(
         (np.minimum.reduceat(boxes[:, :2], feature_first), np.maximum.reduceat(boxes[:, 2:], feature_first))
@@ -65,7 +65,7 @@ def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[
     exterior = exterior[ring_order]
     ring_offsets = np.r_[np.flatnonzero(exterior), len(labels)]
     feature_ring = np.r_[0, np.cumsum(rings_of)]
-    part_offsets = np.searchsorted(ring_offsets, feature_ring)
+    part_offsets = np.asarray(np.searchsorted(ring_offsets, feature_ring), np.int64)
     xy, vertex_offsets = _gather(batches, order[ring_order], begin)
     return feature_labels[along].astype(unsigned).view(dtype), Polygons(
         xy, vertex_offsets, ring_offsets, part_offsets
@@ -75,7 +75,7 @@ def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[
 def _ranges(first: Int64, count: Int64) -> Int64:
     """The numbers `first[i], first[i] + 1, ... (count[i] of them)` one after the other."""
     total = np.cumsum(count)
-    return np.arange(total[-1]) + np.repeat(first - (total - count), count)
+    return np.asarray(np.arange(total[-1]) + np.repeat(first - (total - count), count))
 
 
 def _gather(batches: list[Rings], order: Int64, begin: Int64) -> tuple[NDArray[np.int32], Int64]:
@@ -93,8 +93,8 @@ def _gather(batches: list[Rings], order: Int64, begin: Int64) -> tuple[NDArray[n
     return xy, offsets
 
 
-@njit(nogil=True, cache=True)
-def _copy_rotated(xy: Any, offsets: Any, begin: Any, place: Any, out: Any) -> None:  # pragma: no cover
+@compiled
+def _copy_rotated(xy: Any, offsets: Any, begin: Any, place: Any, out: Any) -> None:
     for i in range(offsets.size - 1):
         lo, hi, to = offsets[i], offsets[i + 1], place[i]
         for v in range(lo + begin[i], hi):
@@ -105,8 +105,8 @@ def _copy_rotated(xy: Any, offsets: Any, begin: Any, place: Any, out: Any) -> No
             to += 1
 
 
-@njit(nogil=True, cache=True)
-def _first_vertices(xy: Any, offsets: Any) -> Any:  # pragma: no cover
+@compiled
+def _first_vertices(xy: Any, offsets: Any) -> Any:
     """Per ring: raster key of its first vertex, that vertex's place, twice the signed area, its box."""
     n = offsets.size - 1
     key = np.empty(n, np.int64)
@@ -131,8 +131,8 @@ def _first_vertices(xy: Any, offsets: Any) -> Any:  # pragma: no cover
     return key, begin, area, boxes
 
 
-@njit(nogil=True, cache=True)
-def _split(xy: Any, offsets: Any, diagonals: Any) -> Any:  # pragma: no cover
+@compiled
+def _split(xy: Any, offsets: Any, diagonals: Any) -> Any:
     """All rings, those with two or more diagonal vertices cut into loops; and the ring each loop is from."""
     out = np.empty_like(xy[: offsets[-1] - offsets[0]])
     most = (offsets[-1] - offsets[0]) // 4 + 1

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons, from_shapely, measure, to_shapely
 
 
 @dataclass(frozen=True)
 class Outline:
-    """`min_area` in image pixels per feature; `simplify` a tolerance in layer pixels; `smooth` for sub-pixel contours.
+    """Options of outlines: all off is exact.
 
-    The default is exact. `simplify` and `smooth` exclude each other.
+    `min_area` in image pixels per feature; `simplify` a tolerance in layer pixels; `smooth` for sub-pixel
+    contours. `simplify` and `smooth` exclude each other.
     """
 
     min_area: float = 0.0
@@ -29,7 +30,7 @@ class Outline:
 
 
 def redraw(polygons: Polygons, outline: Outline) -> Polygons:
-    """Exact lattice polygons, simplified or smoothed as `outline` says; always as many features, all valid."""
+    """Exact lattice polygons, simplified or smoothed as `outline` says; as many features, all valid."""
     if not len(polygons):
         return polygons
     if outline.smooth:
@@ -96,8 +97,8 @@ def _smooth(polygons: Polygons) -> Polygons:
     return from_shapely(_areal(shapes, to_shapely(polygons)))
 
 
-@njit(nogil=True, cache=True)
-def fill_rings(xy: Any, offsets: Any, x0: int, y0: int, mask: Any) -> None:  # pragma: no cover - compiled
+@compiled
+def fill_rings(xy: Any, offsets: Any, x0: int, y0: int, mask: Any) -> None:
     """Set the pixels of `mask` (h, w), its corner at (x0, y0), that lattice rings fill by the even-odd rule.
 
     Each vertical unit edge toggles the row from its column on; all rings must lie inside the mask.

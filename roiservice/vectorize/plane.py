@@ -55,7 +55,7 @@ def trace_rings(
 def _fine_strips(
     strips: Iterable[NDArray[Any]],
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any], int, bool]]:
-    """Strips cut to the tracer's size, each with the row above it, its first row, and whether it is the last."""
+    """Strips cut to the tracer's size, with the row above, the first row, and whether it is the last."""
     above: NDArray[Any] | None = None
     row = 0
     waiting: NDArray[Any] | None = None

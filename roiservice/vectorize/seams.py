@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
 from roiservice.vectorize.tracer import Chains, Int32, Int64, find_root, unite
 
 
@@ -43,7 +43,8 @@ class Joiner:
     def join(self, strip: Chains) -> list[Rings]:
         """Add the next strip (traced with this one's last pixel row `above` it); the rings that closed.
 
-        Raises ValueError where the ports of the two borders differ, that is where the strips do not share a row.
+        Raises ValueError where the ports of the two borders differ, that is where the strips do not share a
+        row.
         """
         member = self._enter(strip.part)
         n = len(strip.start)
@@ -69,7 +70,8 @@ class Joiner:
 
     def parts(self) -> Int64:
         """For every ring member the number of its part, once the plane is complete."""
-        return _roots(self._parent[: self._members])
+        roots: Int64 = _roots(self._parent[: self._members])
+        return roots
 
     def _enter(self, part: Int32) -> Int64:
         """Give the chains of a strip their numbers in the union of parts."""
@@ -82,19 +84,20 @@ class Joiner:
         return np.arange(first, self._members)
 
 
-@njit(nogil=True, cache=True)
-def _roots(parent: Any) -> Any:  # pragma: no cover - compiled
+@compiled
+def _roots(parent: Any) -> Any:
     roots = np.empty_like(parent)
     for i in range(parent.size):
         roots[i] = find_root(parent, i)
     return roots
 
 
-@njit(nogil=True, cache=True)
-def _join(over: Any, under: Any, shared: int, parent: Any) -> Any:  # pragma: no cover
+@compiled
+def _join(over: Any, under: Any, shared: int, parent: Any) -> Any:  # noqa: C901 - one walk, two sides
     """Follow outlines across the border between the open chains `over` it and the strip `under` it.
 
-    Returns the chains still open at the strip's lower border and the rings that closed, both as tuples of columns.
+    Returns the chains still open at the strip's lower border and the rings that closed, both as tuples of
+    columns.
     """
     xy_a, offsets_a, start_a, end_a, labels_a, diagonals_a, member_a = over
     xy_b, offsets_b, start_b, end_b, labels_b, diagonals_b, member_b = under

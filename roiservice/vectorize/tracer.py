@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from roiservice.geometry.compiled import compiled
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -30,7 +31,8 @@ Int64 = NDArray[np.int64]
 X, Y, NEXT, RUN = 0, 1, 2, 3
 CHAIN_END = -1
 # RUN holds -1, or DIAGONAL where the same label also fills the pixel across the corner, or, at a corner
-# that only SE does not belong to the label, the vertex whose north edge starts the label's run in the row below.
+# that only SE does not belong to the label, the vertex whose north edge starts the label's run in the row
+# below.
 DIAGONAL = -2
 
 
@@ -42,8 +44,8 @@ class Chains:
     `xy[offsets[i]:offsets[i + 1]]` and may be empty. The first `len(start)` chains are open: they run
     from port `start[i]` to port `end[i]`, where the ports of the upper border count 0, 1, ... and those
     of the lower border `top_ports`, `top_ports + 1`, .... For each of the n chains: `labels` is
-    the value as an unsigned integer of the dtype's width; `diagonals` counts vertices at which the label also fills the pixel
-    across the corner; `part` is the lowest chain known to bound the same 4-connected part.
+    the value as an unsigned integer of the dtype's width; `diagonals` counts vertices at which the label also
+    fills the pixel across the corner; `part` is the lowest chain known to bound the same 4-connected part.
     """
 
     xy: Int32
@@ -82,8 +84,8 @@ def trace_strip(
     return Chains(xy, offsets, start, end, labels.astype(np.uint64), diagonals, part, top, bottom), table
 
 
-@njit(nogil=True, cache=True)
-def _mark_corners(p: Any, q: Any, mask: Any) -> None:  # pragma: no cover - compiled
+@compiled
+def _mark_corners(p: Any, q: Any, mask: Any) -> None:
     """Mark the corners between pixel rows `p` (above) and `q` at which any outline turns."""
     n = p.size - 1
     left_p, right_p, left_q, right_q, inner = p[:n], p[1:], q[:n], q[1:], mask[1 : n + 1]
@@ -94,8 +96,8 @@ def _mark_corners(p: Any, q: Any, mask: Any) -> None:  # pragma: no cover - comp
     mask[n + 1] = p[n] != q[n]
 
 
-@njit(nogil=True, cache=True)
-def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:  # pragma: no cover
+@compiled
+def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:
     """Write vertex `n` and return the number of the next one."""
     table[n, X] = x
     table[n, Y] = y
@@ -104,10 +106,8 @@ def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:  
     return n + 1
 
 
-@njit(nogil=True, cache=True)
-def _put_ports(
-    row: Any, y: int, table: Any, n: int, south: Any, north: Any, upper: bool
-) -> int:  # pragma: no cover
+@compiled
+def _put_ports(row: Any, y: int, table: Any, n: int, south: Any, north: Any, upper: bool) -> int:
     """Cut every vertical edge that crosses pixel row `row` by a port vertex; returns the new count."""
     width = row.size
     for c in range(width + 1):
@@ -128,8 +128,8 @@ def _put_ports(
     return n
 
 
-@njit(nogil=True, cache=True)
-def _with_room(table: Any, count: int, room: int) -> Any:  # pragma: no cover
+@compiled
+def _with_room(table: Any, count: int, room: int) -> Any:
     """`table` itself if `room` rows fit after the first `count`, else a copy of at least twice the size."""
     if count + room <= table.shape[0]:
         return table
@@ -138,8 +138,8 @@ def _with_room(table: Any, count: int, room: int) -> Any:  # pragma: no cover
     return larger
 
 
-@njit(nogil=True, cache=True)
-def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any:  # pragma: no cover
+@compiled
+def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any:
     """Vertices of a strip with all links set, ports first and last; counts of all, upper and lower ports."""
     rows, width = strip.shape
     zeros = np.zeros(width, strip.dtype)
@@ -163,10 +163,10 @@ def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any
     return table, n + bottom, top, bottom
 
 
-@njit(nogil=True, cache=True)
-def _link_row(
+@compiled
+def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
     p: Any, q: Any, y: int, words: Any, mask: Any, table: Any, n: int, south: Any, north: Any
-) -> int:  # pragma: no cover
+) -> int:
     """Add and link the vertices of corner row `y`, between pixel rows `p` and `q`; returns the new count.
 
     A vertex first uses the pending edges that end or start at it, then leaves its own: NW, then NE and
@@ -224,8 +224,8 @@ def _link_row(
     return n
 
 
-@njit(nogil=True, cache=True)
-def _follow(table: Any, top: int, bottom: int) -> Any:  # pragma: no cover
+@compiled
+def _follow(table: Any, top: int, bottom: int) -> Any:
     """Follow all links: coordinates chain by chain, ports left out.
 
     Also gives for every chain a (row, column) pixel of its label and its count of diagonal vertices.
@@ -290,8 +290,8 @@ def _follow(table: Any, top: int, bottom: int) -> Any:  # pragma: no cover
     )
 
 
-@njit(nogil=True, cache=True)
-def find_root(parent: Any, i: int) -> int:  # pragma: no cover
+@compiled
+def find_root(parent: Any, i: int) -> int:
     """Root of element `i` in a union-find forest; shortens the way for later calls."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -299,8 +299,8 @@ def find_root(parent: Any, i: int) -> int:  # pragma: no cover
     return i
 
 
-@njit(nogil=True, cache=True)
-def unite(parent: Any, a: int, b: int) -> None:  # pragma: no cover
+@compiled
+def unite(parent: Any, a: int, b: int) -> None:
     """Unite the sets of `a` and `b`; the lower root stays root."""
     a, b = find_root(parent, a), find_root(parent, b)
     if a < b:
@@ -309,8 +309,8 @@ def unite(parent: Any, a: int, b: int) -> None:  # pragma: no cover
         parent[a] = b
 
 
-@njit(nogil=True, cache=True)
-def _parts(table: Any, chains: int) -> Any:  # pragma: no cover
+@compiled
+def _parts(table: Any, chains: int) -> Any:
     """For every chain the lowest chain that bounds the same part, as far as this strip shows.
 
     The two ends of a run of pixels of one label lie on outlines of one 4-connected part. It is enough to
