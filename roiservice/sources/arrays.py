@@ -1,0 +1,193 @@
+"""Level-0 arrays: opened within limits, read in blocks, with errors that name the chunk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.documents import read_json
+from roiservice.sources.paths import join
+from roiservice.sources.slabs import Selection, Slabs
+from roiservice.sources.store import Store
+
+if TYPE_CHECKING:
+    import zarr
+
+# numcodecs' pickle codec runs whatever code the chunk holds.
+_FORBIDDEN_CODECS = ("pickle", "numcodecs.pickle")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelArray:
+    """An open array of labels. `chunks` are inner ones where chunks are sharded; `dtype` is native-endian."""
+
+    store: Store
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    array: zarr.Array[Any]
+    slabs: Slabs
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """One block; missing chunks are the fill value. SourceDamaged naming the first chunk that fails."""
+        return self.slabs.read(selection, self._load)
+
+    def _load(self, selection: Selection) -> NDArray[Any]:
+        try:
+            return np.asarray(self.array[selection])
+        except SourceError:
+            raise
+        except Exception as error:  # codecs raise what they like, RuntimeError and EOFError among others
+            raise self._damage(selection, error) from error
+
+    def _damage(self, selection: Selection, error: Exception) -> SourceError:
+        """Read the selection chunk by chunk to find which one is at fault."""
+        sides = [_chunk_range(part, size) for part, size in zip(selection, self.chunks, strict=True)]
+        for chunk in itertools.product(*sides):
+            cause = self._failure(chunk)
+            if isinstance(cause, SourceError):
+                return cause
+            if cause is not None:
+                where = ", ".join(map(str, chunk))
+                return SourceDamaged(self.store.location, self.path, f"chunk ({where}): {_brief(cause)}")
+        return SourceDamaged(self.store.location, self.path, f"cannot be read: {_brief(error)}")
+
+    def _failure(self, chunk: tuple[int, ...]) -> Exception | None:
+        """What reading one chunk raises."""
+        corners = zip(chunk, self.chunks, strict=True)
+        try:
+            self.array[tuple(slice(index * size, (index + 1) * size) for index, size in corners)]
+        except Exception as error:  # noqa: BLE001 - see `_load`
+            return error
+        return None
+
+
+def open_array(store: Store, path: str, zarr_format: int) -> LabelArray:
+    """Open the array at `path` after checking its metadata.
+
+    Raises SourceDamaged if it is missing or not a sound array, SourceRefused if it exceeds a limit of the
+    store, holds no integers, or uses a codec that may run code. Unknown codecs are named.
+    """
+    document, metadata = _array_metadata(store, path, zarr_format)
+    _check_codecs(store, document, metadata)
+    array = _opened(store, path, zarr_format)
+    label_array = LabelArray(
+        store=store,
+        path=path,
+        shape=tuple(array.shape),
+        chunks=tuple(array.chunks),
+        dtype=_label_dtype(store, path, array.dtype),
+        array=array,
+        slabs=Slabs(tuple(array.shape), tuple(array.chunks), array.dtype.itemsize),
+    )
+    _check_shape(store, path, label_array.shape)
+    shard = array.shards or label_array.chunks
+    _check_chunks(store, path, label_array, tuple(shard))
+    return label_array
+
+
+def array_shape(store: Store, path: str, zarr_format: int) -> tuple[int, ...]:
+    """Shape of the array at `path`, from its metadata alone. SourceDamaged if there is none."""
+    document, metadata = _array_metadata(store, path, zarr_format)
+    shape = metadata.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise SourceDamaged(store.location, document, "shape must be a list of positive integers")
+    return tuple(shape)
+
+
+def array_document(path: str, zarr_format: int) -> str:
+    """Path of the file that holds an array's metadata."""
+    return join(path, ".zarray" if zarr_format == 2 else "zarr.json")
+
+
+def _array_metadata(store: Store, path: str, zarr_format: int) -> tuple[str, dict[str, Any]]:
+    document = array_document(path, zarr_format)
+    metadata = read_json(store, document)
+    if metadata is None:
+        raise SourceDamaged(store.location, path, f"there is no such zarr v{zarr_format} array")
+    if zarr_format == 3 and metadata.get("node_type") != "array":
+        raise SourceDamaged(store.location, path, "is a group, not an array")
+    return document, metadata
+
+
+def _check_codecs(store: Store, document: str, metadata: dict[str, Any]) -> None:
+    """Look through `compressor`, `filters` and (nested) `codecs` for those that must not run."""
+    pending: list[Any] = [metadata.get(key) for key in ("compressor", "filters", "codecs")]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, str) and item.lower() in _FORBIDDEN_CODECS:
+            raise SourceRefused(store.location, document, f"codec {item!r} can run code and is not allowed")
+
+
+def _opened(store: Store, path: str, zarr_format: int) -> zarr.Array[Any]:
+    import zarr
+
+    version: Any = zarr_format
+    try:
+        array = zarr.open_array(store.zarr_store(), path=path, mode="r", zarr_format=version)
+        if not isinstance(array.dtype, np.dtype) or array.chunks is None:
+            raise TypeError("no numpy data type or no regular chunks")
+        return array
+    except SourceError:
+        raise
+    except Exception as error:  # zarr checks metadata with TypeError, KeyError, ValueError and its own
+        raise SourceDamaged(store.location, path, f"cannot be opened: {_brief(error)}") from error
+
+
+def _label_dtype(store: Store, path: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind not in "biu":
+        raise SourceRefused(store.location, path, f"holds {dtype}; labels are integers")
+    return dtype.newbyteorder("=")
+
+
+def _check_shape(store: Store, path: str, shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
+        raise SourceDamaged(store.location, path, f"has {len(shape)} axes; a label image has at least two")
+    if min(shape) < 1:
+        raise SourceDamaged(store.location, path, f"has no pixels: its shape is {_times(shape)}")
+    if math.prod(shape) > store.limits.array_pixels:
+        reason = f"has {_times(shape)} pixels; {store.limits.array_pixels} are allowed"
+        raise SourceRefused(store.location, path, reason)
+
+
+def _check_chunks(store: Store, path: str, array: LabelArray, shard: tuple[int, ...]) -> None:
+    limits = store.limits
+    for name, shape, allowed in (
+        ("chunks", array.chunks, limits.chunk_bytes),
+        ("shards", shard, limits.shard_bytes),
+    ):
+        size = math.prod(shape) * array.dtype.itemsize
+        if min(shape) < 1:
+            raise SourceDamaged(store.location, path, f"has {name} of {_times(shape)} pixels")
+        if size > allowed:
+            reason = f"has {name} of {_times(shape)} pixels, {size} bytes; {allowed} are allowed"
+            raise SourceRefused(store.location, path, reason)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _chunk_range(part: int | slice, size: int) -> range:
+    if isinstance(part, slice):
+        return range(part.start // size, -(-part.stop // size))
+    return range(part // size, part // size + 1)
+
+
+def _brief(error: Exception) -> str:
+    """First line of an error's text, after its type where that says more than the text."""
+    lines = str(error).strip().splitlines()
+    text = lines[0][:300].rstrip(".") if lines else ""
+    name = type(error).__name__
+    return text if text and name in ("ValueError", "RuntimeError") else f"{name}: {text}".rstrip(": ")

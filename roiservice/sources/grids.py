@@ -1,0 +1,204 @@
+"""How a layer's grid lies in its image's: axes by name, the y-x frame, and planes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from roiservice.geometry.frames import Frame, frame_between
+from roiservice.sources.ngff import Multiscale
+
+_OTHER = ("t", "c", "z")
+_TYPES = {"t": "time", "c": "channel", "z": "space"}
+
+
+class AxesProblem(Exception):
+    """Axes that do not fit the array; `refused` where they are legal but not supported."""
+
+    def __init__(self, reason: str, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Level 0 of a multiscale: `axes` maps t, c, z, y, x to array axes (y and x always, others if present).
+
+    `scale` and `translation` are in array order, None where not stated or not usable.
+    """
+
+    shape: tuple[int, ...]
+    axes: dict[str, int]
+    scale: tuple[float, ...] | None
+    translation: tuple[float, ...] | None
+    warnings: tuple[str, ...] = ()
+
+    def size(self, name: str) -> int:
+        """Pixels along axis `name`; 1 where there is no such axis."""
+        return self.shape[self.axes[name]] if name in self.axes else 1
+
+    def scale_of(self, name: str) -> float | None:
+        """Scale along axis `name`; None where there is no such axis or no usable scale."""
+        return self.scale[self.axes[name]] if self.scale is not None and name in self.axes else None
+
+    def translation_of(self, name: str) -> float | None:
+        """Translation along axis `name`; None as for `scale_of`."""
+        stated = self.translation is not None and name in self.axes
+        return self.translation[self.axes[name]] if stated and self.translation is not None else None
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Sizes along t, c, z, y, x."""
+        return self.size("t"), self.size("c"), self.size("z"), self.size("y"), self.size("x")
+
+
+def grid_of(multiscale: Multiscale, shape: tuple[int, ...]) -> Grid:
+    """The grid of level 0, an array of `shape`. Raises AxesProblem."""
+    warnings: list[str] = []
+    axes = _named_axes(multiscale, shape, warnings)
+    level = multiscale.levels[0]
+    scale = _fitting(level.scale, shape, warnings)
+    return Grid(shape, axes, scale, _fitting(level.translation, shape, warnings), tuple(warnings))
+
+
+def _fitting(
+    values: tuple[float, ...] | None, shape: tuple[int, ...], warnings: list[str]
+) -> tuple[float, ...] | None:
+    if values is not None and len(values) != len(shape):
+        warnings.append(f"a transform of {len(values)} axes ignored: the array has {len(shape)}")
+        return None
+    return values
+
+
+def _named_axes(multiscale: Multiscale, shape: tuple[int, ...], warnings: list[str]) -> dict[str, int]:
+    if multiscale.axes is None:  # 0.1 and 0.2: always t, c, z, y, x; fewer if the writer left some out
+        if len(shape) > 5:
+            raise AxesProblem(f"the array has {len(shape)} axes; without names there may be five")
+        return {name: index for index, name in enumerate("tczyx"[-len(shape) :])}
+    if len(multiscale.axes) != len(shape):
+        raise AxesProblem(f"{len(multiscale.axes)} axes are named, but the array has {len(shape)}")
+    names = [name.lower() for name in multiscale.axes]
+    y, x = _plane_axes(names, multiscale, warnings)
+    axes = {"y": y, "x": x}
+    for index in range(len(names)):
+        if index not in (y, x):
+            role = _role(names, multiscale.types, index, axes)
+            if role is not None:
+                axes[role] = index
+            elif shape[index] > 1:
+                reason = f"axis {multiscale.axes[index]!r} has {shape[index]} entries; only t, c, z, y, x may"
+                raise AxesProblem(reason, refused=True)
+    return axes
+
+
+def _plane_axes(names: list[str], multiscale: Multiscale, warnings: list[str]) -> tuple[int, int]:
+    """Indices of y and x: by name; else, names being arbitrary (0.4), the last two axes of type space."""
+    if "y" in names and "x" in names:
+        return names.index("y"), names.index("x")
+    if len(multiscale.space) >= 2:
+        return multiscale.space[-2], multiscale.space[-1]
+    if len(names) >= 2 and not any(multiscale.types):
+        warnings.append(f"axes {', '.join(names)} have no types: the last two are taken as y and x")
+        return len(names) - 2, len(names) - 1
+    raise AxesProblem(f"of the axes {', '.join(names)} no two are known to be y and x")
+
+
+def _role(names: list[str], types: tuple[str | None, ...], index: int, axes: dict[str, int]) -> str | None:
+    """Which of t, c, z the axis is: by name; else by type, if no axis bears that name or role."""
+    if names[index] in _OTHER and names.index(names[index]) == index:
+        return names[index]
+    for role, kind in _TYPES.items():
+        if types[index] == kind and role not in names and role not in axes:
+            return role
+    return None
+
+
+def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
+    """Frame of the layer's grid in the image's, from scales and translations of both on y and x."""
+    same_shape = all(layer.size(name) == image.size(name) for name in "yx")
+    layer_scale, image_scale = _pair(layer.scale_of), _pair(image.scale_of)
+    if layer_scale is None or image_scale is None:
+        if not same_shape:
+            warnings.append("layer and image differ in size, but no scales relate them: taken as they are")
+        return Frame()
+    if _lacks_scale(layer, image):
+        if image_scale != layer_scale:
+            warnings.append("layer and image have one shape, but only one states a pixel size: taken as one grid")
+        return Frame()
+    frame = frame_between(layer_scale, image_scale, _pair(layer.translation_of), _pair(image.translation_of))
+    numbers = (frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y)
+    if not all(map(math.isfinite, numbers)) or min(frame.scale_x, frame.scale_y) <= 0:
+        warnings.append("scales of layer and image are too far apart: ignored")
+        return Frame()
+    return Frame() if same_shape and _is_noise(frame, layer) else frame
+
+
+def _pair(of: Callable[[str], float | None]) -> tuple[float, float] | None:
+    y, x = of("y"), of("x")
+    return None if y is None or x is None else (y, x)
+
+
+def _is_noise(frame: Frame, layer: Grid) -> bool:
+    """Whether the frame differs from the identity by rounding of decimal scales alone (0.65 / 0.65...01)."""
+    drift = max(abs(frame.scale_x - 1) * layer.size("x"), abs(frame.scale_y - 1) * layer.size("y"))
+    return max(drift, abs(frame.offset_x), abs(frame.offset_y)) < 1e-6
+
+
+def _lacks_scale(layer: Grid, image: Grid) -> bool:
+    """Whether the layer has the image's shape and one of them states no pixel size of its own.
+
+    Writers that were given none write a scale of 1.0 on every space axis and no translation, or one of 0. A layer
+    that states a translation, even of 0, is taken at its word.
+    """
+    if any(layer.size(name) != image.size(name) for name in "zyx" if name in layer.axes):
+        return False
+    layer_moved = layer.translation is not None and (any(layer.translation) or _is_unit(layer))
+    return not layer_moved and (_is_unit(layer) or (_is_unit(image) and not any(image.translation or ())))
+
+
+def _is_unit(grid: Grid) -> bool:
+    return all(grid.scale_of(name) == 1.0 for name in "zyx" if name in grid.axes)
+
+
+def shown_on(layer: Grid, image: Grid, name: str) -> list[range]:
+    """For each index of the layer's axis z or t, the indices of the image's axis it appears on.
+
+    The slab of index k is [k * r + o, (k + 1) * r + o) in image planes, r and o as for y and x: it appears on
+    every image plane whose centre is in it and on the one that its own centre is in, if the image has it.
+    """
+    count, available = layer.size(name), image.size(name)
+    ratio, offset = _ratio(layer, image, name)
+    if ratio == 1 and offset == 0:
+        return [range(k, k + 1) if k < available else range(0) for k in range(count)]
+    return [_slab(k, ratio, offset, available) for k in range(count)]
+
+
+def _slab(k: int, ratio: float, offset: float, available: int) -> range:
+    # Rounded, so that 3 * (0.1 / 0.3) is 1 and a plane's centre falls on the side it was meant to.
+    start = math.ceil(round(k * ratio + offset - 0.5, 9))
+    stop = math.ceil(round((k + 1) * ratio + offset - 0.5, 9))
+    own = math.floor(round((k + 0.5) * ratio + offset, 9))
+    return range(max(0, min(start, own)), min(available, max(stop, own + 1)))
+
+
+def _ratio(layer: Grid, image: Grid, name: str) -> tuple[float, float]:
+    layer_scale, image_scale = layer.scale_of(name), image.scale_of(name)
+    if layer_scale is None or image_scale is None:
+        return 1.0, 0.0
+    if name == "z" and _lacks_scale(layer, image):
+        return 1.0, 0.0
+    moved, origin = layer.translation_of(name), image.translation_of(name)
+    if name == "t" and layer_scale == 1.0 and not moved and layer.size(name) == image.size(name):
+        return 1.0, 0.0
+    frame = frame_between(
+        (layer_scale, 1.0),
+        (image_scale, 1.0),
+        None if moved is None else (moved, 0.0),
+        None if origin is None else (origin, 0.0),
+    )
+    ratio, offset = frame.scale_y, frame.offset_y
+    if not (math.isfinite(ratio) and math.isfinite(offset) and 0 < ratio < 1e9 and abs(offset) < 1e9):
+        return 1.0, 0.0
+    drift = max(abs(ratio - 1) * layer.size(name), abs(offset))
+    return (1.0, 0.0) if drift < 1e-6 else (ratio, offset)

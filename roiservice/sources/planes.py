@@ -1,0 +1,211 @@
+"""Label layers: their planes, where these lie in the image, and their pixels in strips."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import total_ordering
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.geometry.frames import Frame
+from roiservice.sources.arrays import LabelArray, open_array
+from roiservice.sources.grids import AxesProblem, Grid, frame_of, grid_of, shown_on
+from roiservice.sources.groups import Group, read_group
+from roiservice.sources.layers import LayerSource
+from roiservice.sources.limits import Limits
+from roiservice.sources.ngff import Multiscale, multiscale_of
+from roiservice.sources.objects import LabelObjects, label_objects_of
+from roiservice.sources.parents import parent_grid
+from roiservice.sources.paths import join
+from roiservice.sources.slabs import Selection
+from roiservice.sources.store import Store, open_store
+from roiservice.sources.tokens import source_token
+
+__all__ = ["LabelLayer", "LayerPlane", "PlaneKey", "open_layer", "source_token"]
+
+
+@total_ordering
+@dataclass(frozen=True)
+class PlaneKey:
+    """A plane of the image; None: on every index of that axis. Sorts by t, z, c, None first."""
+
+    t: int | None
+    c: int | None
+    z: int | None
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Sort key: t, z, c, None as -1."""
+        return tuple(-1 if index is None else index for index in (self.t, self.z, self.c))
+
+    def __lt__(self, other: PlaneKey) -> bool:
+        return self.order < other.order
+
+
+@dataclass(frozen=True)
+class LayerPlane:
+    """A plane of a layer: its (t, c, z) array indices, 0 where the axis is absent, and where it appears."""
+
+    index: tuple[int, int, int]
+    keys: tuple[PlaneKey, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelLayer:
+    """An open label layer; may be read from several threads.
+
+    `dtype` is a native-endian integer or bool. `height` and `width` are those of the layer's own grid, which
+    `frame` relates to its image. `image_size` is (t, c, z, y, x) of that image's level 0; without an image,
+    the layer's own. `planes` are sorted by their first key; `pixels` counts all planes of the array.
+    """
+
+    source: LayerSource
+    dtype: np.dtype[Any]
+    height: int
+    width: int
+    frame: Frame
+    image_size: tuple[int, int, int, int, int]
+    planes: tuple[LayerPlane, ...]
+    objects: LabelObjects
+    pixels: int
+    warnings: tuple[str, ...]
+    _array: LabelArray = field(repr=False)
+    _axes: dict[str, int] = field(repr=False)
+
+    def has_axis(self, name: str) -> bool:
+        """Whether the array has an axis t, c or z, be it of size 1."""
+        return name in self._axes
+
+    def strip_rows(self, max_pixels: int) -> int:
+        """Rows per strip: as many whole chunk rows as hold at most `max_pixels`, but at least one chunk row.
+
+        Never more than the height. Where chunks are sharded, rows of inner chunks count.
+        """
+        chunk_rows = self._array.chunks[self._axes["y"]]
+        whole = max(1, max_pixels // (chunk_rows * self.width))
+        return min(whole * chunk_rows, self.height)
+
+    def read(self, index: tuple[int, int, int], row0: int, row1: int) -> NDArray[Any]:
+        """Rows [row0, row1) of plane `index`, C-contiguous (row1 - row0, width) of `dtype`.
+
+        Chunks that do not exist hold the fill value; those that cannot be decoded raise SourceDamaged
+        naming the array and the chunk. ValueError if the rows or the index are not of this layer.
+        """
+        block = self._array.read(self._selection(index, row0, row1))
+        if self._axes["x"] < self._axes["y"]:
+            block = block.T
+        return np.ascontiguousarray(block, dtype=self.dtype)
+
+    def _selection(self, index: tuple[int, int, int], row0: int, row1: int) -> Selection:
+        if not 0 <= row0 < row1 <= self.height:
+            raise ValueError(f"rows {row0} to {row1} are not within 0 to {self.height}")
+        selection: list[int | slice] = [0] * len(self._array.shape)
+        for name, position in zip("tcz", index, strict=True):
+            size = self._array.shape[self._axes[name]] if name in self._axes else 1
+            if not 0 <= position < size:
+                raise ValueError(f"plane {index} is not one of this layer")
+            if name in self._axes:
+                selection[self._axes[name]] = position
+        selection[self._axes["y"]] = slice(row0, row1)
+        selection[self._axes["x"]] = slice(0, self.width)
+        return tuple(selection)
+
+
+def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:
+    """Open a layer's level 0 and work out where it lies in its image; no pixel is read.
+
+    Raises SourceDamaged or SourceRefused, naming the part, if metadata, axes, data type, codecs or sizes do
+    not allow it.
+    """
+    store = open_store(source.image.location, limits)
+    group, multiscale = _metadata(store, source)
+    array = open_array(store, join(source.path, multiscale.levels[0].path), group.zarr_format)
+    grid = _grid(store, source, multiscale, array)
+    _check_planes(store, array, grid)
+    warnings = [*multiscale.warnings, *grid.warnings]
+    image = parent_grid(store, source, group, warnings)
+    objects = label_objects_of(group)
+    frame = Frame() if image is None else frame_of(grid, image, warnings)
+    return LabelLayer(
+        source=source,
+        dtype=array.dtype,
+        height=grid.size("y"),
+        width=grid.size("x"),
+        frame=frame,
+        image_size=(image or grid).sizes,
+        planes=_planes(store, source, grid, image or grid, warnings),
+        objects=objects,
+        pixels=int(np.prod(array.shape, dtype=object)),
+        warnings=(*warnings, *objects.warnings),
+        _array=array,
+        _axes=grid.axes,
+    )
+
+
+def _metadata(store: Store, source: LayerSource) -> tuple[Group, Multiscale]:
+    group = read_group(store, source.path)
+    if group is None:
+        raise SourceDamaged(source.image.location, source.path, "there is no such group")
+    multiscale = multiscale_of(store, group)
+    if multiscale is None:
+        raise SourceDamaged(source.image.location, source.path, "has no multiscales, so it is no label image")
+    return group, multiscale
+
+
+def _grid(store: Store, source: LayerSource, multiscale: Multiscale, array: LabelArray) -> Grid:
+    try:
+        return grid_of(multiscale, array.shape)
+    except AxesProblem as problem:
+        kind = SourceRefused if problem.refused else SourceDamaged
+        raise kind(store.location, source.path, str(problem)) from None
+
+
+def _check_planes(store: Store, array: LabelArray, grid: Grid) -> None:
+    limits = store.limits
+    pixels = grid.size("y") * grid.size("x")
+    count = grid.size("t") * grid.size("c") * grid.size("z")
+    for what, has, allowed in (
+        ("pixels in one plane", pixels, limits.plane_pixels),
+        ("planes", count, limits.planes),
+    ):
+        if has > allowed:
+            raise SourceRefused(store.location, array.path, f"has {has} {what}; {allowed} are allowed")
+
+
+def _planes(
+    store: Store, source: LayerSource, grid: Grid, image: Grid, warnings: list[str]
+) -> tuple[LayerPlane, ...]:
+    """The layer's planes with the image planes they appear on; those that appear on none are left out."""
+    t_keys, c_keys, z_keys = (_keys(grid, image, name) for name in "tcz")
+    shown = sum(map(len, t_keys)) * len(c_keys) * sum(map(len, z_keys))
+    if shown > store.limits.planes:
+        reason = f"appears on {shown} planes of its image; {store.limits.planes} are allowed"
+        raise SourceRefused(store.location, source.path, reason)
+    planes: list[LayerPlane] = []
+    for index in itertools.product(*(range(len(keys)) for keys in (t_keys, c_keys, z_keys))):
+        t, c, z = index
+        keys = [PlaneKey(*key) for key in itertools.product(t_keys[t], c_keys[c], z_keys[z])]
+        if keys:
+            planes.append(LayerPlane((t, c, z), tuple(sorted(keys, key=_order))))
+    missing = len(t_keys) * len(c_keys) * len(z_keys) - len(planes)
+    if missing:
+        warnings.append(f"{missing} planes of the layer lie outside its image and are left out")
+    return tuple(sorted(planes, key=lambda plane: _order(plane.keys[0])))
+
+
+def _order(key: PlaneKey) -> tuple[int, ...]:
+    return key.order
+
+
+def _keys(grid: Grid, image: Grid, name: str) -> Sequence[Sequence[int | None]]:
+    """For each index of the layer's axis, the image's indices. Size 1 (NGFF: broadcast) is one entry."""
+    if grid.size(name) == 1:
+        return [(None,)] if name == "c" or image.size(name) > 1 else [(0,)]
+    if name == "c":
+        return [range(c, c + 1) for c in range(grid.size("c"))]
+    return shown_on(grid, image, name)

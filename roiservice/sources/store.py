@@ -1,0 +1,248 @@
+"""Read-only roots: a local directory, or a zip file (RFC-9 `.ozx`, or plain `.zip`)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.sources.limits import Limits
+from roiservice.sources.paths import clean_path, join
+
+if TYPE_CHECKING:
+    import zarr.abc.store
+
+ZIP_SUFFIXES = (".zip", ".ozx")
+
+
+class Store(ABC):
+    """A read-only root. Safe to use from several threads.
+
+    `location` is its absolute local path, for messages; `limits` are those it was opened with. All paths are
+    relative to the root, with `/`; those that leave it, also by symlinks, raise SourceRefused.
+    """
+
+    def __init__(self, location: str, limits: Limits) -> None:
+        self.location = location
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._zarr_store: zarr.abc.store.Store | None = None
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """Content of a file; None if there is no such file. SourceRefused above `metadata_bytes`."""
+
+    @abstractmethod
+    def children(self, path: str) -> list[str]:
+        """Sorted names of the directories directly below `path` ("" = root); [] if there are none."""
+
+    @abstractmethod
+    def files(self, path: str) -> Iterator[tuple[str, int, int]]:
+        """(relative path, size, mtime_ns) of all files below `path`, sorted by path.
+
+        A zip gives itself alone, as ("", size, mtime_ns): its members cannot change without it.
+        """
+
+    @abstractmethod
+    def stamp(self, path: str) -> tuple[str, int, int] | None:
+        """(relative path, size, mtime_ns) of one file, as `files` gives it; None if there is none."""
+
+    @abstractmethod
+    def file_exists(self, path: str) -> bool:
+        """Whether there is a file at `path`."""
+
+    def zarr_store(self) -> zarr.abc.store.Store:
+        """The root as a read-only zarr store, opened once."""
+        with self._lock:
+            if self._zarr_store is None:
+                self._zarr_store = self._open_zarr_store()
+            return self._zarr_store
+
+    @abstractmethod
+    def _open_zarr_store(self) -> zarr.abc.store.Store: ...
+
+    def _clean(self, path: str) -> str:
+        cleaned = clean_path(path) if path else ""
+        if cleaned is None:
+            raise SourceRefused(
+                self.location, repr(path), "the path leaves the store or cannot be a file name"
+            )
+        return cleaned
+
+    def _check_size(self, path: str, size: int) -> None:
+        allowed = self.limits.metadata_bytes
+        if size > allowed:
+            raise SourceRefused(self.location, path, f"holds {size} bytes; metadata may have {allowed}")
+
+    def _unreadable(self, path: str, error: Exception) -> SourceDamaged:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return SourceDamaged(self.location, path, f"cannot be read: {reason}")
+
+
+def open_store(location: str | Path, limits: Limits) -> Store:
+    """Open a directory or a zip file; the directory may be any group of a larger hierarchy.
+
+    Raises SourceDamaged, naming the location, if it is not there, no directory or no readable zip.
+    """
+    path = absolute(location)
+    if os.path.isdir(path):
+        return _Folder(path, limits)
+    if not os.path.lexists(path):
+        raise SourceDamaged(path, "", "there is no such file or directory")
+    if not path.lower().endswith(ZIP_SUFFIXES):
+        raise SourceDamaged(path, "", f"is neither a directory nor a {' or '.join(ZIP_SUFFIXES)} file")
+    return _Zip(path, limits)
+
+
+def absolute(location: str | Path) -> str:
+    """`location` as an absolute path without symlinks. SourceDamaged if it cannot be a path."""
+    try:
+        return os.path.realpath(os.path.expanduser(location))
+    except (ValueError, OSError) as error:
+        raise SourceDamaged(repr(str(location)), "", f"cannot be a path: {error}") from None
+
+
+class _Folder(Store):
+    """A local directory."""
+
+    def read(self, path: str) -> bytes | None:
+        full = self._inside(path)
+        try:
+            status = os.stat(full)
+            if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+                return None
+            self._check_size(path, status.st_size)
+            with open(full, "rb") as file:
+                data = file.read(self.limits.metadata_bytes + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+        self._check_size(path, len(data))
+        return data
+
+    def children(self, path: str) -> list[str]:
+        full = self._inside(path)
+        try:
+            with os.scandir(full) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and clean_path(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+
+    def files(self, path: str) -> Iterator[tuple[str, int, int]]:
+        full = self._inside(path)
+        try:
+            with os.scandir(full) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            for entry in listed:
+                inner = join(path, entry.name)
+                if entry.is_symlink():
+                    self._inside(inner)
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self.files(inner)
+                else:
+                    status = entry.stat()
+                    yield inner, status.st_size, status.st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+
+    def file_exists(self, path: str) -> bool:
+        return os.path.isfile(self._inside(path))
+
+    def stamp(self, path: str) -> tuple[str, int, int] | None:
+        try:
+            status = os.stat(self._inside(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+        return path, status.st_size, status.st_mtime_ns
+
+    def _inside(self, path: str) -> str:
+        """Full path of `path`, made sure to lie in the root once symlinks are followed."""
+        full = os.path.join(self.location, *self._clean(path).split("/"))
+        try:
+            inside = is_inside(full, self.location)
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+        if not inside:
+            raise SourceRefused(self.location, path, "a symbolic link leads out of the store")
+        return full
+
+    def _open_zarr_store(self) -> zarr.abc.store.Store:
+        from roiservice.sources.zarrstores import GuardedFolder
+
+        return GuardedFolder(self.location, self.limits)
+
+
+def is_inside(path: str, root: str) -> bool:
+    """Whether `path`, its symlinks followed, lies in `root` (absolute, free of symlinks) or is it."""
+    real = os.path.realpath(path)
+    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+
+
+class _Zip(Store):
+    """A zip file. Its list of members is read once; reads are serialized by a lock."""
+
+    def __init__(self, location: str, limits: Limits) -> None:
+        super().__init__(location, limits)
+        try:
+            status = os.stat(location)
+            self._zip = zipfile.ZipFile(location)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise SourceDamaged(location, "", f"is no readable zip file: {error}") from None
+        self._version = ("", status.st_size, status.st_mtime_ns)
+        self._folders = _folders_of(self._zip)
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            member = self._zip.getinfo(self._clean(path))
+        except KeyError:
+            return None
+        self._check_size(path, member.file_size)
+        try:
+            with self._lock:
+                return self._zip.read(member)
+        except Exception as error:  # the zip module lets zlib, lzma, struct and other errors through
+            raise self._unreadable(path, error) from error
+
+    def children(self, path: str) -> list[str]:
+        return sorted(self._folders.get(self._clean(path), ()))
+
+    def files(self, path: str) -> Iterator[tuple[str, int, int]]:  # noqa: ARG002 - one version for all
+        yield self._version
+
+    def file_exists(self, path: str) -> bool:
+        return self._clean(path) in self._zip.NameToInfo
+
+    def stamp(self, path: str) -> tuple[str, int, int] | None:  # noqa: ARG002 - one version for all
+        return self._version
+
+    def _open_zarr_store(self) -> zarr.abc.store.Store:
+        from roiservice.sources.zarrstores import GuardedZip
+
+        return GuardedZip(self.location, self.limits)
+
+
+def _folders_of(archive: zipfile.ZipFile) -> dict[str, set[str]]:
+    """Names of the folders below each folder, from the members' paths."""
+    folders: dict[str, set[str]] = {}
+    for name in archive.namelist():
+        parent = name.rpartition("/")[0]
+        while parent and clean_path(parent) == parent:
+            above, _, own = parent.rpartition("/")
+            if own in folders.setdefault(above, set()):
+                break
+            folders[above].add(own)
+            parent = above
+    return folders

@@ -1,0 +1,60 @@
+"""zarr's own stores, with the checks an untrusted hierarchy needs. Importing this imports zarr."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from zarr.storage import LocalStore, ZipStore
+
+from roiservice.errors import SourceRefused
+from roiservice.sources.limits import Limits
+from roiservice.sources.store import is_inside
+
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+
+
+class GuardedFolder(LocalStore):
+    """A local directory from which no symlink leads out, and no file above the limits is read."""
+
+    def __init__(self, location: str, limits: Limits) -> None:
+        super().__init__(location, read_only=True)
+        self._location = location
+        self._limits = limits
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """As the base class; SourceRefused for files that must not be read."""
+        path = os.path.join(self._location, key)
+        if not is_inside(path, self._location):
+            raise SourceRefused(self._location, key, "a symbolic link leads out of the store")
+        try:
+            size = os.stat(path).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        _check_size(self._location, key, size, self._limits)
+        return await super().get(key, *arguments, **options)
+
+
+class GuardedZip(ZipStore):
+    """A zip file from which no member above the limits is read. The base class locks around each read."""
+
+    def __init__(self, location: str, limits: Limits) -> None:
+        super().__init__(location, mode="r")
+        self._location = location
+        self._limits = limits
+        self._sync_open()
+
+    def _get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            size = self._zf.getinfo(key).file_size
+        except KeyError:
+            return None
+        _check_size(self._location, key, size, self._limits)
+        return super()._get(key, *arguments, **options)
+
+
+def _check_size(location: str, key: str, size: int, limits: Limits) -> None:
+    is_metadata = key.rpartition("/")[2] in _METADATA
+    allowed = limits.metadata_bytes if is_metadata else limits.shard_bytes
+    if size > allowed:
+        raise SourceRefused(location, key, f"holds {size} bytes; {allowed} are allowed")
