@@ -14,11 +14,13 @@ class BuildWithOpenapi(build_py):
     """Put openapi.yaml into the package; an editable install finds the one beside the package."""
 
     def run(self) -> None:
+        """Build, then copy."""
         super().run()
         if not self.editable_mode:
             self.copy_file(OPENAPI, self._built_openapi())
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """All files that are built."""
         outputs: list[str] = super().get_outputs(include_bytecode)
         return outputs if self.editable_mode else [*outputs, self._built_openapi()]
 
@@ -29,7 +31,8 @@ class BuildWithOpenapi(build_py):
 def version() -> str:
     """`__version__` of the package, read without importing it."""
     found = re.search(r'^__version__ = "(.+)"$', (HERE / "roiservice/__init__.py").read_text("utf-8"), re.M)
-    assert found is not None, "roiservice/__init__.py states no __version__"
+    if found is None:
+        raise ValueError("roiservice/__init__.py states no __version__")
     return found[1]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,6 @@ class ImageIndex:
         self._locations = locations
         self._registry = registry
         self._limits = limits
-        self._lock = threading.Lock()
 
     def get(self, image_id: int) -> Image:
         """The image with this number; NotFound if there is none."""
@@ -194,7 +193,7 @@ def build_services(settings: Settings, locations: Sequence[Location]) -> Service
     try:
         registry = Registry(settings.state_dir)
         settings.catalog_dir.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
     keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     return Services(

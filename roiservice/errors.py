@@ -60,6 +60,10 @@ class CatalogDamaged(RoiServiceError):
     """A catalog file on disk is not what was written; rebuilding it helps."""
 
 
+class NotWritten(RoiServiceError):
+    """A file of the service's own could not be written: the disk is full, or permission is missing."""
+
+
 class Building(RoiServiceError):
     """The catalog of a layer is being built; try again in `retry_after` seconds."""
 

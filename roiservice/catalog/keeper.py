@@ -28,7 +28,14 @@ from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, raise_l
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import FORMAT
-from roiservice.errors import Building, CatalogDamaged, RoiServiceError, SourceError, TooManyObjects
+from roiservice.errors import (
+    Building,
+    CatalogDamaged,
+    NotWritten,
+    RoiServiceError,
+    SourceError,
+    TooManyObjects,
+)
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import open_layer, source_token
 
@@ -85,9 +92,8 @@ class Keeper:
         stamp = (status.st_mtime_ns, status.st_ino)
         pointed = self._pointed.get(layer.number)
         if pointed is None or pointed[0] != stamp:
-            try:
-                version = int(json.loads(pointer.read_text(encoding="utf-8"))["version"])
-            except (OSError, ValueError, KeyError, TypeError):
+            version = _version_in(pointer)
+            if version is None:
                 return None
             pointed = self._pointed[layer.number] = (stamp, version)
         return self._opened(self.directory(layer) / str(pointed[1]))
@@ -149,6 +155,21 @@ class Keeper:
         directory = self.directory(layer) / str(version)
         if force:
             self._forget(directory)
+        try:
+            return self._versioned(layer, version, token, inline_vertices, progress)
+        except OSError as error:
+            raise NotWritten(f"{directory}: {error}") from error
+
+    def _versioned(
+        self,
+        layer: LayerKey,
+        version: int,
+        token: str,
+        inline_vertices: int | None,
+        progress: Progress | None,
+    ) -> Catalog:
+        """The catalog of that version, built unless it is there, made the current one."""
+        directory = self.directory(layer) / str(version)
         catalog = self._opened(directory)
         if catalog is None:
             opened = open_layer(layer.source, self._limits)
@@ -177,7 +198,7 @@ class Keeper:
 
     def _sweep(self, directory: Path) -> None:
         """Delete half-built catalogs, and versions that no current file has named for a while."""
-        named = {str(json.loads(path.read_text())["version"]) for path in directory.glob("current-*.json")}
+        named = {str(_version_in(path)) for path in directory.glob("current-*.json")}
         oldest = time.time() - self._rules.keep_replaced
         for path in directory.iterdir():
             if not path.is_dir() or path.name in named:
@@ -224,6 +245,14 @@ class Keeper:
             self._processes[layer.number] = start_build(
                 Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
             )
+
+
+def _version_in(pointer: Path) -> int | None:
+    """The version that a current file names; None if it is gone or damaged."""
+    try:
+        return int(json.loads(pointer.read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
         return Frame()
     if _lacks_scale(layer, image):
         if image_scale != layer_scale:
-            warnings.append("layer and image have one shape, but only one states a pixel size: taken as one grid")
+            warnings.append("layer and image have one shape, but only one states a pixel size: one grid")
         return Frame()
     frame = frame_between(layer_scale, image_scale, _pair(layer.translation_of), _pair(image.translation_of))
     numbers = (frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y)
@@ -148,8 +148,8 @@ def _is_noise(frame: Frame, layer: Grid) -> bool:
 def _lacks_scale(layer: Grid, image: Grid) -> bool:
     """Whether the layer has the image's shape and one of them states no pixel size of its own.
 
-    Writers that were given none write a scale of 1.0 on every space axis and no translation, or one of 0. A layer
-    that states a translation, even of 0, is taken at its word.
+    Writers that were given none write a scale of 1.0 on every space axis and no translation, or one of 0. A
+    layer that states a translation, even of 0, is taken at its word.
     """
     if any(layer.size(name) != image.size(name) for name in "zyx" if name in layer.axes):
         return False

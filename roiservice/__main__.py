@@ -1,0 +1,5 @@
+"""`python -m roiservice` does what the command `roiservice` does."""
+
+from roiservice.cli import main
+
+main()

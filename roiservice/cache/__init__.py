@@ -1,0 +1,72 @@
+"""Encoded pages by key: this process's memory first, then Redis if there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from roiservice.cache.memory import MemoryCache
+from roiservice.cache.page import Page
+
+if TYPE_CHECKING:
+    from roiservice.cache.redis import RedisCache
+
+__all__ = ["Page", "PageCache", "make_cache"]
+
+
+PLAIN_SHARE = 4  # this part of the memory holds unpacked pages, for clients that refuse gzip
+
+
+class PageCache:
+    """Two levels of one cache. Neither ever fails: without Redis, pages are made again."""
+
+    def __init__(self, max_bytes: int, redis: RedisCache | None = None) -> None:
+        plain_bytes = max_bytes // PLAIN_SHARE
+        self._pages = MemoryCache[Page](max_bytes - plain_bytes)
+        self._plain = MemoryCache[bytes](plain_bytes)
+        self._redis = redis
+
+    def get(self, key: str) -> Page | None:
+        """The page of that key, or None; a page found in Redis is kept in memory as well."""
+        page = self._pages.get(key)
+        if page is None and self._redis is not None:
+            page = self._redis.get(key)
+            if page is not None:
+                self._pages.put(key, page, len(page.deflated))
+        return page
+
+    def put(self, key: str, page: Page) -> None:
+        """Keep a page on both levels."""
+        self._pages.put(key, page, len(page.deflated))
+        if self._redis is not None:
+            self._redis.put(key, page)
+
+    def unpacked(self, key: str, page: Page) -> bytes:
+        """The encoded features of the page of that key; kept for a while, as unpacking costs more than sending."""
+        plain = self._plain.get(key)
+        if plain is None:
+            plain = page.unpacked()
+            self._plain.put(key, plain, len(plain))
+        return plain
+
+    def ping(self) -> dict[str, Any]:
+        """How each level is; holds no address and no password."""
+        pages, used = self._pages.usage()
+        report: dict[str, Any] = {"memory": {"status": "ok", "pages": pages, "bytes": used}}
+        if self._redis is not None:
+            report["redis"] = {"status": "ok" if self._redis.ping() else "unreachable"}
+        return report
+
+
+def make_cache(
+    cache_bytes: int, redis_url: str | None = None, redis_ttl: int = 86400, redis_max_value: int = 8 << 20
+) -> PageCache:
+    """The cache of one process; `redis_url` None or empty: memory only.
+
+    Raises SettingsError if the address is none that the Redis client understands. A server that does
+    not answer is no error.
+    """
+    if not redis_url:
+        return PageCache(cache_bytes)
+    from roiservice.cache.redis import RedisCache
+
+    return PageCache(cache_bytes, RedisCache(redis_url, redis_ttl, redis_max_value))

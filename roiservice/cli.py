@@ -1,0 +1,258 @@
+"""The command line: what can be said. What is done lies in `roiservice.commands`, imported when asked for.
+
+Exit codes: 0 all done, 1 a store or a part of it failed (the others were done), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from roiservice import __version__
+from roiservice.errors import BadParameter, RoiServiceError, SettingsError
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+Span = tuple[int, int]
+
+
+def _locations(
+    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> list[tuple[int | None, str]]:
+    """(None or the image id, path) of each `PATH` or `ID=PATH`."""
+    matches = ((value, re.fullmatch("([0-9]+)=(.+)", value, re.DOTALL)) for value in values)
+    return [(int(match[1]), match[2]) if match else (None, value) for value, match in matches]
+
+
+def _span(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Span | None:
+    """(first, last) of `N` or `A-B`, both ends included."""
+    if value is None:
+        return None
+    match = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is neither an index such as 3 nor a range such as 2-5")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise click.BadParameter(f"{value!r} ends before it begins")
+    return first, last
+
+
+locations = click.argument("locations", metavar="[ID=]PATH...", nargs=-1, required=True, callback=_locations)
+
+
+def outline_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that may have to trace outlines; None where not given."""
+    for option in (
+        click.option(
+            "--smooth", is_flag=True, default=None, help="Sub-pixel contours instead of pixel edges."
+        ),
+        click.option(
+            "--simplify",
+            metavar="TOLERANCE",
+            type=click.FloatRange(min=0),
+            help="Simplify outlines by this many pixels; borders of neighbours stay shared.",
+        ),
+        click.option(
+            "--min-area",
+            metavar="PIXELS",
+            type=click.FloatRange(min=0),
+            help="Leave out features that are smaller.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a server listens, and with how many processes."""
+    for option in (
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=min(4, os.cpu_count() or 1),
+            show_default="one per core, 4 at most",
+            help="Processes that answer requests.",
+        ),
+        click.option(
+            "--public-address",
+            is_flag=True,
+            help="Allow a --host that other machines reach. There is no access control.",
+        ),
+        click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="roiservice", message="%(prog)s %(version)s")
+@click.pass_context
+def roiservice(context: click.Context) -> None:
+    """Serve the objects of OME-Zarr label images as regions of interest (ROIs).
+
+    A PATH is an OME-Zarr image, a plate, a zip of one (.ozx), or a folder that holds any of these.
+    Every setting can be given as an environment variable ROISERVICE_NAME.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@roiservice.command()
+@locations
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@address_options
+@outline_options
+def serve(
+    locations: Sequence[tuple[int | None, str]],
+    host: str,
+    port: int,
+    public_address: bool,
+    workers: int,
+    **outline: Any,
+) -> None:
+    """Serve the ROIs of all images below each PATH over HTTP.
+
+    ID=PATH gives a single image the id ID. Without one, the number in a name such as 6001240.zarr
+    is the id, else a lasting number is given.
+    """
+    from roiservice.commands.serve import serve as run
+
+    run(locations, host, port, public_address=public_address, workers=workers, overrides=outline)
+
+
+@roiservice.command()
+@locations
+@click.option("--force", is_flag=True, help="Build even what seems to be up to date.")
+@outline_options
+def build(locations: Sequence[tuple[int | None, str]], force: bool, **outline: Any) -> int:
+    """Build the catalogs of all layers now, so that no request has to wait for one."""
+    from roiservice.commands.build import build as run
+
+    return run(locations, force=force, overrides=outline)
+
+
+@roiservice.command()
+@click.argument("path", metavar="PATH")
+@click.option(
+    "-f",
+    "--format",
+    "format_name",
+    type=click.Choice(["geojson", "ndjson", "wkt", "qupath", "omero"]),
+    default="geojson",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--layer",
+    metavar="NAME",
+    help="One layer: its path below labels/, its collection id, or . for an image that is itself a "
+    "label image. Without it: every layer.",
+)
+@click.option("-z", metavar="Z", callback=_span, help="Only objects on this z index, or range such as 2-5.")
+@click.option("-t", metavar="T", callback=_span, help="Only objects on this time index, or range.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write, whole or not at all; without it, standard output.",
+)
+@outline_options
+def export(
+    path: str,
+    format_name: str,
+    layer: str | None,
+    z: Span | None,
+    t: Span | None,
+    output: Path | None,
+    **outline: Any,
+) -> int:
+    """Write the ROIs of one image to a file or standard output.
+
+    Of a plate, name the field: PLATE.zarr/A/1/0.
+    """
+    from roiservice.commands.export import export as run
+
+    return run(path, format_name, layer=layer, z=z, t=t, output=output, overrides=outline)
+
+
+@roiservice.command()
+@locations
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def images(locations: Sequence[tuple[int | None, str]], as_json: bool) -> int:
+    """List images, their layers and sizes, and what is wrong with them."""
+    from roiservice.commands.images import images as run
+
+    return run(locations, as_json=as_json)
+
+
+@roiservice.command()
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    show_default="8080, or a free one if that is taken",
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--build-only",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the image below DIR and serve nothing.",
+)
+def demo(port: int | None, build_only: Path | None) -> None:
+    """Segment a photograph of coins, write it as OME-Zarr, and serve its ROIs."""
+    from roiservice.commands.demo import demo as run
+
+    run(port, build_only)
+
+
+@roiservice.command("warm-up", hidden=True)
+def warm_up() -> None:
+    """Compile all kernels into numba's cache (NUMBA_CACHE_DIR)."""
+    from roiservice.bootstrap import warm_up as run
+
+    run()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; errors are one line on standard error, never a traceback."""
+    try:
+        code = roiservice.main(arguments, prog_name="roiservice", standalone_mode=False) or 0
+    except click.UsageError as error:
+        hint = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
+        code = _complain(error.format_message() + hint, WRONG_USAGE)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), FAILED)
+    except (BadParameter, SettingsError) as error:
+        code = _complain(str(error), WRONG_USAGE)
+    except RoiServiceError as error:
+        code = _complain(str(error), FAILED)
+    except BrokenPipeError:
+        # The reader of standard output went away, as head does; the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    except OSError as error:
+        code = _complain(str(error), FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"roiservice: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,65 @@
+"""`roiservice build`: catalogs of all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from roiservice.bootstrap import Layer, Services, build_services
+from roiservice.catalog.reader import Catalog
+from roiservice.commands.console import complain, progress
+from roiservice.errors import RoiServiceError
+from roiservice.settings import load_settings
+from roiservice.sources.limits import Limits
+from roiservice.sources.planes import open_layer
+
+IMAGES = 1000  # at a time
+
+
+def build(locations: Sequence[tuple[int | None, str]], *, force: bool, overrides: Mapping[str, Any]) -> int:
+    """Build every layer there is; 1 if an image or a layer could not be built, else 0."""
+    services = build_services(load_settings(overrides), locations)
+    failures = len(services.images.problems)
+    for problem in services.images.problems:
+        complain(problem)
+    for offset in range(0, services.images.total(), IMAGES):
+        for image in services.images.page(offset, IMAGES):
+            try:
+                listing = services.layers.of(image)
+            except RoiServiceError as error:
+                complain(error)
+                failures += 1
+                continue
+            for problem in listing.problems:
+                complain(problem)
+            catalogs, errors = build_layers(services, listing.layers, force=force)
+            for catalog in catalogs:
+                counts = catalog.meta["counts"]
+                click.echo(
+                    f"{image.name} {catalog.name}: {counts['rois']} ROIs, {counts['features']} features"
+                )
+            failures += len(listing.problems) + errors
+    return 1 if failures else 0
+
+
+def build_layers(
+    services: Services, layers: Sequence[Layer], *, force: bool = False
+) -> tuple[list[Catalog], int]:
+    """Catalogs of the layers that can be built, and how many others were complained about."""
+    catalogs = []
+    errors = 0
+    for layer in layers:
+        try:
+            catalogs.append(_built(services, layer, force=force))
+        except RoiServiceError as error:
+            complain(error)
+            errors += 1
+    return catalogs, errors
+
+
+def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
+    pixels = open_layer(layer.source, Limits()).pixels
+    with progress(f"{layer.image.name} {layer.name}", pixels) as advance:
+        return services.layers.build(layer, force=force, progress=advance)

@@ -1,0 +1,51 @@
+"""What commands say: messages on standard error, progress bars where that is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+Advance = Callable[[int, int], None]  # pixels since the last call, features so far
+
+
+def complain(error: object) -> None:
+    """One line on standard error."""
+    click.echo(f"roiservice: {' '.join(str(error).split())}", err=True)
+
+
+@contextmanager
+def progress(title: str, pixels: int) -> Iterator[Advance]:
+    """A bar over `pixels`; it shows nothing where standard error is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[features]:,} features"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=pixels, features=0)
+
+        def advance(more: int, features: int) -> None:
+            bar.update(task, advance=more, features=features)
+
+        yield advance
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show `text` while something is done, where standard error is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        yield

@@ -1,0 +1,136 @@
+"""`roiservice export`: the ROIs of one image as a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from roiservice.bootstrap import Image, Layer, Services, build_services
+from roiservice.catalog.reader import Catalog
+from roiservice.commands.build import build_layers
+from roiservice.commands.console import complain
+from roiservice.encode.formats import FORMATS, Format
+from roiservice.errors import BadParameter, NotFound
+from roiservice.geometry.features import Features
+from roiservice.query.columns import read_features
+from roiservice.query.pages import feature_page, roi_page
+from roiservice.query.select import RoiQuery
+from roiservice.settings import load_settings
+
+FEATURES = 4096  # encoded at a time
+ROIS = 256  # encoded at a time by formats that want all features of a ROI together
+NAMED_IMAGES = 5
+
+
+def export(
+    path: str,
+    format_name: str,
+    *,
+    layer: str | None,
+    z: tuple[int, int] | None,
+    t: tuple[int, int] | None,
+    output: Path | None,
+    overrides: Mapping[str, Any],
+) -> int:
+    """Write one layer or all; 1 if a layer could not be written (the sound ones are), else 0."""
+    services = build_services(load_settings(overrides), [(None, path)])
+    layers, failures = _chosen(services, _only_image(services, path), layer)
+    catalogs, errors = build_layers(services, layers)
+    if catalogs:
+        with _opened(output) as file:
+            _write(file, FORMATS[format_name], catalogs, RoiQuery(z=z, t=t))
+    return 1 if failures + errors else 0
+
+
+def _only_image(services: Services, path: str) -> Image:
+    problems = services.images.problems
+    if problems and not services.images.total():
+        raise problems[0]
+    images = services.images.page(0, NAMED_IMAGES)
+    if services.images.total() != 1:
+        names = ", ".join(image.name for image in images)
+        more = ", ..." if services.images.total() > len(images) else ""
+        reason = f"{path} holds {services.images.total()} images ({names}{more}); name one of them"
+        raise BadParameter("PATH", reason)
+    return images[0]
+
+
+def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequence[Layer], int]:
+    """The layers to write, and how many others cannot be used."""
+    if name is not None:
+        return [services.layers.named(image, name)], 0
+    listing = services.layers.of(image)
+    for problem in listing.problems:
+        complain(problem)
+    if not listing.layers and not listing.problems:
+        raise NotFound(f"{image.name} has no label images; --layer . takes the image itself for one")
+    return listing.layers, len(listing.problems)
+
+
+def _write(file: IO[bytes], form: Format, catalogs: Sequence[Catalog], query: RoiQuery) -> None:
+    """The whole file, in batches; columns of the objects' own properties are those of all layers."""
+    names = tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.property_names))
+    file.write(form.begin(names))
+    separator = b""
+    for catalog in catalogs:
+        for features in _batches(catalog, query, form):
+            encoded = form.encode(replace(features, property_names=names))
+            if encoded:
+                file.write(separator)
+                file.write(form.separator.join(encoded))
+                separator = form.separator
+    file.write(form.end)
+
+
+def _batches(catalog: Catalog, query: RoiQuery, form: Format) -> Iterator[Features]:
+    size = ROIS if form.by_roi else FEATURES
+    offset, matched = 0, 1
+    while offset < matched:
+        # No budget of shapes: ROIs come with the features of the planes asked for, not with those of others.
+        page = (
+            roi_page(catalog, query, offset, size, max_shapes=0)
+            if form.by_roi
+            else feature_page(catalog, query, offset, size)
+        )
+        yield read_features(catalog, page.rows)
+        offset, matched = offset + size, page.matched
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[IO[bytes]]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif output.exists() and not output.is_file():
+        with output.open("wb") as file:  # a device or a pipe has no half-written state to hide
+            yield file
+    else:
+        with _replacing(output) as file:
+            yield file
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[IO[bytes]]:
+    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+        os.replace(name, output)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

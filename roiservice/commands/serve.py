@@ -1,0 +1,93 @@
+"""`roiservice serve`: the service, and the URLs to begin with."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from roiservice.bootstrap import Layer, Services, build_services, warm_up
+from roiservice.commands.console import complain, waiting
+from roiservice.errors import SourceError
+from roiservice.server import Server, address_of, listen
+from roiservice.settings import Settings, load_settings
+
+SHOWN_PROBLEMS = 10
+LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example
+
+
+def serve(
+    locations: Sequence[tuple[int | None, str]],
+    host: str,
+    port: int,
+    *,
+    public_address: bool,
+    workers: int,
+    overrides: Mapping[str, Any],
+) -> None:
+    """Serve until told to stop; raises before that if settings, address or locations cannot be used."""
+    settings = load_settings(overrides)
+    serve_on(listen(host, port, public_address=public_address), locations, settings, workers)
+
+
+def serve_on(
+    listener: socket.socket, locations: Sequence[tuple[int | None, str]], settings: Settings, workers: int
+) -> None:
+    """Serve on a socket that listens already."""
+    prepare(build_services(settings, locations), address_of(listener) + settings.script_name)
+    gc.collect()  # lets go of the registry's connection, which must not be carried into other processes
+
+    def make_app() -> Any:
+        from roiservice.web import create_app
+
+        return create_app(build_services(settings, locations))
+
+    Server(make_app, listener, workers).run()
+
+
+def prepare(services: Services, base: str) -> None:
+    """Find the images, compile, and say where to look first; what is wrong goes to standard error.
+
+    Compiled here, kernels are there for all processes to come. Nothing stays open: `services` ends with this.
+    """
+    images = services.images
+    total = images.total()
+    with waiting("Compiling; the first start takes about half a minute"):
+        warm_up()
+    for problem in images.problems[:SHOWN_PROBLEMS]:
+        complain(problem)
+    click.echo(f"{total} image{'' if total == 1 else 's'} to serve. Open one of these; Ctrl-C ends.\n")
+    urls = {
+        "/": "what is here",
+        "/docs": "the API, with all parameters",
+        **_examples(example_layer(services)),
+    }
+    width = max(len(base + path) for path in urls)
+    for path, text in urls.items():
+        click.echo(f"  {base + path:<{width}}  {text}")
+    click.echo()
+
+
+def example_layer(services: Services) -> Layer | None:
+    """Some layer, of the first image that has one."""
+    for image in services.images.page(0, LOOKED_AT):
+        try:
+            layers = services.layers.of(image).layers
+        except SourceError:
+            continue  # the service says so to who asks for that image
+        if layers:
+            return layers[0]
+    return None
+
+
+def _examples(layer: Layer | None) -> dict[str, str]:
+    if layer is None:
+        return {}
+    image = layer.image
+    return {
+        f"/images/{image.id}/collections/{layer.collection}/items": f"GeoJSON of {image.name}, {layer.name}",
+        f"/api/v0/m/rois/?image={image.id}": "the same image as OMERO.web would give it",
+    }

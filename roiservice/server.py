@@ -1,0 +1,75 @@
+"""The service under gunicorn: a few processes with a few threads each."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from roiservice.errors import BadParameter, RoiServiceError
+
+THREADS = 4  # per process: reading chunks, compressing and tracing let go of the interpreter
+LONGEST_REQUEST_LINE = 8190  # the most that gunicorn takes; viewers ask for many shapes in one URL
+
+
+def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
+    """A socket bound to `host`:`port`, 0 for a free port.
+
+    Raises BadParameter for a host that other machines reach unless `public_address`, RoiServiceError if the
+    address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise BadParameter("--host", f"{host!r}: {error.strerror}") from error
+    if not public_address and not ipaddress.ip_address(address[0]).is_loopback:
+        reason = f"other machines reach {host}, and there is no access control; --public-address allows it"
+        raise BadParameter("--host", reason)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        reason = f"cannot listen on {host}:{port}: {error.strerror}; --port 0 takes a free port"
+        raise RoiServiceError(reason) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Base URL that reaches `listener`, without a final slash."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
+    """Runs `make_app()` in each of `workers` processes, on a socket that is bound already."""
+
+    def __init__(self, make_app: Callable[[], Any], listener: socket.socket, workers: int) -> None:
+        self._make_app = make_app
+        self._options = {
+            "bind": f"fd://{listener.detach()}",
+            "workers": workers,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "graceful_timeout": 5,
+            "keepalive": 75,
+            "limit_request_line": LONGEST_REQUEST_LINE,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+        }
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set the options this release of gunicorn knows; the control socket came with 25.1."""
+        for name, value in self._options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The WSGI application, made anew in each process, as open stores do not outlive a fork."""
+        return self._make_app()

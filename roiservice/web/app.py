@@ -1,0 +1,76 @@
+"""The Flask application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter, ValidationError
+
+from roiservice.bootstrap import Services
+from roiservice.query.select import Span
+from roiservice.web import problems
+from roiservice.web.params import indices
+from roiservice.web.responses import add_common_headers
+from roiservice.web.routes import images, items, iviewer, omero, service
+
+WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class IdConverter(BaseConverter):
+    """An id: digits only, as OMERO's own patterns take them, and never above 2**53 - 1."""
+
+    regex = "[0-9]{1,16}"
+
+    def to_python(self, value: str) -> int:
+        """The number; ValidationError, which becomes 404, beyond the largest."""
+        number = int(value)
+        if number >= 2**53:
+            raise ValidationError
+        return number
+
+
+class IndicesConverter(BaseConverter):
+    """An index or an inclusive range of indices, such as 3 or 2-5."""
+
+    regex = "[0-9]{1,9}(?:-[0-9]{1,9})?"
+
+    def to_python(self, value: str) -> Span:
+        """The range as (first, last); ValidationError, which becomes 404, where it ends before it starts."""
+        try:
+            return indices(value)
+        except ValueError:
+            raise ValidationError from None
+
+
+def create_app(services: Services) -> Flask:
+    """The application over these services; nothing is opened or built until it is asked for."""
+    app = Flask("roiservice.web", static_folder=None)
+    app.extensions["roiservice"] = services
+    app.url_map.converters.update(id=IdConverter, indices=IndicesConverter)
+    for module in (service, images, items, omero, iviewer):
+        app.register_blueprint(module.blueprint)
+    problems.register(app)
+    app.after_request(add_common_headers)
+    if services.settings.script_name:
+        mounted = _below(services.settings.script_name, app.wsgi_app)
+        app.wsgi_app = mounted  # type: ignore[method-assign,assignment] # Flask's documented way to wrap itself
+    hops = services.settings.forwarded_hops
+    if hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops, hops, hops)  # type: ignore[method-assign]
+    return app
+
+
+def _below(prefix: str, app: WSGIApp) -> WSGIApp:
+    """Mount below a prefix, whether the proxy in front takes it off the path or leaves it there."""
+
+    def mounted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        environ["SCRIPT_NAME"] = prefix
+        if path == prefix or path.startswith(f"{prefix}/"):
+            environ["PATH_INFO"] = path[len(prefix) :] or "/"
+        return app(environ, start_response)
+
+    return mounted

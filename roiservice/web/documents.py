@@ -1,0 +1,133 @@
+"""The JSON documents that describe images and layers, with their links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roiservice import __version__
+from roiservice.bootstrap import Image, Layer, LayerListing
+from roiservice.encode.formats import FORMATS
+from roiservice.errors import RoiServiceError
+from roiservice.sources.limits import Limits
+from roiservice.sources.planes import open_layer
+from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
+from roiservice.web.problems import reason_of
+
+TITLE = "roiservice"
+ABOUT = "Objects of OME-Zarr label images as regions of interest (ROIs)."
+
+# The class `core` of OGC API - Features is not claimed: it demands longitude and latitude.
+CONFORMANCE = (
+    "http://www.opengis.net/spec/ogcapi-common-1/1.0/conf/core",
+    "http://www.opengis.net/spec/ogcapi-common-2/1.0/conf/collections",
+    "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/oas30",
+    "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/geojson",
+)
+
+PIXEL_CRS = {
+    "title": "Pixels of the full-resolution image",
+    "description": (
+        "Coordinates are (x, y) in pixels of the image's level 0. The origin is the outer corner of the "
+        "top-left pixel, x runs to the right and y down; pixel (row i, column j) covers [j, j+1] x [i, i+1]. Exterior "
+        "rings have positive area in the numbers as given, so they run clockwise on a screen with y down."
+    ),
+    "axes": [
+        {"name": "x", "direction": "right", "unit": "pixel"},
+        {"name": "y", "direction": "down", "unit": "pixel"},
+    ],
+}
+
+Size = tuple[int, int, int, int, int]
+
+
+def landing() -> dict[str, Any]:
+    """The service itself."""
+    links = [
+        link("self", "/"),
+        link("service-desc", "/openapi.json", OPENAPI),
+        link("service-desc", "/openapi.yaml", "application/yaml"),
+        link("service-doc", "/docs", "text/html"),
+        link("images", "/images", title="Images"),
+    ]
+    return {"title": TITLE, "description": ABOUT, "version": __version__, "links": links}
+
+
+def image_summary(image: Image) -> dict[str, Any]:
+    """An image in the list of images."""
+    path = image_path(image.id)
+    links = [link("self", path), link("data", f"{path}/collections")]
+    return {"id": image.id, "title": image.name, "links": links}
+
+
+def image_document(image: Image, listing: LayerListing) -> dict[str, Any]:
+    """An image: its size, its layers and their state, its links. The landing page for OGC clients."""
+    path = image_path(image.id)
+    size = image_size(listing)
+    return {
+        "id": image.id,
+        "title": image.name,
+        "description": f"ROIs of image {image.id}",
+        "size": None if size is None else dict(zip("tczyx", size, strict=True)),
+        "layers": [layer.collection for layer in listing.layers],
+        "problems": problems_of(listing),
+        "warnings": list(listing.warnings),
+        "links": [
+            link("self", path),
+            link("service-desc", "/openapi.json", OPENAPI),
+            link("service-doc", "/docs", "text/html"),
+            link("conformance", f"{path}/conformance"),
+            link("data", f"{path}/collections"),
+            link("rois", f"/api/v0/m/images/{image.id}/rois/", title="All ROIs, as OMERO.web gives them"),
+        ],
+    }
+
+
+def collections_document(image: Image, listing: LayerListing) -> dict[str, Any]:
+    """All layers of an image that can be served, and what is wrong with the others."""
+    size = image_size(listing)
+    path = f"{image_path(image.id)}/collections"
+    return {
+        "links": [link("self", path)],
+        "collections": [collection_document(layer, size) for layer in listing.layers],
+        "problems": problems_of(listing),
+    }
+
+
+def collection_document(layer: Layer, size: Size | None) -> dict[str, Any]:
+    """A layer; its extent is that of its image."""
+    path = collection_path(layer.image.id, layer.collection)
+    crs = pixel_crs()
+    document: dict[str, Any] = {
+        "id": layer.collection,
+        "title": layer.name,
+        "description": f"Objects of {layer.name} in image {layer.image.id}",
+        "itemType": "feature",
+        # Without a frame that no library resolves, GDAL takes pixels for degrees and finds nothing.
+        "crs": [crs],
+        "storageCrs": crs,
+        "links": [link("self", path), *_item_links(f"{path}/items")],
+    }
+    if size is not None:
+        document["extent"] = {"spatial": {"bbox": [[0, 0, size[4], size[3]]], "crs": crs}}
+    return document
+
+
+def problems_of(listing: LayerListing) -> list[dict[str, str]]:
+    """Layers that cannot be served, each with its reason."""
+    return [{"layer": problem.part, "reason": reason_of(problem)} for problem in listing.problems]
+
+
+def image_size(listing: LayerListing) -> Size | None:
+    """Size of the image as (t, c, z, y, x), from the metadata of the first of its layers that is sound."""
+    for layer in listing.layers:
+        try:
+            return open_layer(layer.source, Limits()).image_size
+        except RoiServiceError:
+            continue
+    return None
+
+
+def _item_links(path: str) -> list[Link]:
+    plain = link("items", path, GEOJSON, "GeoJSON")
+    others = [link("items", f"{path}?f={name}", each.media_type, name) for name, each in FORMATS.items()]
+    return [plain, *others]

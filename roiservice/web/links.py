@@ -1,0 +1,83 @@
+"""Absolute links: they depend on host and prefix, so they are made per request and never cached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import quote, urlencode
+
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from roiservice.web.params import Pairs
+
+GEOJSON = "application/geo+json"
+JSON = "application/json"
+# OWSLib and GDAL look for exactly this type, with no blank and no other version.
+OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
+
+Link = dict[str, str]
+_HOST = re.compile(r"[A-Za-z0-9.\-_~:\[\]]+", re.ASCII)
+
+
+def base() -> str:
+    """Scheme, host and prefix of the service as this request reached it, without a final slash."""
+    return _base(request.scheme, request.host, request.script_root)
+
+
+def pixel_crs() -> str:
+    """The URI of the only coordinate frame: pixel edges of the image's full resolution, y down."""
+    return f"{base()}/def/crs/pixel"
+
+
+def link(rel: str, href: str, media_type: str = JSON, title: str | None = None) -> Link:
+    """One link object; `href` starts with / and is put below the base, or is absolute."""
+    made = {"rel": rel, "href": base() + href if href.startswith("/") else href, "type": media_type}
+    return made if title is None else made | {"title": title}
+
+
+def image_path(image_id: int) -> str:
+    """Path of an image."""
+    return f"/images/{image_id}"
+
+
+def collection_path(image_id: int, collection: str) -> str:
+    """Path of a layer."""
+    return f"/images/{image_id}/collections/{quote(collection, safe=':')}"
+
+
+def page_links(
+    href: str, given: Pairs, limit: int, offset: int, shown: int, matched: int
+) -> list[tuple[str, str]]:
+    """`self`, `next` and `prev` as (rel, href), each with all parameters in `given` besides its own paging.
+
+    Walking `next` from the first page on visits everything once, and `prev` leads back the same way.
+    """
+    fixed = urlencode(given, safe=":/,") + "&" if given else ""
+    out = [("self", f"{href}?{fixed}limit={limit}&offset={offset}")]
+    if shown and offset + shown < matched:
+        out.append(("next", f"{href}?{fixed}limit={limit}&offset={offset + shown}"))
+    if offset > 0:
+        before = min(limit, offset)
+        out.append(("prev", f"{href}?{fixed}limit={before}&offset={offset - before}"))
+    return out
+
+
+def link_header(links: Sequence[Link]) -> str:
+    """The links as a Link header (RFC 8288), for bodies that have no place for them.
+
+    Alternates are left out: proxies allow all headers of an answer a few kilobytes.
+    """
+    return ", ".join(
+        f'<{each["href"]}>; rel="{each["rel"]}"; type="{each["type"]}"'
+        for each in links
+        if each["rel"] != "alternate"
+    )
+
+
+@lru_cache(256)
+def _base(scheme: str, host: str, root: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise BadRequest("The Host header is no host name.")
+    return f"{scheme}://{host}{quote(root)}"

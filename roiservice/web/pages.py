@@ -1,0 +1,140 @@
+"""Encoded pages: from the cache, else made once and kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from roiservice.bootstrap import Image, Layers
+from roiservice.cache import Page, PageCache
+from roiservice.catalog.reader import Catalog
+from roiservice.encode.formats import ENCODER_VERSION, FORMATS, Format
+from roiservice.errors import RoiServiceError
+from roiservice.query.columns import read_features
+from roiservice.query.pages import feature_page, roi_count, roi_page
+from roiservice.query.select import RoiQuery
+from roiservice.web.compress import pack
+from roiservice.web.problems import reason_of
+from roiservice.web.responses import digest
+
+_log = logging.getLogger(__name__)
+_making = tuple(threading.Lock() for _ in range(64))
+
+STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
+EVERYTHING = 2**53  # a limit above any number of features
+
+
+def cached(cache: PageCache, key: str, make: Callable[[], Page]) -> Page:
+    """The page of that key; of several requests that miss it at once, one makes it and the others wait."""
+    page = cache.get(key)
+    if page is not None:
+        return page
+    with _making[hash(key) % len(_making)]:
+        page = cache.get(key)
+        if page is None:
+            page = make()
+            cache.put(key, page)
+    return page
+
+
+def page_key(
+    registry: str,
+    versions: Sequence[int],
+    form: Format,
+    query: RoiQuery,
+    offset: int,
+    limit: int,
+    max_shapes: int,
+) -> str:
+    """The name of a page's bytes: all that they depend on, and nothing about who asks."""
+    return digest(registry, versions, ENCODER_VERSION, form.name, query, offset, limit, max_shapes)
+
+
+def items_page(
+    catalog: Catalog, form: Format, query: RoiQuery, offset: int, limit: int, max_shapes: int
+) -> Page:
+    """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features."""
+    if form.by_roi:
+        chosen = roi_page(catalog, query, offset, limit, max_shapes)
+    else:
+        chosen = feature_page(catalog, query, offset, limit)
+    encoded = form.encode(read_features(catalog, chosen.rows))
+    return pack(form.separator.join(encoded), chosen.matched, len(encoded))
+
+
+def items_stream(catalog: Catalog, form: Format, query: RoiQuery, offset: int) -> Iterator[bytes]:
+    """All features from `offset` on, a batch at a time; the rows are looked up before the first byte."""
+    rows = feature_page(catalog, query, offset, EVERYTHING).rows
+    batches = (rows[first : first + STREAM_BATCH] for first in range(0, len(rows), STREAM_BATCH))
+    return (form.separator.join(form.encode(read_features(catalog, batch))) + form.end for batch in batches)
+
+
+def roi_list_page(
+    catalogs: Sequence[Catalog], query: RoiQuery, offset: int, limit: int, max_shapes: int
+) -> Page:
+    """One page of the ROIs of several layers, one after the other; limit 0 counts only."""
+    form = FORMATS["omero"]
+    encoded: list[bytes] = []
+    matched = 0
+    for catalog in catalogs:
+        wanted = limit - len(encoded)
+        if wanted > 0:
+            chosen = roi_page(catalog, query, max(offset - matched, 0), wanted, max_shapes)
+            encoded += form.encode(read_features(catalog, chosen.rows))
+            matched += chosen.matched
+        else:
+            matched += roi_count(catalog, query)
+    return pack(form.separator.join(encoded), matched, len(encoded))
+
+
+@dataclass(frozen=True)
+class Available:
+    """The layers of an image that can be served now, in order of their numbers, and why the others cannot."""
+
+    catalogs: tuple[Catalog, ...]
+    missing: tuple[tuple[str, str], ...]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The catalogs' versions, which say all about what they hold."""
+        return tuple(catalog.version for catalog in self.catalogs)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`X-Roiservice-Incomplete` with each missing layer and its reason, in ASCII; nothing if none is."""
+        if not self.missing:
+            return {}
+        named = "; ".join(f"{_ascii(name, 100)} ({_ascii(reason, 200)})" for name, reason in self.missing)
+        return {"X-Roiservice-Incomplete": named[:2000]}
+
+
+def available(layers: Layers, image: Image) -> Available:
+    """What can be served of an image, whatever the state of its layers: this never fails.
+
+    The viewer shows "Loading Regions..." for ever after one error, so a layer that is being built or is
+    damaged must not keep the sound ones from it.
+    """
+    catalogs: list[Catalog] = []
+    missing: list[tuple[str, str]] = []
+    try:
+        listing = layers.of(image)
+    except RoiServiceError as error:
+        return Available((), ((image.name, reason_of(error)),))
+    for layer in listing.layers:
+        try:
+            catalogs.append(layers.catalog(layer))
+        except RoiServiceError as error:
+            missing.append((layer.collection, reason_of(error)))
+        except Exception:  # noqa: BLE001 - see above: one layer's failure must not be the others'
+            _log.exception("layer %s of image %s", layer.collection, image.id)
+            missing.append((layer.collection, "the service failed; its log says more"))
+    missing += ((problem.part or image.name, reason_of(problem)) for problem in listing.problems)
+    return Available(tuple(catalogs), tuple(missing))
+
+
+def _ascii(text: str, longest: int) -> str:
+    """Printable ASCII, for a header: anything else is escaped."""
+    escaped = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(char if char.isprintable() else "?" for char in escaped)[:longest]

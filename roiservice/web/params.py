@@ -1,0 +1,244 @@
+"""Request parameters, parsed into plain values; no request and no app is needed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from werkzeug.datastructures import MultiDict
+
+from roiservice.errors import BadParameter, NotFound
+from roiservice.query.select import RoiQuery, Span
+
+Arguments = MultiDict[str, str]
+Pairs = tuple[tuple[str, str], ...]
+Parsed = TypeVar("Parsed")
+
+IGNORED = frozenset({"_"})  # jQuery adds the time under this name to defeat caches
+LARGEST = 2**53 - 1  # ids and offsets beyond it cannot be told apart in JavaScript
+_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+_LABEL = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_INDICES = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Paging:
+    """`limit` as it is applied, that is already cut to the largest allowed."""
+
+    limit: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class ItemsParams:
+    """What an items request asks for; `filters` are its filters in one canonical spelling, in one order.
+
+    `limit` is None where none was given: then one page of the default size, or everything where the format
+    is streamed. `f` is the format's name, None where it was not given.
+    """
+
+    f: str | None
+    query: RoiQuery
+    limit: int | None
+    offset: int
+    filters: Pairs
+
+
+def check_known(arguments: Arguments, known: frozenset[str]) -> None:
+    """BadParameter for a parameter that is not known, or that is given twice and is no list."""
+    for name, values in arguments.lists():
+        if name in IGNORED:
+            continue
+        if name not in known:
+            choices = ", ".join(sorted(known)) or "none"
+            raise BadParameter(name, f"there is no such parameter here; known are: {choices}")
+        if len(values) > 1 and name != "label":
+            raise BadParameter(name, "is given more than once")
+
+
+def paging(arguments: Arguments, default: int, largest: int) -> Paging:
+    """`limit` and `offset` of our own paths: a limit above the largest is cut, one below 1 is refused."""
+    limit = _optional(arguments, "limit", _limit)
+    offset = _optional(arguments, "offset", _offset) or 0
+    return Paging(min(default if limit is None else limit, largest), offset)
+
+
+def lenient_paging(arguments: Arguments, default: int, largest: int) -> Paging:
+    """`limit` and `offset` as OMERO.web takes them.
+
+    A negative limit means the default, one above the largest is cut, 0 asks for counts alone, and a negative
+    offset means 0. BadParameter for what is no number.
+    """
+    limit = _optional(arguments, "limit", _whole)
+    offset = _optional(arguments, "offset", _whole) or 0
+    if limit is None or limit < 0:
+        limit = default
+    return Paging(min(limit, largest), max(offset, 0))
+
+
+ITEMS = frozenset({"limit", "offset", "bbox", "bbox-crs", "crs", "z", "t", "c", "label", "min-area", "f"})
+
+
+@lru_cache(512)
+def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
+    """All parameters of an items request; `pixel_crs` is the only frame there is.
+
+    Clients ask for the same page again and again, so what was parsed is remembered.
+    """
+    arguments = Arguments(parse_qsl(query_string.decode(errors="replace"), keep_blank_values=True))
+    check_known(arguments, ITEMS)
+    for name in ("crs", "bbox-crs"):
+        if arguments.get(name, pixel_crs) != pixel_crs:
+            raise BadParameter(name, f"the only frame is {pixel_crs}")
+    numbers = _optional(arguments, "bbox", _bbox_numbers)
+    query = RoiQuery(
+        t=_optional(arguments, "t", indices),
+        c=_optional(arguments, "c", indices),
+        z=_optional(arguments, "z", indices),
+        labels=_labels(arguments),
+        min_area=_optional(arguments, "min-area", _area) or 0.0,
+    )
+    if numbers is not None:
+        query = _with_box(query, numbers)
+    limit = _optional(arguments, "limit", _limit)
+    return ItemsParams(
+        f=arguments.get("f"),
+        query=query,
+        limit=None if limit is None else min(limit, limit_max),
+        offset=_optional(arguments, "offset", _offset) or 0,
+        filters=_canonical(arguments, query, numbers),
+    )
+
+
+def indices(text: str) -> Span:
+    """One index (`3`) or an inclusive range (`2-5`), counted from 0; ValueError otherwise."""
+    match = _INDICES.fullmatch(text)
+    if match is None:
+        raise ValueError("is an index or a range of indices, such as 3 or 2-5")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise ValueError("the range ends before it starts")
+    return first, last
+
+
+def _optional(arguments: Arguments, name: str, parse: Callable[[str], Parsed]) -> Parsed | None:
+    """The parsed value, None where the parameter is absent; a ValueError becomes a BadParameter."""
+    text = arguments.get(name)
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise BadParameter(name, str(error)) from None
+
+
+def _limit(text: str) -> int:
+    limit = _whole(text)
+    if limit < 1:
+        raise ValueError("is a whole number from 1 upward")
+    return limit
+
+
+def _offset(text: str) -> int:
+    offset = _whole(text)
+    if offset < 0:
+        raise ValueError("is a whole number from 0 upward")
+    return offset
+
+
+def _whole(text: str) -> int:
+    """A whole number of any length, cut to what all parts of the service can hold."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not a whole number")
+    if len(text) > 16:  # int() refuses thousands of digits
+        return -LARGEST if text.startswith("-") else LARGEST
+    return max(min(int(text), LARGEST), -LARGEST)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _area(text: str) -> float:
+    try:
+        area = _finite(text)
+    except ValueError:
+        area = -1.0
+    if area < 0:
+        raise ValueError("is an area in pixels, 0 or more")
+    return area
+
+
+def _bbox_numbers(text: str) -> tuple[float, ...]:
+    """`x0,y0,x1,y1` or `x0,y0,z0,x1,y1,z1`, each lower bound not above its upper one."""
+    try:
+        numbers = tuple(_finite(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (4, 6):
+        raise ValueError("is four or six numbers in pixels, such as 0,0,512,512")
+    half = len(numbers) // 2
+    if any(low > high for low, high in zip(numbers[:half], numbers[half:], strict=True)):
+        raise ValueError("a lower bound is above its upper bound")
+    return numbers
+
+
+def _with_box(query: RoiQuery, numbers: tuple[float, ...]) -> RoiQuery:
+    """Narrow the query to a box; in z, plane k reaches from k up to, but not including, k + 1."""
+    if len(numbers) == 4:
+        x0, y0, x1, y1 = numbers
+        return replace(query, bbox=(x0, y0, x1, y1))
+    x0, y0, z0, x1, y1, z1 = numbers
+    low, high = (math.floor(min(max(bound, -1.0), 2.0**31)) for bound in (z0, z1))
+    if query.z is not None:
+        low, high = max(low, query.z[0]), min(high, query.z[1])
+    return replace(query, bbox=(x0, y0, x1, y1), z=(low, high))
+
+
+def _labels(arguments: Arguments) -> tuple[int, ...] | None:
+    """Label values, from repeated parameters and comma lists alike; sorted, without repeats."""
+    texts = [part for text in arguments.getlist("label") for part in text.split(",")]
+    if not texts:
+        return None
+    if not all(_LABEL.fullmatch(text) for text in texts):
+        raise BadParameter("label", "is one label value or several with commas between them")
+    return tuple(sorted({int(text) for text in texts}))
+
+
+def _canonical(arguments: Arguments, query: RoiQuery, numbers: tuple[float, ...] | None) -> Pairs:
+    """The filters in one spelling: equal selections give equal links and cache keys."""
+    filters: dict[str, str] = {}
+    if numbers is not None:
+        filters["bbox"] = ",".join(map(_shortest, numbers))
+    for name in ("bbox-crs", "crs"):
+        if name in arguments:
+            filters[name] = arguments[name]
+    for name in ("z", "t", "c"):
+        if name in arguments:
+            first, last = indices(arguments[name])
+            filters[name] = str(first) if first == last else f"{first}-{last}"
+    if query.labels is not None:
+        filters["label"] = ",".join(map(str, query.labels))
+    if query.min_area > 0:
+        filters["min-area"] = _shortest(query.min_area)
+    return tuple(filters.items())
+
+
+def _shortest(number: float) -> str:
+    return str(int(number)) if number == int(number) and abs(number) < LARGEST else repr(number)
+
+
+def image_id(arguments: Arguments) -> int:
+    """The image of OMERO's `?image=`; NotFound without one, so that a proxy may ask OMERO.web instead."""
+    number = _optional(arguments, "image", _whole)
+    if number is None:
+        raise NotFound("name the image whose ROIs you want, as in ?image=1")
+    return number

@@ -1,0 +1,64 @@
+"""Images and their layers, in the shape of OGC API - Features below each image."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from roiservice.web import documents, params
+from roiservice.web.links import base, link, link_header, page_links
+from roiservice.web.params import check_known
+from roiservice.web.responses import json_answer
+from roiservice.web.routes import services
+
+blueprint = Blueprint("images", __name__)
+_NO_PARAMETERS: frozenset[str] = frozenset()
+
+
+@blueprint.get("/images")
+def images() -> Response:
+    """The images, a page at a time; no total."""
+    check_known(request.args, frozenset({"limit", "offset"}))
+    settings = services().settings
+    paging = params.paging(request.args, settings.page_limit, settings.items_limit_max)
+    found = services().images.page(paging.offset, paging.limit + 1)
+    shown = found[: paging.limit]
+    places = page_links(
+        f"{base()}/images", (), paging.limit, paging.offset, len(shown), paging.offset + len(found)
+    )
+    links = [link(rel, href) for rel, href in places]
+    document = {"images": [documents.image_summary(image) for image in shown], "links": links}
+    return json_answer(document, {"Link": link_header(links)})
+
+
+@blueprint.get("/images/<id:image_id>")
+def image(image_id: int) -> Response:
+    """One image, which is the landing page for OGC clients."""
+    check_known(request.args, _NO_PARAMETERS)
+    found = services().images.get(image_id)
+    return json_answer(documents.image_document(found, services().layers.of(found)))
+
+
+@blueprint.get("/images/<id:image_id>/conformance")
+def conformance(image_id: int) -> Response:
+    """What is conformed to."""
+    check_known(request.args, _NO_PARAMETERS)
+    services().images.get(image_id)
+    return json_answer({"conformsTo": documents.CONFORMANCE})
+
+
+@blueprint.get("/images/<id:image_id>/collections")
+def collections(image_id: int) -> Response:
+    """The layers of an image."""
+    check_known(request.args, _NO_PARAMETERS)
+    found = services().images.get(image_id)
+    return json_answer(documents.collections_document(found, services().layers.of(found)))
+
+
+@blueprint.get("/images/<id:image_id>/collections/<layer>")
+def collection(image_id: int, layer: str) -> Response:
+    """One layer."""
+    check_known(request.args, _NO_PARAMETERS)
+    found = services().images.get(image_id)
+    named = services().layers.named(found, layer)
+    size = documents.image_size(services().layers.of(found))
+    return json_answer(documents.collection_document(named, size))

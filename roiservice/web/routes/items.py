@@ -1,0 +1,133 @@
+"""Features of a layer, in every format: pages, streams, and one by its id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response, request
+
+from roiservice.bootstrap import Layer
+from roiservice.encode.formats import FORMATS, Format
+from roiservice.errors import NotFound
+from roiservice.query.columns import read_features
+from roiservice.query.pages import feature_row
+from roiservice.query.select import RoiQuery
+from roiservice.web import params
+from roiservice.web.links import Link, base, collection_path, link, link_header, page_links, pixel_crs
+from roiservice.web.negotiate import format_name
+from roiservice.web.pages import cached, items_page, items_stream, page_key
+from roiservice.web.params import check_known
+from roiservice.web.responses import body_answer, digest, not_modified, page_answer, stream_answer
+from roiservice.web.routes import services
+
+blueprint = Blueprint("items", __name__)
+_HEAD = b'{"type":"FeatureCollection","numberMatched":%d,"numberReturned":%d,"links":%b,"features":['
+
+
+@blueprint.get("/images/<id:image_id>/collections/<layer>/items")
+def items(image_id: int, layer: str) -> Response:
+    """Features of a layer: a page of them, or all as a stream of lines."""
+    settings, here = services().settings, base()
+    asked = params.items(request.query_string, pixel_crs(), settings.items_limit_max)
+    form = _format(asked.f)
+    found = services().layers.named(services().images.get(image_id), layer)
+    catalog = services().layers.catalog(found)
+    streamed = form.name == "ndjson" and asked.limit is None
+    limit = asked.limit or min(settings.page_limit, settings.items_limit_max)
+    selection = (form, asked.query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
+    key = page_key(services().registry.uuid, (catalog.version,), *selection)
+    tag = digest(key, here, asked.f, asked.filters)
+    unchanged = not_modified(tag)
+    if unchanged is not None:
+        return unchanged
+    if streamed:
+        chunks = items_stream(catalog, form, asked.query, asked.offset)
+        return stream_answer(chunks, form.media_type, tag, _crs_header())
+    page = cached(services().cache, key, partial(items_page, catalog, *selection))
+    place = _Place(here, image_id, found.collection, form.name, catalog.property_names)
+    envelope = _envelope(place, asked, limit, page.returned, page.matched)
+    return page_answer(envelope, page, partial(services().cache.unpacked, key, page), form.media_type, tag)
+
+
+@blueprint.get("/images/<id:image_id>/collections/<layer>/items/<id:feature_id>")
+def item(image_id: int, layer: str, feature_id: int) -> Response:
+    """One feature by its id."""
+    check_known(request.args, frozenset({"f"}))
+    form = _format(request.args.get("f"))
+    found = services().layers.named(services().images.get(image_id), layer)
+    catalog = services().layers.catalog(found)
+    _check_owner(feature_id, found)
+    row = feature_row(catalog, feature_id)
+    key = page_key(services().registry.uuid, (catalog.version,), form, RoiQuery(), feature_id, 1, 1)
+    tag = digest(key, base(), request.args.get("f"))
+    unchanged = not_modified(tag)
+    if unchanged is not None:
+        return unchanged
+    path = collection_path(image_id, found.collection)
+    links = [link("self", f"{path}/items/{feature_id}", form.media_type), link("collection", path)]
+    encoded = form.separator.join(form.encode(read_features(catalog, np.array([row], np.int64))))
+    if form.name == "geojson":
+        body = b'%b,"links":%b}' % (encoded[:-1], orjson.dumps(links))
+    else:
+        body = form.begin(catalog.property_names) + encoded + form.end
+    return body_answer(body, form.media_type, {**_crs_header(), "Link": link_header(links)}, tag)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a page was asked for, and in which format."""
+
+    base: str
+    image_id: int
+    collection: str
+    format: str
+    property_names: tuple[str, ...]
+
+
+@lru_cache(512)
+def _envelope(
+    place: _Place, asked: params.ItemsParams, limit: int, returned: int, matched: int
+) -> tuple[bytes, bytes, dict[str, str]]:
+    """What goes around a page's features; remembered, as links cost more than all else of a warm page."""
+    form = FORMATS[place.format]
+    links = _links(place, asked, limit, returned, matched)
+    if form.name == "geojson":
+        head, tail = _HEAD % (matched, returned, orjson.dumps(links)), b"]}"
+    else:
+        head = form.begin(place.property_names)
+        # Lines end where there are any; an empty page of lines is no bytes at all.
+        tail = form.end if head or returned else b""
+    return head, tail, {**_crs_header(), "Link": link_header(links)}
+
+
+def _links(place: _Place, asked: params.ItemsParams, limit: int, returned: int, matched: int) -> list[Link]:
+    """This page and its neighbours in this format, the same page in the others, and the layer."""
+    path = collection_path(place.image_id, place.collection)
+    href = f"{place.base}{path}/items"
+    own = asked.filters if asked.f is None else (*asked.filters, ("f", asked.f))
+    near = page_links(href, own, limit, asked.offset, returned, matched)
+    links = [link(rel, to, FORMATS[place.format].media_type) for rel, to in near]
+    for name, other in FORMATS.items():
+        if name != place.format:
+            (_, to), *_ = page_links(href, (*asked.filters, ("f", name)), limit, asked.offset, 0, 0)
+            links.append(link("alternate", to, other.media_type, name))
+    return [*links, link("collection", path)]
+
+
+def _format(asked: str | None) -> Format:
+    return FORMATS[format_name(asked, request.headers.get("Accept", ""))]
+
+
+def _crs_header() -> dict[str, str]:
+    return {"Content-Crs": f"<{pixel_crs()}>"}
+
+
+def _check_owner(feature_id: int, layer: Layer) -> None:
+    """NotFound for an id that no feature of this layer ever had; it may still be of an old version."""
+    place = services().registry.locate(feature_id)
+    owner = None if place is None or place.version is None else (place.image_id, place.collection)
+    if owner != (layer.image.id, layer.collection):
+        raise NotFound(f"there is no feature {feature_id} in {layer.collection}")

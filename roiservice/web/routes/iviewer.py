@@ -1,0 +1,130 @@
+"""What OMERO.iviewer asks for: ROIs by plane, counts per plane, and where in the list a ROI or shape is.
+
+The rule that decides on which plane a ROI is must be one and the same for pages and for places in them, or
+the viewer loads a page on which the ROI it was told to show is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Blueprint, Response, request
+
+from roiservice.bootstrap import Image
+from roiservice.catalog.reader import Catalog
+from roiservice.catalog.registry import Place
+from roiservice.errors import NotFound
+from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
+from roiservice.query.select import RoiQuery, Span
+from roiservice.web.documents import image_size
+from roiservice.web.pages import Available, available
+from roiservice.web.responses import json_answer
+from roiservice.web.routes import services
+from roiservice.web.routes.omero import roi_list
+
+blueprint = Blueprint("iviewer", __name__, url_prefix="/iviewer")
+
+
+@blueprint.get("/rois_by_plane/<id:image_id>/<indices:z>/<indices:t>/", strict_slashes=False)
+def rois_by_plane(image_id: int, z: Span, t: Span) -> Response:
+    """ROIs with any shape on these planes, each with all its shapes."""
+    return roi_list(image_id, RoiQuery(z=z, t=t))
+
+
+@blueprint.get("/plane_shape_counts/<id:image_id>/", strict_slashes=False)
+def shape_counts(image_id: int) -> Response:
+    """Shapes on each plane, a list over T for each Z."""
+    image = services().images.get(image_id)
+    there = available(services().layers, image)
+    size_z, size_t = _planes(image, there)
+    counts = np.zeros((size_z, size_t), np.int64)
+    for catalog in there.catalogs:
+        counts += plane_shape_counts(catalog, size_z, size_t)
+    return json_answer({"data": counts.tolist()}, there.headers)
+
+
+@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/page_data/', strict_slashes=False)
+def page_data(kind: str, identifier: int) -> Response:
+    """Where a ROI is in the list of all, or a shape's ROI in the list of those on the shape's own plane."""
+    image, place = _place(kind, identifier)
+    there = available(services().layers, image)
+    target = _target(kind, identifier, place, there)
+    document: dict[str, Any] = {
+        "image": {"id": image.id},
+        "roi": {"id": target.roi_id},
+        "roi_index": _index(target, there.catalogs),
+        "roi_count": sum(roi_count(catalog, target.query) for catalog in there.catalogs),
+    }
+    return json_answer(document | target.plane, there.headers)
+
+
+@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/image_data/', strict_slashes=False)
+def image_data(kind: str, identifier: int) -> Response:
+    """The image of a ROI or shape; OMERO.web answers for images."""
+    image, place = _place(kind, identifier)
+    _target(kind, identifier, place, available(services().layers, image))
+    # Relative, so that it holds below any prefix; a path without a final slash is one level less deep.
+    above = "../../.." if request.path.endswith("/") else "../.."
+    return Response(status=302, headers={"Location": f"{above}/image_data/{image.id}/"})
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The ROI to find, in which list, and the plane that the viewer should go to, if any.
+
+    `roi_id` is None for a shape of a layer that cannot be served now.
+    """
+
+    roi_id: int | None
+    query: RoiQuery
+    plane: dict[str, int | None]
+
+
+def _place(kind: str, identifier: int) -> tuple[Image, Place]:
+    """The image of an id, from the registry alone; NotFound for ids not ours or of the other kind."""
+    place = services().registry.locate(identifier)
+    if place is None or (place.version is None) != (kind == "roi"):
+        raise NotFound(f"there is no {kind} {identifier}")
+    return services().images.get(place.image_id), place
+
+
+def _target(kind: str, identifier: int, place: Place, there: Available) -> _Target:
+    """What to look for; NotFound for ids the layer does not have, Gone for those of a replaced version."""
+    catalog = next((each for each in there.catalogs if each.meta["collection"] == place.collection), None)
+    if catalog is None:
+        if not there.missing:
+            raise NotFound(f"there is no {kind} {identifier}")
+        return _Target(identifier if kind == "roi" else None, RoiQuery(), {})
+    if kind == "roi":
+        if roi_index(catalog, RoiQuery(), identifier) is None:
+            raise NotFound(f"there is no ROI {identifier}")
+        return _Target(identifier, RoiQuery(), {})
+    row = shape_row(catalog, identifier)
+    roi, t, z = (int(catalog.features[column][row]) for column in ("roi", "t", "z"))
+    on_plane = RoiQuery(t=(t, t) if t >= 0 else None, z=(z, z) if z >= 0 else None)
+    plane = {"theZ": z if z >= 0 else None, "theT": t if t >= 0 else None}
+    return _Target(catalog.first_roi_id + roi, on_plane, plane)
+
+
+def _index(target: _Target, catalogs: Sequence[Catalog]) -> int:
+    """Place of the ROI in the list of all layers; of one that is not there now, where it would be."""
+    index = 0
+    for catalog in catalogs:
+        if target.roi_id is None or catalog.first_roi_id > target.roi_id:
+            break
+        within = roi_index(catalog, target.query, target.roi_id)
+        if within is not None:
+            return index + within
+        index += roi_count(catalog, target.query)
+    return index
+
+
+def _planes(image: Image, there: Available) -> tuple[int, int]:
+    """Numbers of z and t planes of an image."""
+    sizes = [catalog.image_size for catalog in there.catalogs]
+    if not sizes:
+        sizes = [image_size(services().layers.of(image)) or (1, 1, 1, 1, 1)]
+    return max(size[2] for size in sizes), max(size[0] for size in sizes)

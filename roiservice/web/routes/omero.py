@@ -1,0 +1,69 @@
+"""ROIs as OMERO.web's JSON API gives them, all layers of an image in one list."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import orjson
+from flask import Blueprint, Response, request
+
+from roiservice.encode.formats import FORMATS
+from roiservice.errors import NotFound
+from roiservice.query.columns import read_features
+from roiservice.query.pages import roi_page
+from roiservice.query.select import RoiQuery
+from roiservice.web import params
+from roiservice.web.pages import available, cached, page_key, roi_list_page
+from roiservice.web.responses import JSON, body_answer, digest, not_modified, page_answer
+from roiservice.web.routes import services
+
+blueprint = Blueprint("omero", __name__)
+
+
+@blueprint.get("/api/v0/m/rois/", strict_slashes=False)
+def rois() -> Response:
+    """ROIs of `?image=`; OMERO.web would list those of all images, which nobody pages through."""
+    return roi_list(params.image_id(request.args), RoiQuery())
+
+
+@blueprint.get("/api/v0/m/images/<id:image_id>/rois/", strict_slashes=False)
+def rois_of_image(image_id: int) -> Response:
+    """ROIs of an image."""
+    return roi_list(image_id, RoiQuery())
+
+
+@blueprint.get("/api/v0/m/rois/<id:roi_id>/", strict_slashes=False)
+def roi(roi_id: int) -> Response:
+    """One ROI with all its shapes."""
+    place = services().registry.locate(roi_id)
+    if place is None or place.version is not None:
+        raise NotFound(f"there is no ROI {roi_id}")
+    layer = services().layers.named(services().images.get(place.image_id), place.collection)
+    catalog = services().layers.catalog(layer)
+    chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
+    if not chosen.matched:
+        raise NotFound(f"there is no ROI {roi_id}")
+    encoded = FORMATS["omero"].encode(read_features(catalog, chosen.rows))
+    return body_answer(b'{"data":%b}' % encoded[0], JSON)
+
+
+def roi_list(image_id: int, query: RoiQuery) -> Response:
+    """One page of the ROIs of an image, whatever the state of some of its layers."""
+    settings = services().settings
+    paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
+    there = available(services().layers, services().images.get(image_id))
+    selection = (query, paging.offset, paging.limit, settings.shapes_per_page)
+    key = page_key(services().registry.uuid, there.versions, FORMATS["omero"], *selection)
+    tag = digest(key, there.missing, settings.page_limit_max)
+    unchanged = not_modified(tag)
+    if unchanged is not None:
+        return unchanged
+    page = cached(services().cache, key, partial(roi_list_page, there.catalogs, *selection))
+    meta = {
+        "totalCount": page.matched,
+        "limit": paging.limit,
+        "offset": paging.offset,
+        "maxLimit": settings.page_limit_max,
+    }
+    envelope = b'{"data":[', b'],"meta":%b}' % orjson.dumps(meta), there.headers
+    return page_answer(envelope, page, partial(services().cache.unpacked, key, page), JSON, tag)

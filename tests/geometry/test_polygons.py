@@ -1,0 +1,103 @@
+"""Ragged arrays of polygons: choosing, closing, measuring, and the way to shapely and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import Polygons, closed, from_shapely, measure, to_shapely
+from roiservice.vectorize.plane import trace_plane
+from tests.strategies import patterns
+from tests.vectorize.support import rings_of
+
+some = settings(max_examples=100, deadline=None)
+
+
+def polygons_of(pattern: NDArray[Any]) -> Polygons:
+    return trace_plane([np.ascontiguousarray(pattern)])[1]
+
+
+@some
+@given(patterns, st.data())
+def test_taking_features_is_choosing_from_a_list(pattern: NDArray[Any], data: st.DataObject) -> None:
+    polygons = polygons_of(pattern)
+    indices = st.integers(0, len(polygons) - 1) if len(polygons) else st.nothing()
+    chosen = data.draw(st.lists(indices, max_size=6))
+    taken = polygons.take(np.array(chosen, np.int64))
+    everything = rings_of(polygons)
+    assert rings_of(taken) == [everything[i] for i in chosen]
+    assert taken.xy.dtype == polygons.xy.dtype
+    assert len(taken) == len(chosen)
+
+
+@some
+@given(patterns)
+def test_shapely_and_back(pattern: NDArray[Any]) -> None:
+    polygons = polygons_of(pattern)
+    shapes = to_shapely(polygons)
+    back = from_shapely(shapes)
+    assert len(back) == len(polygons)
+    assert shapely.equals(to_shapely(back), shapes).all()
+    assert (measure(back).area == measure(polygons).area).all()
+    for parts in rings_of(back):
+        for rings in parts:
+            turned = [shapely.is_ccw(shapely.linearrings(ring)) for ring in rings]
+            assert turned == [True] + [False] * (len(rings) - 1)
+    types = shapely.get_type_id(shapes)
+    single = np.diff(polygons.part_offsets) == 1
+    assert np.array_equal(types == shapely.GeometryType.POLYGON, single)
+
+
+@some
+@given(patterns)
+def test_closed_rings_end_where_they_begin(pattern: NDArray[Any]) -> None:
+    polygons = polygons_of(pattern)
+    xy, offsets = closed(polygons)
+    rings = [ring for parts in rings_of(polygons) for part in parts for ring in part]
+    assert len(offsets) == len(rings) + 1
+    for ring, first, last in zip(rings, offsets, offsets[1:], strict=False):
+        assert list(map(tuple, xy[first:last].tolist())) == [*ring, ring[0]]
+
+
+@some
+@given(patterns, st.floats(0.1, 9), st.floats(-50, 50))
+def test_measures_agree_with_shapely(pattern: NDArray[Any], scale: float, shift: float) -> None:
+    polygons = polygons_of(pattern).in_image(Frame(scale, 2.0, shift, -3.0))
+    shapes = to_shapely(polygons)
+    measured = measure(polygons)
+    assert measured.area == pytest.approx(shapely.area(shapes))
+    assert measured.perimeter == pytest.approx(shapely.length(shapes))
+    assert np.allclose(measured.boxes, shapely.bounds(shapes).reshape(-1, 4))
+    assert np.allclose(measured.centroid, shapely.get_coordinates(shapely.centroid(shapes)))
+
+
+def test_measures_are_exact_far_from_the_origin() -> None:
+    far = 2**26 - 101
+    ring = np.array([[0, 0], [100, 0], [100, 100], [0, 100], [0, 40], [1, 40], [1, 39], [0, 39]], np.int32) + far
+    polygons = Polygons(ring, np.array([0, 8]), np.array([0, 1]), np.array([0, 1]))
+    assert measure(polygons).area.tolist() == [9999]
+    assert measure(polygons).boxes.tolist() == [[far, far, far + 100, far + 100]]
+
+
+def test_measures_of_coordinates_near_the_end_of_int32() -> None:
+    high = 2**31 - 1
+    ring = np.array([[-high, -high], [high, -high], [high, high], [-high, high]], np.int32)
+    measured = measure(Polygons(ring, np.array([0, 4]), np.array([0, 1]), np.array([0, 1])))
+    assert measured.area[0] == pytest.approx((2.0 * high) ** 2)
+    assert measured.centroid[0].tolist() == pytest.approx([0, 0], abs=1)
+
+
+def test_empty_polygons() -> None:
+    nothing = Polygons.empty()
+    assert len(nothing) == 0
+    assert len(nothing.take(np.empty(0, np.int64))) == 0
+    assert measure(nothing).boxes.shape == (0, 4)
+    assert to_shapely(nothing).shape == (0,)
+    assert len(from_shapely(np.empty(0, object))) == 0
