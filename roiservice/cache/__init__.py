@@ -41,7 +41,7 @@ class PageCache:
             self._redis.put(key, page)
 
     def unpacked(self, key: str, page: Page) -> bytes:
-        """The encoded features of the page of that key; kept for a while, as unpacking costs more than sending."""
+        """The encoded features of a page; kept for a while, as unpacking costs more than sending."""
         plain = self._plain.get(key)
         if plain is None:
             plain = page.unpacked()

@@ -29,7 +29,7 @@ class MemoryCache(Generic[Value]):
             return found[0]
 
     def put(self, key: str, value: Value, size: int) -> None:
-        """Keep a value of `size` bytes and drop the least recently used ones; one above the bound is not kept."""
+        """Keep a value of `size` bytes, and drop the least recently used; above the bound it is not kept."""
         size += _ENTRY_BYTES
         if size > self.max_bytes:
             return

@@ -60,12 +60,9 @@ def build_catalog(
     labels = np.uint64 if layer.dtype == np.uint64 else np.int64
     exact = not (version.outline.simplify or version.outline.smooth)
     writer = CatalogWriter(directory, layer.frame, labels, np.int32 if exact else np.float64)
-    vertices = 0
+    limits = (max_vertices, stop_at_vertices)
     try:
-        for keys, plane_labels, polygons in _traced(layer, max_vertices, progress, writer):
-            vertices += len(polygons.xy)
-            if stop_at_vertices is not None and vertices > stop_at_vertices:
-                raise TooManyObjects(f"the outlines have more than {stop_at_vertices} vertices")
+        for keys, plane_labels, polygons in _traced(layer, limits, progress, writer):
             pixel_count = measure(polygons).area.astype(np.int64)
             kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= version.outline.min_area)
             if len(kept) < len(polygons):
@@ -90,26 +87,32 @@ def build_catalog(
 
 
 def _traced(
-    layer: LabelLayer, max_vertices: int | None, progress: Progress | None, writer: CatalogWriter
+    layer: LabelLayer, limits: tuple[int | None, int | None], progress: Progress | None, writer: CatalogWriter
 ) -> Iterator[tuple[tuple[PlaneKey, ...], NDArray[Any], Polygons]]:
-    """Labels and polygons of each plane in order; a second thread reads one strip ahead."""
+    """Labels and polygons of each plane in order; a second thread reads one strip ahead.
+
+    `limits` are vertices per plane (past it, SourceRefused) and of all planes (past it, TooManyObjects).
+    """
     rows = layer.strip_rows(STRIP_PIXELS)
-    tasks = [
-        (plane.index, row, min(row + rows, layer.height))
-        for plane in layer.planes
-        for row in range(0, layer.height, rows)
-    ]
-    per_plane = -(-layer.height // rows) if layer.height else 0
+    starts = range(0, layer.height, rows)
+    tasks = [(plane.index, row, min(row + rows, layer.height)) for plane in layer.planes for row in starts]
+    of_plane, left = limits
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         strips = _read_ahead(reader, layer, tasks)
         for plane in layer.planes:
+            in_all = left is not None and (of_plane is None or left < of_plane)
+            own = _counted(strips, len(starts), progress, writer)
             try:
-                labels, polygons = trace_plane(_counted(strips, per_plane, progress, writer), max_vertices)
+                labels, polygons = trace_plane(own, left if in_all else of_plane)
             except TooManyObjects as error:
+                if in_all:
+                    raise
                 source = layer.source
                 raise SourceRefused(
                     source.image.location, source.path, f"plane {plane.index}: {error}"
                 ) from error
+            if left is not None:
+                left -= len(polygons.xy)
             yield plane.keys, labels, polygons
 
 

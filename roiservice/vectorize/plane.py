@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,16 @@ def trace_rings(
     batches: list[Rings] = []
     table = new_table()
     vertices = 0
-    dtype: np.dtype[Any] = np.dtype(np.uint8)
-    for above, strip, first_row, last in _fine_strips(strips):
-        dtype = strip.dtype
+    coming = iter(strips)
+    ahead = list(islice(coming, 1))  # for its dtype alone
+    dtype: np.dtype[Any] = ahead[0].dtype if ahead else np.dtype(np.uint8)
+    for above, strip, first_row, last in _fine_strips(chain(iter(ahead), coming)):
+        ahead.clear()
         chains, table = trace_strip(above, strip, first_row, last=last, table=table)
         for rings in joiner.join(chains):
             batches.append(split_rings(rings))
             vertices += int(rings.offsets[-1] - rings.offsets[0])
-        if max_vertices is not None and vertices > max_vertices:
+        if max_vertices is not None and vertices + joiner.open_vertices > max_vertices:
             raise TooManyObjects(f"the outlines have more than {max_vertices} vertices")
     return batches, joiner.parts(), dtype
 

@@ -7,7 +7,7 @@ linear in the ports of the border and the vertices of the outlines that cross it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,56 +32,113 @@ class Rings:
     member: Int64
 
 
+class _Open(NamedTuple):
+    """Outlines that are open at the lower border of what was joined so far.
+
+    Outline i runs from port `start[i]` to port `end[i]` of that border; its vertices are those of a list of
+    pieces, the first and last of which are `head[i]` and `tail[i]`.
+    """
+
+    start: Int32
+    end: Int32
+    head: Int64
+    tail: Int64
+    labels: NDArray[np.uint64]
+    diagonals: Int32
+    member: Int64
+
+
+# Columns of the table of pieces: vertices FIRST to LAST of the pool, followed by those of piece NEXT.
+FIRST, LAST, NEXT = 0, 1, 2
+SPARE_VERTICES = 2**16
+
+
 class Joiner:
-    """Joins strips that follow one another; one joiner per plane."""
+    """Joins strips that follow one another; one joiner per plane.
+
+    The vertices of open outlines stay where they are in a pool, as lists of pieces, until the outline closes:
+    what crosses many strips is not copied at each of them.
+    """
 
     def __init__(self) -> None:
         self._parent: Int64 = np.empty(0, np.int64)
         self._members = 0
-        self._open: tuple[Any, ...] | None = None
+        self._pool: Int32 = np.empty((0, 2), np.int32)
+        self._pieces: Int64 = np.empty((0, 3), np.int64)
+        self._pooled = self._piece_count = 0
+        self.open_vertices = 0
+        none32, none64 = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._open = _Open(none32, none32, none64, none64, np.empty(0, np.uint64), none32, none64)
 
     def join(self, strip: Chains) -> list[Rings]:
-        """Add the next strip (traced with this one's last pixel row `above` it); the rings that closed.
+        """Add the next strip, traced with the last pixel row so far `above` it; the rings that closed.
 
-        Raises ValueError where the ports of the two borders differ, that is where the strips do not share a
-        row.
+        Raises ValueError where the ports of the two borders differ: the strips do not share a pixel row.
         """
-        member = self._enter(strip.part)
+        if 2 * len(self._open.start) != strip.top_ports:
+            first = self._members == 0
+            reason = "the first strip of a plane has outlines that come from above it"
+            raise ValueError(reason if first else "strips do not share a pixel row")
         n = len(strip.start)
-        closed = Rings(strip.xy, strip.offsets[n:], strip.labels[n:], strip.diagonals[n:], member[n:])
-        if self._open is None:
-            none = np.empty(0, np.int32)
-            self._open = (
-                strip.xy[:0],
-                np.zeros(1, np.int64),
-                none,
-                none,
-                strip.labels[:0],
-                none,
-                member[:0],
-            )
-            if strip.top_ports:
-                raise ValueError("the first strip of a plane has outlines that come from above it")
-        if 2 * len(self._open[2]) != strip.top_ports:
-            raise ValueError("strips do not share a pixel row")
-        opened = (strip.xy, strip.offsets, strip.start, strip.end, strip.labels, strip.diagonals, member)
-        self._open, seam = _join(self._open, opened, strip.top_ports, self._parent)
-        return [closed, Rings(*seam)]
+        member = self._enter(strip.part)
+        first = self._keep(strip.xy[: strip.offsets[n]], strip.offsets[: n + 1])
+        piece = np.arange(first, first + n)
+        under = _Open(strip.start, strip.end, piece, piece, strip.labels[:n], strip.diagonals[:n], member[:n])
+        joined, opened = _join(self._open, under, strip.top_ports, self._parent, self._pieces)
+        self._open = _Open(*(column[:opened] for column in joined))
+        closed = _Open(*(column[opened:] for column in joined))
+        xy, offsets = _vertices_of(closed.head, self._pool, self._pieces)
+        self.open_vertices -= len(xy)
+        if self._pooled > 2 * self.open_vertices + SPARE_VERTICES:
+            self._compact()
+        return [
+            Rings(strip.xy, strip.offsets[n:], strip.labels[n:], strip.diagonals[n:], member[n:]),
+            Rings(xy, offsets, closed.labels, closed.diagonals, closed.member),
+        ]
 
     def parts(self) -> Int64:
         """For every ring member the number of its part, once the plane is complete."""
-        roots: Int64 = _roots(self._parent[: self._members])
-        return roots
+        return np.asarray(_roots(self._parent[: self._members]))
 
     def _enter(self, part: Int32) -> Int64:
         """Give the chains of a strip their numbers in the union of parts."""
         first, self._members = self._members, self._members + len(part)
-        if self._members > len(self._parent):
-            larger = np.empty(2 * self._members, np.int64)
-            larger[:first] = self._parent[:first]
-            self._parent = larger
+        self._parent = _with_room(self._parent, first, len(part))
         self._parent[first : self._members] = part.astype(np.int64) + first
         return np.arange(first, self._members)
+
+    def _keep(self, xy: Int32, offsets: Int64) -> int:
+        """Put the vertices of a strip's open chains into the pool, a piece each; the first piece's number."""
+        n = len(offsets) - 1
+        first = self._piece_count
+        self._pool = _with_room(self._pool, self._pooled, len(xy))
+        self._pool[self._pooled : self._pooled + len(xy)] = xy
+        self._pieces = _with_room(self._pieces, first, n)
+        pieces = self._pieces[first : first + n]
+        pieces[:, FIRST], pieces[:, LAST] = self._pooled + offsets[:-1], self._pooled + offsets[1:]
+        pieces[:, NEXT] = -1
+        self._pooled += len(xy)
+        self._piece_count += n
+        self.open_vertices += len(xy)
+        return first
+
+    def _compact(self) -> None:
+        """Make each open outline one piece and forget the vertices of closed ones."""
+        xy, offsets = _vertices_of(self._open.head, self._pool, self._pieces)
+        self._pooled = self._piece_count = self.open_vertices = 0
+        self._pool, self._pieces = self._pool[:0], self._pieces[:0]
+        first = self._keep(xy, offsets)
+        piece = np.arange(first, first + len(self._open.head))
+        self._open = self._open._replace(head=piece, tail=piece)
+
+
+def _with_room(rows: NDArray[Any], used: int, more: int) -> NDArray[Any]:
+    """`rows` itself if `more` fit after the first `used`, else a copy of at least twice the size."""
+    if used + more <= len(rows):
+        return rows
+    larger = np.empty((2 * (used + more), *rows.shape[1:]), rows.dtype)
+    larger[:used] = rows[:used]
+    return larger
 
 
 @compiled
@@ -93,80 +150,83 @@ def _roots(parent: Any) -> Any:
 
 
 @compiled
-def _join(over: Any, under: Any, shared: int, parent: Any) -> Any:  # noqa: C901 - one walk, two sides
-    """Follow outlines across the border between the open chains `over` it and the strip `under` it.
+def _vertices_of(heads: Any, pool: Any, pieces: Any) -> Any:
+    """Vertices of outlines given by their first pieces, one after the other, and offsets."""
+    offsets = np.zeros(heads.size + 1, np.int64)
+    for i in range(heads.size):
+        offsets[i + 1] = offsets[i]
+        piece = heads[i]
+        while piece >= 0:
+            offsets[i + 1] += pieces[piece, LAST] - pieces[piece, FIRST]
+            piece = pieces[piece, NEXT]
+    xy = np.empty((offsets[heads.size], 2), np.int32)
+    for i in range(heads.size):
+        at, piece = offsets[i], heads[i]
+        while piece >= 0:
+            first, last = pieces[piece, FIRST], pieces[piece, LAST]
+            xy[at : at + last - first] = pool[first:last]
+            at += last - first
+            piece = pieces[piece, NEXT]
+    return xy, offsets
 
-    Returns the chains still open at the strip's lower border and the rings that closed, both as tuples of
-    columns.
+
+@compiled
+def _join(  # noqa: C901 - one walk, two sides
+    over: Any, under: Any, shared: int, parent: Any, pieces: Any
+) -> Any:
+    """Follow outlines across the border between the open ones `over` it and the chains `under` it.
+
+    Returns the columns of all resulting outlines, those still open at the lower border first, and the
+    number of these.
     """
-    xy_a, offsets_a, start_a, end_a, labels_a, diagonals_a, member_a = over
-    xy_b, offsets_b, start_b, end_b, labels_b, diagonals_b, member_b = under
-    over_at = np.full(shared, -1, np.int32)
-    under_at = np.full(shared, -1, np.int32)
-    for i in range(start_a.size):
-        over_at[start_a[i]] = i
-    for i in range(start_b.size):
-        if start_b[i] < shared:
-            under_at[start_b[i]] = i
-    n = start_a.size + start_b.size
-    xy = np.empty((xy_a.shape[0] + offsets_b[start_b.size], 2), np.int32)
-    offsets = np.zeros(n + 1, np.int64)
-    start = np.empty(n, np.int32)
-    end = np.empty(n, np.int32)
-    labels = np.empty(n, np.uint64)
-    diagonals = np.zeros(n, np.int32)
+    both = (over, under)
+    at_port = np.full((2, shared), -1, np.int32)
+    for side in range(2):
+        for i in range(both[side].start.size):
+            if both[side].start[i] < shared:
+                at_port[side, both[side].start[i]] = i
+    n = over.start.size + under.start.size
+    start, end = np.empty(n, np.int32), np.empty(n, np.int32)
+    head, tail = np.empty(n, np.int64), np.empty(n, np.int64)
+    labels, diagonals = np.empty(n, np.uint64), np.zeros(n, np.int32)
     member = np.empty(n, np.int64)
-    used = np.zeros(start_a.size, np.bool_)
-    filled, chain, opened = 0, 0, 0
-    for phase in range(2):
-        for i in range(start_b.size if phase == 0 else start_a.size):
-            below = phase == 0
-            if (below and start_b[i] < shared) or (not below and used[i]):
+    used = np.zeros(over.start.size, np.bool_)
+    count, opened = 0, 0
+    for side in (1, 0):  # first what starts at the lower border, then what only closes
+        for i in range(both[side].start.size):
+            if (side == 1 and under.start[i] < shared) or (side == 0 and used[i]):
                 continue
-            current, port = i, -1
-            labels[chain] = labels_b[i] if below else labels_a[i]
-            member[chain] = member_b[i] if below else member_a[i]
+            labels[count], member[count] = both[side].labels[i], both[side].member[i]
+            head[count] = both[side].head[i]
+            here, current, last = side, i, -1
             while True:
-                if below:
-                    lo, hi, port = offsets_b[current], offsets_b[current + 1], end_b[current]
-                    xy[filled : filled + hi - lo] = xy_b[lo:hi]
-                    diagonals[chain] += diagonals_b[current]
-                    unite(parent, member[chain], member_b[current])
-                else:
-                    lo, hi, port = offsets_a[current], offsets_a[current + 1], end_a[current]
-                    xy[filled : filled + hi - lo] = xy_a[lo:hi]
-                    diagonals[chain] += diagonals_a[current]
-                    unite(parent, member[chain], member_a[current])
+                if last >= 0:
+                    pieces[last, NEXT] = both[here].head[current]
+                last = both[here].tail[current]
+                diagonals[count] += both[here].diagonals[current]
+                unite(parent, member[count], both[here].member[current])
+                if here == 0:
                     used[current] = True
-                filled += hi - lo
-                if below and port >= shared:
+                port = both[here].end[current]
+                if here == 1 and port >= shared:
                     break
-                current = over_at[port] if below else under_at[port]
-                below = not below
-                if phase == 1 and not below and used[current]:
+                here = 1 - here
+                current = at_port[here, port]
+                if here == 0 and used[current]:
                     break
-            if phase == 0:
-                start[chain] = start_b[i] - shared
-                end[chain] = port - shared
-            chain += 1
-            offsets[chain] = filled
-        if phase == 0:
-            opened = chain
-    first = offsets[opened]
-    still_open = (
-        xy[:first].copy(),
-        offsets[: opened + 1].copy(),
-        start[:opened].copy(),
-        end[:opened].copy(),
-        labels[:opened].copy(),
-        diagonals[:opened].copy(),
-        member[:opened].copy(),
+            tail[count] = last
+            if side == 1:
+                start[count], end[count] = under.start[i] - shared, port - shared
+            count += 1
+        if side == 1:
+            opened = count
+    columns = (
+        start[:count],
+        end[:count],
+        head[:count],
+        tail[:count],
+        labels[:count],
+        diagonals[:count],
+        member[:count],
     )
-    rings = (
-        xy[first:filled],
-        offsets[opened : chain + 1] - first,
-        labels[opened:chain],
-        diagonals[opened:chain],
-        member[opened:chain],
-    )
-    return still_open, rings
+    return columns, opened

@@ -28,8 +28,8 @@ PIXEL_CRS = {
     "title": "Pixels of the full-resolution image",
     "description": (
         "Coordinates are (x, y) in pixels of the image's level 0. The origin is the outer corner of the "
-        "top-left pixel, x runs to the right and y down; pixel (row i, column j) covers [j, j+1] x [i, i+1]. Exterior "
-        "rings have positive area in the numbers as given, so they run clockwise on a screen with y down."
+        "top-left pixel, x runs to the right and y down; pixel (row i, column j) covers [j, j+1] x [i, i+1]. "
+        "Exterior rings have positive area in the numbers as given: clockwise on a screen with y down."
     ),
     "axes": [
         {"name": "x", "direction": "right", "unit": "pixel"},

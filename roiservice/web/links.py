@@ -17,6 +17,8 @@ JSON = "application/json"
 # OWSLib and GDAL look for exactly this type, with no blank and no other version.
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 
+PIXEL_CRS = "/def/crs/pixel"
+
 Link = dict[str, str]
 _HOST = re.compile(r"[A-Za-z0-9.\-_~:\[\]]+", re.ASCII)
 
@@ -28,7 +30,7 @@ def base() -> str:
 
 def pixel_crs() -> str:
     """The URI of the only coordinate frame: pixel edges of the image's full resolution, y down."""
-    return f"{base()}/def/crs/pixel"
+    return base() + PIXEL_CRS
 
 
 def link(rel: str, href: str, media_type: str = JSON, title: str | None = None) -> Link:

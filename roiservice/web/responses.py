@@ -72,9 +72,9 @@ def not_modified(tag: str) -> Response | None:
 
     RFC 9110, 13.1.2: If-None-Match is compared weakly, as proxies that compress weaken the tags they pass on.
     """
-    given = request.if_none_match
-    if not given:
+    if "HTTP_IF_NONE_MATCH" not in request.environ:
         return None
+    given = request.if_none_match
     for variant in (tag, f"{tag}-gzip"):
         if given.contains_weak(variant):
             return Response(status=304, headers=[*_COMMON, ("ETag", f'"{variant}"')])
@@ -83,9 +83,9 @@ def not_modified(tag: str) -> Response | None:
 
 def add_common_headers(response: Response) -> Response:
     """Give answers that were made elsewhere (problems, redirects) the headers they lack."""
-    for name, value in _COMMON:
-        if name not in response.headers:
-            response.headers[name] = value
+    if "Vary" not in response.headers:
+        for name, value in _COMMON:
+            response.headers.setdefault(name, value)
     return response
 
 

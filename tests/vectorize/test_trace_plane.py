@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,26 @@ def test_the_limit_holds_while_an_outline_is_still_open() -> None:
     with pytest.raises(TooManyObjects):
         trace_plane(strips(), 2000)
     assert seen < 10
+
+
+def test_long_open_outlines_cost_no_more_than_closed_ones() -> None:
+    """What crosses all strips must not be copied at each of them."""
+    chance = np.random.default_rng(0)
+    teeth = np.zeros((6000, 256), np.uint8)
+    teeth[:, ::4] = 1
+    teeth[:, 1::4] = chance.integers(0, 2, (6000, 64))
+    closed = teeth.copy()
+    closed[::20] = 0
+
+    def seconds(plane: Plane) -> float:
+        begin = time.perf_counter()
+        trace_plane([plane])
+        return time.perf_counter() - begin
+
+    with strip_size(4):
+        seconds(teeth[:100])
+        ratio = min(seconds(teeth) for _ in range(2)) / min(seconds(closed) for _ in range(2))
+    assert ratio < 5
 
 
 def test_strips_of_zero_rows_are_passed_over() -> None:

@@ -16,7 +16,16 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
-from roiservice.web.links import Link, base, collection_path, link, link_header, page_links, pixel_crs
+from roiservice.web.links import (
+    PIXEL_CRS,
+    Link,
+    base,
+    collection_path,
+    link,
+    link_header,
+    page_links,
+    pixel_crs,
+)
 from roiservice.web.negotiate import format_name
 from roiservice.web.pages import cached, items_page, items_stream, page_key
 from roiservice.web.params import check_known
@@ -30,15 +39,16 @@ _HEAD = b'{"type":"FeatureCollection","numberMatched":%d,"numberReturned":%d,"li
 @blueprint.get("/images/<id:image_id>/collections/<layer>/items")
 def items(image_id: int, layer: str) -> Response:
     """Features of a layer: a page of them, or all as a stream of lines."""
-    settings, here = services().settings, base()
-    asked = params.items(request.query_string, pixel_crs(), settings.items_limit_max)
+    service, here = services(), base()
+    settings = service.settings
+    asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", settings.items_limit_max)
     form = _format(asked.f)
-    found = services().layers.named(services().images.get(image_id), layer)
-    catalog = services().layers.catalog(found)
+    found = service.layers.named(service.images.get(image_id), layer)
+    catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and asked.limit is None
     limit = asked.limit or min(settings.page_limit, settings.items_limit_max)
     selection = (form, asked.query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
-    key = page_key(services().registry.uuid, (catalog.version,), *selection)
+    key = page_key(service.registry.uuid, (catalog.version,), *selection)
     tag = digest(key, here, asked.f, asked.filters)
     unchanged = not_modified(tag)
     if unchanged is not None:
@@ -46,10 +56,10 @@ def items(image_id: int, layer: str) -> Response:
     if streamed:
         chunks = items_stream(catalog, form, asked.query, asked.offset)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
-    page = cached(services().cache, key, partial(items_page, catalog, *selection))
+    page = cached(service.cache, key, partial(items_page, catalog, *selection))
     place = _Place(here, image_id, found.collection, form.name, catalog.property_names)
     envelope = _envelope(place, asked, limit, page.returned, page.matched)
-    return page_answer(envelope, page, partial(services().cache.unpacked, key, page), form.media_type, tag)
+    return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>/items/<id:feature_id>")

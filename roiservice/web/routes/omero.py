@@ -49,16 +49,17 @@ def roi(roi_id: int) -> Response:
 
 def roi_list(image_id: int, query: RoiQuery) -> Response:
     """One page of the ROIs of an image, whatever the state of some of its layers."""
-    settings = services().settings
+    service = services()
+    settings = service.settings
     paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
-    there = available(services().layers, services().images.get(image_id))
+    there = available(service.layers, service.images.get(image_id))
     selection = (query, paging.offset, paging.limit, settings.shapes_per_page)
-    key = page_key(services().registry.uuid, there.versions, FORMATS["omero"], *selection)
+    key = page_key(service.registry.uuid, there.versions, FORMATS["omero"], *selection)
     tag = digest(key, there.missing, settings.page_limit_max)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    page = cached(services().cache, key, partial(roi_list_page, there.catalogs, *selection))
+    page = cached(service.cache, key, partial(roi_list_page, there.catalogs, *selection))
     meta = {
         "totalCount": page.matched,
         "limit": paging.limit,
@@ -66,4 +67,4 @@ def roi_list(image_id: int, query: RoiQuery) -> Response:
         "maxLimit": settings.page_limit_max,
     }
     envelope = b'{"data":[', b'],"meta":%b}' % orjson.dumps(meta), there.headers
-    return page_answer(envelope, page, partial(services().cache.unpacked, key, page), JSON, tag)
+    return page_answer(envelope, page, partial(service.cache.unpacked, key, page), JSON, tag)

@@ -1,0 +1,145 @@
+"""Lasting numbers, also when many threads and processes ask at once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, FIRST_IMAGE, ROIS, Place, Registry
+
+ASK = """
+import json, sys
+from pathlib import Path
+from roiservice.catalog.registry import Registry
+sys.stdin.read(1)
+registry = Registry(Path(sys.argv[1]))
+layers = {f"{i}:{name}": registry.layer_number(i, name) for i in range(8) for name in ("a", "b")}
+versions = {f"{n} {t}": registry.version_number(n, t, "o") for n in layers.values() for t in ("x", "y")}
+images = {u: registry.image_number(u) for u in "pqrs"}
+rois = dict(zip("lmn" + sys.argv[2], registry.extra_roi_numbers(1, list("lmn" + sys.argv[2]))))
+print(json.dumps([registry.uuid, layers, versions, images, rois]))
+"""
+
+
+def test_numbers_last(tmp_path: Path) -> None:
+    first = Registry(tmp_path)
+    layer, other = first.layer_number(5, "labels:cells"), first.layer_number(5, "labels:nuclei")
+    version = first.version_number(layer, "token", "options")
+    image = first.image_number("/data/a.zarr#")
+    again = Registry(tmp_path)
+    assert again.uuid == first.uuid
+    assert again.layer_number(5, "labels:cells") == layer
+    assert again.layer_number(5, "labels:nuclei") == other
+    assert again.version_number(layer, "token", "options") == version
+    assert again.image_number("/data/a.zarr#") == image
+    assert len({layer, other, version}) == 3
+
+
+def test_every_difference_makes_another_number(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    one, two = registry.layer_number(1, "a"), registry.layer_number(2, "a")
+    numbers = {registry.version_number(layer, token, options) for layer in (one, two) for token in "xy" for options in "op"}
+    assert len(numbers | {one, two}) == 10
+
+
+def test_made_up_image_numbers_lie_above_those_of_omero(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    numbers = [registry.image_number(uri) for uri in ("a", "b", "a", "ü")]
+    assert numbers == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE, FIRST_IMAGE + 2]
+
+
+def test_two_registries_differ(tmp_path: Path) -> None:
+    assert Registry(tmp_path / "a").uuid != Registry(tmp_path / "b").uuid
+
+
+def test_extra_roi_numbers_are_appended_and_never_reused(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert registry.extra_roi_numbers(1, ["-1", "x"]) == [FIRST_EXTRA_ROI, FIRST_EXTRA_ROI + 1]
+    assert registry.extra_roi_numbers(1, ["y", "x", "y"]) == [FIRST_EXTRA_ROI + n for n in (2, 1, 2)]
+    assert registry.extra_roi_numbers(2, ["y"]) == [FIRST_EXTRA_ROI]
+    assert Registry(tmp_path).extra_roi_numbers(1, ["z", "-1"]) == [FIRST_EXTRA_ROI + 3, FIRST_EXTRA_ROI]
+    assert registry.extra_roi_numbers(1, []) == []
+
+
+def test_ids_are_found_again(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    layer = registry.layer_number(7, "labels:cells")
+    version = registry.version_number(layer, "t", "o")
+    assert registry.locate(FIRST_ID + layer * ROIS + 12) == Place(7, "labels:cells", None, 12)
+    assert registry.locate(FIRST_ID + version * ROIS) == Place(7, "labels:cells", version, 0)
+    last = FIRST_ID + layer * ROIS + ROIS - 1
+    assert registry.locate(last) == Place(7, "labels:cells", None, ROIS - 1)
+
+
+@pytest.mark.parametrize("identifier", [0, 1, -1, FIRST_ID - 1, FIRST_ID, FIRST_ID + 99 * ROIS, 2**53 - 1, 2**63, 10**40])
+def test_ids_that_were_never_given_are_nowhere(tmp_path: Path, identifier: int) -> None:
+    registry = Registry(tmp_path)
+    registry.layer_number(7, "labels:cells")
+    assert registry.locate(identifier) is None
+
+
+def test_ids_stay_safe_in_javascript_for_a_million_layers() -> None:
+    assert FIRST_ID + 1_000_000 * ROIS + ROIS < 2**53
+
+
+def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASK, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for letter in "uvwxyz"
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"!")
+        process.stdin.flush()
+    answers = []
+    for process in processes:
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error.decode()
+        answers.append(json.loads(out))
+    assert all(answer[:4] == answers[0][:4] for answer in answers)
+    _, layers, versions, images, _ = answers[0]
+    numbers = [*layers.values(), *versions.values()]
+    assert len(numbers) == len(set(numbers))
+    assert len(set(images.values())) == 4
+    rois = {key: number for answer in answers for key, number in answer[4].items()}
+    assert len(set(rois.values())) == len(rois) == 9
+    assert {answer[4]["l"] for answer in answers} == {answers[0][4]["l"]}
+
+
+def test_threads_agree(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+
+    def ask(i: int) -> tuple[int, int, list[int]]:
+        layer = registry.layer_number(i % 5, "cells")
+        version = registry.version_number(layer, str(i % 3), "")
+        return layer, version, registry.extra_roi_numbers(1, [str(i % 7), str(i)])
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(120)))
+    layers = {answer[0] for answer in answers}
+    versions = {answer[1] for answer in answers}
+    assert (len(layers), len(versions)) == (5, 15)
+    assert not layers & versions
+    extra = {str(i): answer[2][1] for i, answer in enumerate(answers)}
+    assert len(set(extra.values())) == 120
+    assert all(answer[2][0] == extra[str(i % 7)] for i, answer in enumerate(answers))
+
+
+def test_opening_a_registry_again_while_it_is_written_works(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    writing = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
+    writing.execute("begin immediate")
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(Registry, tmp_path)
+        with pytest.raises(TimeoutError):
+            opened.result(0.3)  # it may wait, but must not fail
+        writing.execute("commit")
+        assert opened.result(10).uuid == registry.uuid
+    writing.close()
