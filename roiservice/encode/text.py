@@ -15,7 +15,7 @@ from roiservice.geometry.polygons import Polygons, closed
 Int64 = NDArray[np.int64]
 
 
-def coordinate_texts(polygons: Polygons) -> list[memoryview | bytes]:
+def coordinate_texts(polygons: Polygons) -> list[bytes]:
     """GeoJSON `coordinates` of each feature: of a Polygon where it has one part, else of a MultiPolygon."""
     if polygons.xy.dtype == np.int32:
         room = _room(polygons.xy, len(polygons.vertex_offsets) + len(polygons.ring_offsets) + len(polygons))
@@ -30,7 +30,7 @@ def coordinate_texts(polygons: Polygons) -> list[memoryview | bytes]:
     return [part[0] if len(part) == 1 else b"[" + b",".join(part) + b"]" for part in features]
 
 
-def point_lists(xy: NDArray[Any], offsets: Int64) -> list[memoryview | bytes]:
+def point_lists(xy: NDArray[Any], offsets: Int64) -> list[bytes]:
     """`x,y x,y ...` for each ring of vertices, as OMERO writes the points of a polygon."""
     if xy.dtype == np.int32:
         text, ends = _write_points(xy, offsets, _room(xy, len(offsets)))
@@ -47,9 +47,9 @@ def _spans(offsets: Int64) -> list[tuple[int, int]]:
     return list(pairwise(offsets.tolist()))
 
 
-def _pieces(text: NDArray[np.uint8], ends: Int64) -> list[memoryview | bytes]:
-    view = memoryview(text.data)
-    return [view[first:last] for first, last in _spans(ends)]
+def _pieces(text: NDArray[np.uint8], ends: Int64) -> list[bytes]:
+    whole = text[: ends[-1]].tobytes()
+    return [whole[first:last] for first, last in _spans(ends)]
 
 
 def _room(xy: NDArray[np.int32], groups: int) -> int:

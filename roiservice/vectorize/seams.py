@@ -76,9 +76,9 @@ class Joiner:
         Raises ValueError where the ports of the two borders differ: the strips do not share a pixel row.
         """
         if 2 * len(self._open.start) != strip.top_ports:
-            first = self._members == 0
-            reason = "the first strip of a plane has outlines that come from above it"
-            raise ValueError(reason if first else "strips do not share a pixel row")
+            if self._members == 0:
+                raise ValueError("the first strip of a plane has outlines that come from above it")
+            raise ValueError("strips do not share a pixel row")
         n = len(strip.start)
         member = self._enter(strip.part)
         first = self._keep(strip.xy[: strip.offsets[n]], strip.offsets[: n + 1])

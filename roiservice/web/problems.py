@@ -70,7 +70,7 @@ def kind_of(error: RoiServiceError) -> Kind:
 
 
 def reason_of(error: RoiServiceError) -> str:
-    """The message for clients: as `str(error)`, but of a store only its name, not its place on the server's disk."""
+    """The message for clients: as `str(error)`, but of a store only its name, not its place on disk."""
     if isinstance(error, SourceError):
         name = Path(error.store).name
         where = f"{name} [{error.part}]" if error.part else name
