@@ -15,8 +15,8 @@ from roiservice.sources.groups import Group, read_group
 from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import has_multiscales
 from roiservice.sources.objects import has_image_label
-from roiservice.sources.paths import clean_path, join
-from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, is_inside, open_store
+from roiservice.sources.paths import clean_path, is_inside, join
+from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, open_store
 
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.

@@ -1,7 +1,8 @@
-"""Paths inside a store: segments joined by `/`, "" for the root, never leaving it."""
+"""Paths inside a store: segments joined by `/`, "" for the root, never leaving it; and paths on disk."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 
 
@@ -29,6 +30,12 @@ def relative_path(base: str, path: str) -> str | None:
 def join(*paths: str) -> str:
     """Join clean paths; empty ones (the root) add nothing."""
     return "/".join(path for path in paths if path)
+
+
+def is_inside(path: str, root: str) -> bool:
+    """Whether `path`, its symlinks followed, lies in `root` (absolute, free of symlinks) or is it."""
+    real = os.path.realpath(path)
+    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _is_unicode(text: str) -> bool:

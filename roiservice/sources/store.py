@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.paths import clean_path, join
+from roiservice.sources.paths import clean_path, is_inside, join
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -183,12 +183,6 @@ class _Folder(Store):
         from roiservice.sources.zarrstores import GuardedFolder
 
         return GuardedFolder(self.location, self.limits)
-
-
-def is_inside(path: str, root: str) -> bool:
-    """Whether `path`, its symlinks followed, lies in `root` (absolute, free of symlinks) or is it."""
-    real = os.path.realpath(path)
-    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
 class _Zip(Store):

@@ -9,7 +9,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from roiservice.errors import SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import is_inside
+from roiservice.sources.paths import is_inside
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 

@@ -225,6 +225,24 @@ def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
 
 
 @compiled
+def _walk(table: Any, v: int, chain: int, xy: Any, filled: int) -> Any:
+    """Follow links from vertex `v` to the port at the chain's end or round the ring, and mark the way.
+
+    Returns the last vertex, the count of coordinates written so far, and that of diagonal vertices passed.
+    """
+    diagonals = 0
+    while table[v, NEXT] >= 0:
+        xy[filled, 0] = table[v, X]
+        xy[filled, 1] = table[v, Y]
+        filled += 1
+        diagonals += table[v, RUN] == DIAGONAL
+        following = table[v, NEXT]
+        table[v, NEXT] = -2 - chain
+        v = following
+    return v, filled, diagonals
+
+
+@compiled
 def _follow(table: Any, top: int, bottom: int) -> Any:
     """Follow all links: coordinates chain by chain, ports left out.
 
@@ -249,14 +267,7 @@ def _follow(table: Any, top: int, bottom: int) -> Any:
         pixel[chain, 1] = table[v, X] - (1 if port < top else 0)
         following = table[v, NEXT]
         table[v, NEXT] = -2 - chain
-        v = following
-        while table[v, NEXT] != CHAIN_END:
-            xy[filled, 0], xy[filled, 1] = table[v, X], table[v, Y]
-            filled += 1
-            diagonals[chain] += table[v, RUN] == DIAGONAL
-            following = table[v, NEXT]
-            table[v, NEXT] = -2 - chain
-            v = following
+        v, filled, diagonals[chain] = _walk(table, following, chain, xy, filled)
         table[v, NEXT] = -2 - chain
         end[chain] = v if v < top else v - (count - bottom) + top
         chain += 1
@@ -271,13 +282,7 @@ def _follow(table: Any, top: int, bottom: int) -> Any:
         dx, dy = table[following, X] - x, table[following, Y] - y
         pixel[chain, 0] = y - 1 if dx < 0 or dy < 0 else y
         pixel[chain, 1] = x - 1 if dx < 0 or dy > 0 else x
-        while table[v, NEXT] >= 0:
-            xy[filled, 0], xy[filled, 1] = table[v, X], table[v, Y]
-            filled += 1
-            diagonals[chain] += table[v, RUN] == DIAGONAL
-            following = table[v, NEXT]
-            table[v, NEXT] = -2 - chain
-            v = following
+        _, filled, diagonals[chain] = _walk(table, v, chain, xy, filled)
         chain += 1
         offsets[chain] = filled
     return (

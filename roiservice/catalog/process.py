@@ -1,0 +1,45 @@
+"""The process that builds one large layer: `python -m roiservice.catalog.process`, started by `elsewhere`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.registry import Registry
+from roiservice.errors import RoiServiceError, SourceError
+from roiservice.sources.images import ImageSource
+from roiservice.sources.layers import LayerSource
+from roiservice.sources.limits import Limits
+from roiservice.vectorize.outlines import Outline
+
+
+def main() -> int:
+    """Build the layer that standard input names; 0 when it is there, 1 when it failed."""
+    task = _task(json.load(sys.stdin))
+    os.nice(5)
+    keeper = Keeper(task.catalogs, Registry(task.state), task.rules, task.limits)
+    try:
+        keeper.build(task.layer)
+    except RoiServiceError as error:
+        parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
+        failure = {"kind": type(error).__name__, "text": str(error), "parts": parts}
+        (keeper.directory(task.layer) / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+        return 1
+    return 0
+
+
+def _task(plain: dict[str, Any]) -> Task:
+    source = plain["layer"]["source"]
+    layer = LayerSource(**{**source, "image": ImageSource(**source["image"])})
+    rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
+    key = LayerKey(plain["layer"]["number"], layer)
+    return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
