@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.settings import Settings
@@ -77,3 +79,14 @@ def service(sample_folder: Path) -> Iterator[Service]:
 def client(service: Service) -> FlaskClient:
     """The HTTP client of `service`."""
     return service.client
+
+
+@pytest.fixture(scope="session")
+def live_url(service: Service) -> Iterator[str]:
+    """Address of `service` behind a real socket, without a final slash."""
+    server = make_server("127.0.0.1", 0, service.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()

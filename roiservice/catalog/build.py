@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex
-from roiservice.errors import RoiServiceError, SourceRefused, TooManyObjects
+from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.planes import LabelLayer, PlaneKey
@@ -158,18 +158,36 @@ def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> 
 def json_members(properties: Mapping[int, Mapping[str, Any]]) -> tuple[dict[int, bytes], list[str]]:
     """Each object's own properties as JSON members without braces, and all their names in order.
 
-    A property with a name that features have anyway gets a prefix. Values that JSON lacks (NaN) become null.
+    A property with a name that features have anyway gets a prefix. Values that JSON lacks (NaN) become null,
+    integers beyond 64 bits text.
     """
     members: dict[int, bytes] = {}
     names: dict[str, None] = {}
     for label, row in properties.items():
-        named = {RESERVED_PREFIX + key if key in RESERVED else key: value for key, value in row.items()}
-        names.update(dict.fromkeys(named))
+        named: dict[str, Any] = {}
+        for key, value in row.items():
+            name = f"{RESERVED_PREFIX}{key}" if key in RESERVED else key
+            while name != key and name in row:
+                name = f"{RESERVED_PREFIX}{name}"
+            named[name] = value
         try:
             members[label] = orjson.dumps(named)[1:-1]
-        except TypeError as error:
-            raise RoiServiceError(f"properties of label {label}: {error}") from error
+        except TypeError:
+            named = _writable(named)
+            members[label] = orjson.dumps(named)[1:-1]
+        names.update(dict.fromkeys(named))
     return members, list(names)
+
+
+def _writable(value: Any) -> Any:
+    """JSON as Python reads it, without what orjson refuses: integers beyond 64 bits and lone surrogates."""
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 def _meta(layer: LabelLayer, version: LayerVersion, property_names: list[str]) -> dict[str, Any]:
@@ -179,7 +197,8 @@ def _meta(layer: LabelLayer, version: LayerVersion, property_names: list[str]) -
         "layer_number": version.layer_number,
         "token": version.token,
         "outline": version.outline.key(),
-        "name": layer.source.name,
+        # The image group itself has no path below labels/ to be named by.
+        "name": layer.source.image.name if layer.source.name == "." else layer.source.name,
         "collection": layer.source.collection,
         "image_name": layer.source.image.name,
         "dtype": str(layer.dtype),

@@ -34,6 +34,7 @@ from roiservice.errors import (
     NotWritten,
     RoiServiceError,
     SourceError,
+    SourceRefused,
     TooManyObjects,
 )
 from roiservice.sources.limits import Limits
@@ -74,11 +75,9 @@ class Keeper:
         catalog = self.existing(layer)
         if catalog is None:
             return self._first(layer)
-        if (
-            time.monotonic() - self._checked.setdefault(layer.number, time.monotonic())
-            > self._rules.check_interval
-        ):
-            self._checked[layer.number] = time.monotonic()
+        now = time.monotonic()
+        if now - self._checked.setdefault(layer.number, now) >= self._rules.check_interval:
+            self._checked[layer.number] = now
             self._background.submit(self._refresh, layer)
         return catalog
 
@@ -150,11 +149,10 @@ class Keeper:
         token = source_token(layer.source, self._limits)
         existing = self.existing(layer)
         if existing is not None and existing.meta["token"] == token and not force:
+            self._sweep(self.directory(layer))
             return existing
-        version = self._registry.version_number(layer.number, token, self._options)
+        version = self._registry.version_number(layer.number, token, self._options, renew=force)
         directory = self.directory(layer) / str(version)
-        if force:
-            self._forget(directory)
         try:
             return self._versioned(layer, version, token, inline_vertices, progress)
         except OSError as error:
@@ -191,6 +189,9 @@ class Keeper:
     def _point_to(self, layer: LayerKey, version: int) -> None:
         directory = self.directory(layer)
         (directory / FAILURE).unlink(missing_ok=True)
+        replaced = _version_in(directory / self._current)
+        if replaced is not None and (directory / str(replaced)).exists():
+            os.utime(directory / str(replaced))  # from now on it is kept for a while
         beside = directory / f"{self._current}.{os.getpid()}"
         beside.write_text(json.dumps({"version": version, "options": self._options}), encoding="utf-8")
         os.replace(beside, directory / self._current)
@@ -226,11 +227,6 @@ class Keeper:
                 self._open.popitem(last=False)
         return catalog
 
-    def _forget(self, directory: Path) -> None:
-        with self._lock:
-            self._open.pop(directory, None)
-        shutil.rmtree(directory, ignore_errors=True)
-
     def directory(self, layer: LayerKey) -> Path:
         """Where the catalogs of a layer are."""
         return self._root / str(layer.number)
@@ -241,7 +237,13 @@ class Keeper:
             running = self._processes.get(layer.number)
             if running is not None and running.poll() is None:
                 return
-            raise_last_failure(self.directory(layer), self._rules.check_interval)
+            self._processes.pop(layer.number, None)
+            raise_last_failure(self.directory(layer), max(self._rules.check_interval, REMEMBER_FAILURE))
+            if running is not None and running.returncode and not (self.directory(layer) / FAILURE).exists():
+                reason = f"the process that builds it ended with code {running.returncode}"
+                error = SourceRefused(layer.source.image.location, layer.source.path, reason)
+                self._failures[layer.number] = (time.monotonic(), error)
+                raise error
             self._processes[layer.number] = start_build(
                 Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
             )

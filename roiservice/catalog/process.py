@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ def main() -> int:
     keeper = Keeper(task.catalogs, Registry(task.state), task.rules, task.limits)
     try:
         keeper.build(task.layer)
-    except RoiServiceError as error:
+    except Exception as error:  # noqa: BLE001 - nobody waits for this process: who asks next must learn of it
+        if not isinstance(error, RoiServiceError):
+            traceback.print_exc()
         parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
-        failure = {"kind": type(error).__name__, "text": str(error), "parts": parts}
+        failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
         (keeper.directory(task.layer) / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
         return 1
     return 0

@@ -77,11 +77,14 @@ def open_catalog(directory: Path) -> Catalog:
     """Open the catalog in `directory`; raises CatalogDamaged where it is not whole or of another format."""
     try:
         meta = json.loads((directory / "layer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CatalogDamaged(f"{directory}: {error}") from error
-    if meta.get("format") != FORMAT:
-        raise CatalogDamaged(f"{directory}: format {meta.get('format')}, not {FORMAT}")
+        if meta["format"] != FORMAT:
+            raise CatalogDamaged(f"{directory}: format {meta['format']}, not {FORMAT}")
+        return _opened(directory, meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CatalogDamaged(f"{directory}: {error!r}") from error
 
+
+def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
     def read(name: str) -> dict[str, Any]:
         return read_columns(directory / f"{name}.arrow")
 

@@ -66,8 +66,17 @@ class Registry:
         """The lasting number of a layer."""
         return self._number("layers", {"image": image_id, "collection": collection}, None)
 
-    def version_number(self, layer: int, token: str, options: str) -> int:
-        """The number of a layer's catalog made from the source state `token` with `options`."""
+    def version_number(self, layer: int, token: str, options: str, *, renew: bool = False) -> int:
+        """The number of a layer's catalog made from the source state `token` with `options`.
+
+        With `renew` it is a new one from now on: the source may differ although it looks the same.
+        """
+        if renew:
+            self._connection().execute(
+                "update versions set token = token || '#' || number"
+                " where layer = ? and token = ? and options = ?",
+                (layer, token, options),
+            )
         return self._number("versions", {"layer": layer, "token": token, "options": options}, None)
 
     def extra_roi_numbers(self, layer: int, keys: Sequence[str]) -> list[int]:
@@ -87,7 +96,7 @@ class Registry:
     def locate(self, identifier: int) -> Place | None:
         """What a ROI or shape id points to; None for an id that was never given."""
         number, rest = divmod(identifier - FIRST_ID, ROIS)
-        if identifier < FIRST_ID:
+        if not FIRST_ID <= identifier < 2**63:
             return None
         find = self._connection().execute
         row = find("select image, collection from layers where number = ?", (number,)).fetchone()

@@ -149,7 +149,7 @@ class CatalogWriter:
         distinct, which = np.unique(columns["label"], return_inverse=True)
         numbers = roi_numbers(distinct)
         columns["roi"] = numbers[which]
-        planes = np.array(self._planes, np.int64).reshape(-1, 5)
+        planes, columns = _by_plane(np.array(self._planes, np.int64).reshape(-1, 5), columns)
         self._write("features", columns)
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
         self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
@@ -234,6 +234,26 @@ class CatalogWriter:
             if not (self._final / "layer.json").exists():
                 raise
             shutil.rmtree(self._work)  # same version, so the same bytes
+
+
+def _by_plane(
+    planes: NDArray[np.int64], columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Planes (t, c, z, first row, rows) and the features' columns, sorted by (t, z, c).
+
+    They come in that order, but for layer planes that appear on several image planes, once per channel.
+    """
+    t, c, z, first, count = planes.T
+    order = np.lexsort((c, z, t))
+    if (order == np.arange(len(planes))).all():
+        return planes, columns
+    planes = planes[order]
+    ends = np.cumsum(count[order])
+    rows = np.arange(int(ends[-1])) + np.repeat(first[order] - (ends - count[order]), count[order])
+    planes[:, 3] = ends - count[order]
+    columns = {name: column[rows] for name, column in columns.items()}
+    columns["shape_first"] = np.cumsum(columns["part_count"], dtype=np.int64) - columns["part_count"]
+    return planes, columns
 
 
 def _block_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -32,10 +33,11 @@ def features_json(features: Features) -> list[bytes]:
     coordinates = coordinate_texts(features.polygons)
     # The separator of derived classes in QuPath.
     classification = {"name": features.layer.replace(":", " "), "color": _CLASS_COLOR}
+    identifiers = _identifiers(features)
     return [
         _FEATURE
         % (
-            _identifier(features, i).encode(),
+            identifiers[i],
             GEOMETRY_TYPES[counts[i] > 1],
             coordinates[i],
             features.c[i],
@@ -47,11 +49,23 @@ def features_json(features: Features) -> list[bytes]:
     ]
 
 
-def _identifier(features: Features, i: int) -> str:
-    """The same UUID for the same object on the same plane, so that importing again replaces it."""
-    plane = f"{features.t[i]}/{features.c[i]}/{features.z[i]}"
-    place = f"{features.image_name}/{features.layer}/{features.label[i]}/{plane}"
-    return str(uuid.uuid5(_NAMESPACE, place))
+def _identifiers(features: Features) -> list[bytes]:
+    """UUIDs, the same for the same object on the same plane, so that importing again replaces it.
+
+    Where several planes of a layer fall on one of the image, an object comes more than once: then they are
+    counted.
+    """
+    times: Counter[str] = Counter()
+    out = []
+    axes = zip(
+        features.label.tolist(), features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True
+    )
+    for label, t, c, z in axes:
+        place = f"{features.image_name}/{features.layer}/{label}/{t}/{c}/{z}"
+        times[place] += 1
+        again = f"/{times[place]}" if times[place] > 1 else ""
+        out.append(str(uuid.uuid5(_NAMESPACE, place + again)).encode())
+    return out
 
 
 def _properties(features: Features, i: int, classification: dict[str, Any]) -> dict[str, Any]:

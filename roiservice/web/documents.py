@@ -128,6 +128,12 @@ def image_size(listing: LayerListing) -> Size | None:
 
 
 def _item_links(path: str) -> list[Link]:
-    plain = link("items", path, GEOJSON, "GeoJSON")
-    others = [link("items", f"{path}?f={name}", each.media_type, name) for name, each in FORMATS.items()]
-    return [plain, *others]
+    """One link `items` per media type: of several with one type, GDAL takes the last."""
+    links = [link("items", path, GEOJSON, "geojson")]
+    types = {GEOJSON}
+    for name, each in FORMATS.items():
+        if name != "geojson":
+            rel = "alternate" if each.media_type in types else "items"
+            links.append(link(rel, f"{path}?f={name}", each.media_type, name))
+            types.add(each.media_type)
+    return links

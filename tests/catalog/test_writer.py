@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> No
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "cut": content[: len(content) * 2 // 3], "zeros": bytes(len(content))}[damage])
-    with pytest.raises(CatalogDamaged, match=name.replace(".arrow", "")):
+    with pytest.raises(CatalogDamaged, match=re.escape(str(tmp_path / "2"))):
         open_catalog(tmp_path / "2")
 
 

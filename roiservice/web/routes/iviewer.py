@@ -28,13 +28,13 @@ from roiservice.web.routes.omero import roi_list
 blueprint = Blueprint("iviewer", __name__, url_prefix="/iviewer")
 
 
-@blueprint.get("/rois_by_plane/<id:image_id>/<indices:z>/<indices:t>/", strict_slashes=False)
+@blueprint.get("/rois_by_plane/<id:image_id>/<indices:z>/<indices:t>/")
 def rois_by_plane(image_id: int, z: Span, t: Span) -> Response:
     """ROIs with any shape on these planes, each with all its shapes."""
     return roi_list(image_id, RoiQuery(z=z, t=t))
 
 
-@blueprint.get("/plane_shape_counts/<id:image_id>/", strict_slashes=False)
+@blueprint.get("/plane_shape_counts/<id:image_id>/")
 def shape_counts(image_id: int) -> Response:
     """Shapes on each plane, a list over T for each Z."""
     image = services().images.get(image_id)
@@ -46,7 +46,7 @@ def shape_counts(image_id: int) -> Response:
     return json_answer({"data": counts.tolist()}, there.headers)
 
 
-@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/page_data/', strict_slashes=False)
+@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/page_data/')
 def page_data(kind: str, identifier: int) -> Response:
     """Where a ROI is in the list of all, or a shape's ROI in the list of those on the shape's own plane."""
     image, place = _place(kind, identifier)
@@ -61,7 +61,7 @@ def page_data(kind: str, identifier: int) -> Response:
     return json_answer(document | target.plane, there.headers)
 
 
-@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/image_data/', strict_slashes=False)
+@blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/image_data/')
 def image_data(kind: str, identifier: int) -> Response:
     """The image of a ROI or shape; OMERO.web answers for images."""
     image, place = _place(kind, identifier)

@@ -20,19 +20,19 @@ from roiservice.web.routes import services
 blueprint = Blueprint("omero", __name__)
 
 
-@blueprint.get("/api/v0/m/rois/", strict_slashes=False)
+@blueprint.get("/api/v0/m/rois/")
 def rois() -> Response:
     """ROIs of `?image=`; OMERO.web would list those of all images, which nobody pages through."""
     return roi_list(params.image_id(request.args), RoiQuery())
 
 
-@blueprint.get("/api/v0/m/images/<id:image_id>/rois/", strict_slashes=False)
+@blueprint.get("/api/v0/m/images/<id:image_id>/rois/")
 def rois_of_image(image_id: int) -> Response:
     """ROIs of an image."""
     return roi_list(image_id, RoiQuery())
 
 
-@blueprint.get("/api/v0/m/rois/<id:roi_id>/", strict_slashes=False)
+@blueprint.get("/api/v0/m/rois/<id:roi_id>/")
 def roi(roi_id: int) -> Response:
     """One ROI with all its shapes."""
     place = services().registry.locate(roi_id)

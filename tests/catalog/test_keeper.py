@@ -1,0 +1,498 @@
+"""Which catalog is current: built once, replaced when its source changes, rebuilt when it is damaged."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roiservice.catalog import keeper as keeper_module
+from roiservice.catalog.elsewhere import FAILURE, LayerKey
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.registry import Registry
+from roiservice.errors import Building, SourceDamaged, SourceRefused
+from roiservice.vectorize.outlines import Outline
+from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
+from tests.catalog.test_writer import FILES
+from tests.stores import write_array, write_image
+
+RUN = """
+import sys
+from pathlib import Path
+from tests.catalog.support import keeper_at, layer_key
+from roiservice.catalog.registry import Registry
+folder = Path(sys.argv[1])
+layer = layer_key(Registry(folder / "state"), folder / "1.zarr")
+print("ready", flush=True)
+sys.stdin.read(1)
+catalog = keeper_at(folder).catalog(layer)
+print(catalog.version, catalog.meta["counts"]["features"], flush=True)
+"""
+
+
+@pytest.fixture()
+def store(tmp_path: Path) -> Path:
+    return write_image(tmp_path / "1.zarr", labels={"cells": squares(40, 50)})
+
+
+@pytest.fixture()
+def layer(tmp_path: Path, store: Path) -> LayerKey:
+    return layer_key(Registry(tmp_path / "state"), store)
+
+
+def change(store: Path, **options: Any) -> None:
+    """Write other labels into the store."""
+    shutil.rmtree(store)
+    write_image(store, labels={"cells": squares(60, 60)}, **options)
+
+
+def versions_on_disk(keeper: Keeper, layer: LayerKey) -> list[int]:
+    return sorted(int(path.name) for path in keeper.directory(layer).iterdir() if path.name.isdigit())
+
+
+def partials(keeper: Keeper, layer: LayerKey) -> list[str]:
+    return [path.name for path in keeper.directory(layer).iterdir() if "partial" in path.name]
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("!")
+    process.stdin.flush()
+
+
+@pytest.fixture()
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Version numbers of what this process builds; the building itself is the real one, only slower."""
+    built: list[int] = []
+    real = keeper_module.build_catalog
+
+    def counted(layer: Any, version: Any, *arguments: Any, **options: Any) -> None:
+        built.append(version.number)
+        time.sleep(0.2)
+        real(layer, version, *arguments, **options)
+
+    monkeypatch.setattr(keeper_module, "build_catalog", counted)
+    return built
+
+
+def test_a_catalog_is_built_once_and_found_again(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keeper = keeper_at(tmp_path)
+    assert keeper.existing(layer) is None
+    first = keeper.catalog(layer)
+    assert keeper.catalog(layer) is keeper.existing(layer), "opened again for each request"
+    assert keeper.catalog(layer).version == first.version
+    other = keeper_at(tmp_path)
+    assert other.catalog(layer).version == first.version
+    assert builds == [first.version]
+
+
+def test_threads_that_ask_at_once_share_one_build(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keeper = keeper_at(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        catalogs = list(pool.map(lambda _: keeper.catalog(layer), range(16)))
+    assert len(builds) == 1
+    assert {catalog.version for catalog in catalogs} == set(builds)
+
+
+def test_threads_of_several_keepers_share_one_build(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keepers = [keeper_at(tmp_path) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        versions = set(pool.map(lambda keeper: keeper.catalog(layer).version, keepers))
+    assert builds == list(versions)
+
+
+def test_processes_that_ask_at_once_share_one_build(tmp_path: Path, store: Path) -> None:
+    processes = [start(tmp_path) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        go(process)
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], answers
+    assert len({out for out, _ in answers}) == 1
+    (directory,) = (tmp_path / "catalogs").glob("*/*")
+    assert len([path for path in directory.iterdir() if path.is_dir()]) == 1
+
+
+def test_few_requests_wait_for_a_build_and_the_rest_are_told(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keeper = keeper_at(tmp_path, waiters=2)
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(keeper.catalog(layer).version)
+        except Building as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = [answer for answer in answers if isinstance(answer, Building)]
+    assert len(builds) == 1
+    assert 1 <= len(told) <= 6
+    assert all(answer.retry_after > 0 for answer in told)
+    assert keeper.catalog(layer).version == builds[0]
+
+
+def test_a_changed_source_is_built_anew_and_the_old_goes_after_its_grace(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    old = keeper.catalog(layer)
+    change(store)
+    assert keeper.catalog(layer).version == old.version, "a request must not wait for the refresh"
+    wait_for(lambda: keeper.catalog(layer).version != old.version)
+    new = keeper.catalog(layer)
+    assert new.meta["counts"]["features"] > old.meta["counts"]["features"]
+    assert versions_on_disk(keeper, layer) == [old.version, new.version]
+    assert old.features["label"].sum() > 0, "readers of the old version go on"
+
+
+def test_a_version_just_replaced_is_kept_however_old_it_is(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, keep_replaced=600.0)
+    old = keeper.build(layer)
+    age(keeper.directory(layer) / str(old.version), 86_400)  # it was built yesterday
+    change(store)
+    new = keeper.build(layer)
+    assert versions_on_disk(keeper, layer) == [old.version, new.version]
+
+
+def test_a_version_replaced_long_ago_is_swept_by_the_next_build(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, keep_replaced=0.05)
+    old = keeper.build(layer)
+    change(store)
+    keeper.build(layer)
+    time.sleep(0.1)
+    change(store, chunks=(30, 30))
+    new = keeper.build(layer)
+    assert old.version not in versions_on_disk(keeper, layer)
+    assert new.version in versions_on_disk(keeper, layer)
+
+
+def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, keep_replaced=0.05, check_interval=0.0)
+    keeper.build(layer)
+    change(store)
+    new = keeper.build(layer)
+    time.sleep(0.1)
+    keeper.catalog(layer)  # looks at the source again, in the background
+    wait_for(lambda: versions_on_disk(keeper, layer) == [new.version], 3)
+
+
+def test_a_source_that_went_away_leaves_its_catalog_in_service(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    version = keeper.catalog(layer).version
+    shutil.rmtree(store)
+    for _ in range(5):
+        assert keeper.catalog(layer).version == version
+        time.sleep(0.02)
+
+
+def test_going_back_to_an_earlier_state_gives_its_number_again(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+    first = keeper.build(layer).version
+    kept = tmp_path / "kept"
+    os.rename(store, kept)
+    write_image(store, labels={"cells": squares(60, 60)})
+    assert keeper.build(layer).version != first
+    shutil.rmtree(store)
+    os.rename(kept, store)
+    again = keeper.build(layer)
+    assert again.version == first
+    assert keeper_at(tmp_path).catalog(layer).version == first
+
+
+def test_workers_change_over_at_once(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+    worker, builder = keeper_at(tmp_path), keeper_at(tmp_path)
+    old = worker.catalog(layer).version
+    change(store)
+    assert worker.catalog(layer).version == old
+    assert builder.build(layer).version != old
+    assert worker.catalog(layer).version == builder.catalog(layer).version
+
+
+def test_roi_ids_last_and_shape_ids_do_not(tmp_path: Path, layer: LayerKey, store: Path) -> None:
+    keeper = keeper_at(tmp_path)
+    old = keeper.build(layer)
+    change(store)
+    new = keeper.build(layer)
+    assert old.first_roi_id == new.first_roi_id
+    assert old.first_shape_id != new.first_shape_id
+
+
+def test_building_by_force_gives_the_same_columns_under_a_new_number(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keeper = keeper_at(tmp_path)
+    version = keeper.build(layer).version
+    directory = keeper.directory(layer) / str(version)
+    before = {path.name: path.read_bytes() for path in directory.glob("*.arrow")}
+    assert keeper.build(layer).version == version
+    assert len(builds) == 1
+    forced = keeper.build(layer, force=True).version
+    assert forced != version  # the source may differ although it looks the same
+    assert len(builds) == 2
+    assert {path.name: path.read_bytes() for path in (directory.parent / str(forced)).glob("*.arrow")} == before
+    assert keeper.build(layer).version == forced
+
+
+def test_a_changed_source_that_looks_the_same_is_told_apart_after_building_by_force(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
+    """Content changed, sizes and times put back: only --force can know. Its ids must not name other objects."""
+    pixels = store / "labels/cells/0"
+    array = squares(40, 50)
+    write_array(pixels, array, chunks=(40, 50), compressors=None)
+    keeper, worker = keeper_at(tmp_path), keeper_at(tmp_path)
+    first = keeper.build(layer)
+    worker.catalog(layer)
+    (chunk,) = [path for path in pixels.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    status = chunk.stat()
+    array[array == 1] = 0
+    chunk.write_bytes(array.astype("<u2").tobytes())
+    os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
+    forced = keeper.build(layer, force=True)
+    assert forced.meta["counts"]["features"] == first.meta["counts"]["features"] - 1
+    assert worker.catalog(layer).meta["counts"] == forced.meta["counts"], "a worker goes on with the old one"
+    assert forced.version != first.version, "cached pages and ids of the old content stay valid for the new"
+
+
+@pytest.mark.parametrize("name", [*(f"{name}.arrow" for name in FILES), "layer.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_catalog_is_built_again(
+    tmp_path: Path, layer: LayerKey, builds: list[int], name: str, damage: str
+) -> None:
+    version = keeper_at(tmp_path).catalog(layer).version
+    keeper = keeper_at(tmp_path)
+    path = keeper.directory(layer) / str(version) / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert keeper.catalog(layer).version == version
+    assert builds == [version, version]
+    assert keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] > 0
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": "x"}', '{"version": null}', "\0" * 40, '{"version": 99999}'])
+def test_a_damaged_current_file_is_written_again(tmp_path: Path, layer: LayerKey, text: str) -> None:
+    version = keeper_at(tmp_path).catalog(layer).version
+    keeper = keeper_at(tmp_path)
+    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    pointer.write_text(text)
+    assert keeper.catalog(layer).version == version
+    assert json.loads(pointer.read_text())["version"] == version
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\0" * 40])
+def test_a_damaged_current_file_of_other_options_keeps_nobody_from_building(
+    tmp_path: Path, layer: LayerKey, text: str
+) -> None:
+    keeper_at(tmp_path, outline=Outline(min_area=5)).catalog(layer)
+    keeper = keeper_at(tmp_path)
+    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    pointer.write_text(text)
+    assert keeper.catalog(layer).meta["counts"]["features"] > 0
+
+
+def test_options_live_side_by_side(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    exact = keeper_at(tmp_path, keep_replaced=0.0)
+    simple = keeper_at(tmp_path, outline=Outline(simplify=1.0), keep_replaced=0.0)
+    versions = [exact.catalog(layer).version, simple.catalog(layer).version]
+    assert len(set(versions)) == 2
+    assert [exact.build(layer).version, simple.build(layer).version] == versions
+    assert versions_on_disk(exact, layer) == sorted(versions)
+    assert builds == versions
+    assert exact.catalog(layer).first_roi_id == simple.catalog(layer).first_roi_id
+
+
+def test_a_failure_is_remembered_for_a_while(tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = next(path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json")
+    chunk.write_bytes(b"garbage")
+    keeper = keeper_at(tmp_path)
+    for _ in range(2):
+        with pytest.raises(SourceDamaged, match="labels/cells/0"):
+            keeper.catalog(layer)
+    assert partials(keeper, layer) == []
+    change(store)
+    monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
+    assert keeper.catalog(layer).meta["counts"]["features"] > 0
+
+
+def test_a_large_layer_is_built_by_another_process(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    with pytest.raises(Building) as told:
+        keeper.catalog(layer)
+    assert told.value.retry_after > 0
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+    assert keeper.catalog(layer).meta["counts"]["features"] > 0
+    assert builds == []
+
+
+def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, inline_vertices=10)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    assert partials(keeper, layer) == []
+    wait_for(lambda: keeper.existing(layer) is not None)
+    assert keeper.catalog(layer).meta["counts"]["vertices"] > 10
+
+
+def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: LayerKey, store: Path) -> None:
+    chunk = next(path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json")
+    chunk.write_bytes(b"garbage")
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    failure = keeper.directory(layer) / FAILURE
+    wait_for(failure.exists)
+    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
+    with pytest.raises(SourceDamaged, match="labels/cells/0"):
+        keeper.catalog(layer)
+    assert partials(keeper, layer) == []
+    change(store)
+    age(failure, 7200)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+    assert not failure.exists()
+
+
+def test_a_refusal_of_the_other_process_is_reported(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10, max_vertices=20)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for((keeper.directory(layer) / FAILURE).exists)
+    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
+    with pytest.raises(SourceRefused, match="20 vertices"):
+        keeper.catalog(layer)
+
+
+def test_a_large_layer_that_changed_is_built_elsewhere_while_the_old_serves(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
+    keeper_at(tmp_path).build(layer)
+    keeper = keeper_at(tmp_path, inline_pixels=10, check_interval=0.0)
+    old = keeper.catalog(layer).version
+    change(store)
+    keeper.catalog(layer)
+    wait_for(lambda: keeper.catalog(layer).version != old)
+    assert keeper.catalog(layer).extent == (0, 0, 58, 58)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
+def test_a_build_that_is_killed_leaves_nothing_half(tmp_path: Path, delay: float) -> None:
+    """A layer of many planes, so that the build takes a while after it has begun to write."""
+    write_image(tmp_path / "1.zarr", labels={"cells": squares(400, 90, 90, side=2)}, axes="zyx", chunks=(1, 90, 90))
+    layer = layer_key(Registry(tmp_path / "state"), tmp_path / "1.zarr")
+    keeper = keeper_at(tmp_path)
+    process = start(tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    go(process)
+    wait_for(lambda: keeper.directory(layer).exists() and bool(partials(keeper, layer)))
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert partials(keeper, layer) or versions_on_disk(keeper, layer)
+    if not versions_on_disk(keeper, layer):
+        assert keeper.existing(layer) is None
+    catalog = keeper.catalog(layer)
+    assert catalog.meta["counts"]["features"] == 400 * 22 * 22
+    assert partials(keeper, layer) == []
+    assert len(versions_on_disk(keeper, layer)) == 1
+
+
+def test_the_lock_of_a_killed_builder_is_free(tmp_path: Path, layer: LayerKey) -> None:
+    def hold(directory: str, holding: Any) -> None:
+        with keeper_module._locked(Path(directory)):
+            holding.set()
+            time.sleep(60)
+
+    keeper = keeper_at(tmp_path)
+    context = multiprocessing.get_context("fork")
+    holding = context.Event()
+    holder = context.Process(target=hold, args=(str(keeper.directory(layer)), holding))
+    holder.start()
+    assert holding.wait(10)
+    with pytest.raises(TimeoutError), keeper_module._locked(keeper.directory(layer), 0.1):
+        pass
+    holder.kill()
+    holder.join()
+    assert keeper.catalog(layer).meta["counts"]["features"] > 0
+
+
+def test_who_waits_too_long_for_another_builder_is_told(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "LONGEST_WAIT", 0.1)
+    keeper = keeper_at(tmp_path)
+    with keeper_module._locked(keeper.directory(layer)), pytest.raises(Building):
+        keeper.catalog(layer)
+    assert keeper.catalog(layer).meta["counts"]["features"] > 0
+
+
+def test_reading_while_it_is_built_by_force_again_and_again(tmp_path: Path, layer: LayerKey) -> None:
+    keeper_at(tmp_path).build(layer)
+    stop = threading.Event()
+
+    def rebuild() -> None:
+        builder = keeper_at(tmp_path)
+        while not stop.is_set():
+            builder.build(layer, force=True)
+
+    thread = threading.Thread(target=rebuild)
+    thread.start()
+    try:
+        counts = {keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] for _ in range(40)}
+    finally:
+        stop.set()
+        thread.join()
+    assert counts == {int(squares(40, 50).max())}
+
+
+def test_catalogs_of_another_registry_are_not_mistaken(tmp_path: Path, store: Path) -> None:
+    first = keeper_at(tmp_path)
+    layer = layer_key(Registry(tmp_path / "state"), store)
+    first.catalog(layer)
+    shutil.rmtree(tmp_path / "state")
+    second = keeper_at(tmp_path)
+    assert second.existing(layer_key(Registry(tmp_path / "state"), store)) is None
+
+
+def test_many_layers_do_not_mix(tmp_path: Path) -> None:
+    planes = {f"l{n}": np.full((10, 10), n + 1, np.uint8) for n in range(6)}
+    store = write_image(tmp_path / "1.zarr", labels=planes)
+    registry = Registry(tmp_path / "state")
+    keeper = keeper_at(tmp_path)
+    for n, name in enumerate(planes):
+        catalog = keeper.catalog(layer_key(registry, store, name))
+        assert (catalog.name, catalog.rois["label"].tolist()) == (name, [n + 1])

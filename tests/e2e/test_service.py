@@ -1,0 +1,158 @@
+"""The running service: several processes, restarts, builds cut short, layers too large for a request."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.support import Home, Running, end, serving, wait_for
+from tests.stores import write_image
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def cells(path: Path, size: int = 300, planes: int = 2) -> Path:
+    """A z-stack of touching 10 x 10 cells, each with a corner pixel cut out."""
+    rows, columns = np.indices((size, size)) // 10
+    labels = (rows * (size // 10) + columns + 1).astype(np.uint32)
+    labels[::10, ::10] = 0
+    stack = np.broadcast_to(labels, (planes, size, size))
+    return write_image(path, labels={"cells": stack}, axes="zyx", chunks=(1, 100, 100))
+
+
+def noise(path: Path, planes: int) -> Path:
+    """Planes whose outlines take a while: labels at random."""
+    labels = np.random.default_rng(1).integers(1, 2000, (planes, 600, 600), np.uint16)
+    return write_image(path, labels={"noise": labels}, axes="zyx")
+
+
+def pages(service: Running) -> dict[str, bytes]:
+    """What clients see, without the address of the service."""
+    paths = (
+        "/images/1/collections/labels:cells/items?limit=500",
+        "/api/v0/m/rois/?image=1&limit=500",
+        "/iviewer/rois_by_plane/1/1/0/?limit=500",
+        "/iviewer/plane_shape_counts/1/",
+    )
+    bodies = {path: service.get(path) for path in paths}
+    assert {status for status, _, _ in bodies.values()} == {200}
+    return {path: body.replace(service.base.encode(), b"") for path, (_, body, _) in bodies.items()}
+
+
+def test_ids_and_bytes_last_over_restarts_and_lost_catalogs(home: Home, tmp_path: Path) -> None:
+    path = cells(tmp_path / "1.zarr")
+    with serving(home, path, "--workers", 2) as service:
+        first = pages(service)
+    with serving(home, path, "--workers", 1) as service:
+        assert pages(service) == first
+    for file in home.path.glob("cache/**/*.arrow"):
+        file.unlink()
+    with serving(home, path, "--workers", 2) as service:
+        assert pages(service) == first
+
+
+def test_workers_build_a_layer_once_and_agree(home: Home, tmp_path: Path) -> None:
+    with (
+        serving(home, cells(tmp_path / "1.zarr"), "--workers", 3) as service,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        answers = list(threads.map(lambda _: service.get("/api/v0/m/rois/?image=1&limit=500"), range(24)))
+    assert {status for status, _, _ in answers} == {200}
+    assert len({body for _, body, _ in answers}) == 1
+    assert len(list(home.path.glob("cache/**/layer.json"))) == 1
+
+
+def test_a_worker_that_is_killed_is_replaced(home: Home, tmp_path: Path) -> None:
+    with serving(home, cells(tmp_path / "1.zarr"), "--workers", 2) as service:
+        first = pages(service)
+        children = (
+            Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        )
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_for(lambda: _answers(service))
+        assert pages(service) == first
+
+
+def _answers(service: Running) -> bool:
+    try:
+        return service.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_build_that_is_killed_leaves_nothing_half(home: Home, tmp_path: Path) -> None:
+    path = noise(tmp_path / "1.zarr", planes=12)
+    process = home.start("build", path)
+    wait_for(lambda: list(home.path.glob("cache/**/*.partial")))
+    process.kill()
+    process.communicate()
+    assert not list(home.path.glob("cache/**/layer.json"))
+    done = home.run("export", path, "-f", "ndjson", "-z", 3)
+    assert done.returncode == 0
+    areas = [json.loads(line)["properties"]["area"] for line in done.stdout.splitlines()]
+    assert sum(areas) == 600 * 600
+    assert not list(home.path.glob("cache/**/*.partial"))
+
+
+def test_a_large_layer_is_built_beside_the_service(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", {"ROISERVICE_INLINE_PIXELS": "1000"})
+    items = "/images/1/collections/labels:noise/items?limit=1"
+    with serving(home, noise(tmp_path / "1.zarr", planes=6), "--workers", 2) as service:
+        status, body, headers = service.get(items)
+        assert status == 503
+        assert headers["Content-Type"] == "application/problem+json"
+        assert int(headers["Retry-After"]) > 0
+        assert b"labels:noise" in body
+        # The viewer would wait for ever for an answer that is an error.
+        status, body, headers = service.get("/iviewer/rois_by_plane/1/0/0/?limit=500")
+        assert status == 200
+        if not json.loads(body)["data"]:
+            assert "X-Roiservice-Incomplete" in headers
+        wait_for(lambda: service.get(items)[0] == 200, 60)
+        assert "X-Roiservice-Incomplete" not in service.get("/iviewer/rois_by_plane/1/0/0/?limit=500")[2]
+
+
+def test_a_changed_source_is_seen_without_a_restart(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", {"ROISERVICE_CHECK_INTERVAL": "0.2"})
+    path = "/images/1/collections/labels:cells/items?limit=1"
+    one = np.zeros((20, 20), np.uint8)
+    one[2:5, 2:5] = 1
+    two = one.copy()
+    two[10:15, 10:15] = 2
+    write_image(tmp_path / "1.zarr", labels={"cells": one})
+    with serving(home, tmp_path / "1.zarr", "--workers", 2) as service:
+        assert service.json(path)["numberMatched"] == 1
+        write_image(tmp_path / "new/1.zarr", labels={"cells": two})
+        os.rename(tmp_path / "1.zarr", tmp_path / "old.zarr")
+        os.rename(tmp_path / "new/1.zarr", tmp_path / "1.zarr")
+        wait_for(lambda: service.json(path)["numberMatched"] == 2)
+
+
+def test_requests_that_run_are_answered_before_the_end(home: Home, tmp_path: Path) -> None:
+    with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service:
+        path = "/images/1/collections/labels:cells/items?f=ndjson"
+        request = urllib.request.Request(service.base + path, headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(request) as answer:
+            code, errors = end(service.process)
+            body = answer.read()
+        assert (code, errors) == (0, "")
+        text = gzip.decompress(body) if answer.headers["Content-Encoding"] == "gzip" else body
+        assert len(text.splitlines()) == 2 * 900
+
+
+def test_the_longest_request_line_of_a_viewer_is_taken(home: Home, tmp_path: Path) -> None:
+    with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service:
+        path = "/api/v0/m/rois/?image=1&limit=1&ids="
+        assert service.get(path + "1" * (8000 - len(path)))[0] == 200

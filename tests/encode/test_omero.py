@@ -1,0 +1,219 @@
+"""OMERO JSON: every field that clients need, and rings whose area is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from roiservice.encode import keyhole
+from roiservice.encode.keyhole import keyhole_rings
+from roiservice.encode.omero import rois
+from roiservice.geometry.features import Features
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import Polygons, to_shapely
+from tests.catalog.support import squares, write_catalog
+from tests.encode.support import features_of, strict, whole
+from tests.encode.test_geojson import cells
+from tests.strategies import diamonds, patterns, rings_in_rings
+from tests.vectorize.support import filled
+
+SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06#"
+some = settings(max_examples=100, deadline=None)
+
+
+def objects(features: Features) -> list[dict[str, Any]]:
+    return [strict(text) for text in rois(features)]
+
+
+def ring_of(points: str) -> NDArray[np.float64]:
+    """As the viewer reads points: split at single blanks, then at the comma."""
+    pairs = [point.split(",") for point in points.split(" ")]
+    assert all(len(pair) == 2 for pair in pairs)
+    return np.array(pairs, float)
+
+
+def signed_area(ring: NDArray[np.float64]) -> float:
+    x, y = ring.T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def even_odd(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Pixels whose centres a ring fills by the even-odd rule, edge by edge."""
+    rows, columns = np.indices(size) + 0.5
+    inside = np.zeros(size, bool)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        crosses = (y0 > rows) != (y1 > rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inside ^= crosses & (columns < (x1 - x0) * (rows - y0) / (y1 - y0) + x0)
+    return inside
+
+
+def winding(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The same by the non-zero rule."""
+    rows, columns = np.indices(size) + 0.5
+    turns = np.zeros(size, int)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        crosses = (y0 > rows) != (y1 > rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = crosses & (columns < (x1 - x0) * (rows - y0) / (y1 - y0) + x0)
+        turns += left * (1 if y1 > y0 else -1)
+    return turns != 0
+
+
+def test_a_roi_has_what_clients_need() -> None:
+    features = features_of(cells(), place=(3, -1, 7), colors={2: (255, 128, 0, 200)})
+    for roi, identifier in zip(objects(features), features.roi_id.tolist(), strict=True):
+        assert roi["@id"] == identifier
+        assert roi["@type"] == SCHEMA + "ROI"
+        assert roi["shapes"]
+        for shape in roi["shapes"]:
+            assert shape["@type"] == SCHEMA + "Polygon"
+            assert isinstance(shape["@id"], int)
+            assert 0 < shape["@id"] < 2**53
+            assert (shape["TheT"], shape["TheZ"]) == (3, 7)
+            assert "TheC" not in shape
+            permissions = shape["omero:details"]["permissions"]
+            assert [permissions[name] for name in ("canEdit", "canDelete", "canAnnotate", "canLink")] == [False] * 4
+            width = shape["StrokeWidth"]
+            assert width == {"@type": "TBD#LengthI", "Unit": "PIXEL", "Symbol": "pixel", "Value": 1.0}
+            assert isinstance(shape["Text"], str)
+
+
+def test_an_object_on_every_index_names_none() -> None:
+    (roi,) = objects(features_of(np.ones((3, 3), int), place=(-1, -1, -1)))
+    assert not {"TheZ", "TheT", "TheC"} & set(roi["shapes"][0])
+    (roi,) = objects(features_of(np.ones((3, 3), int), place=(0, 2, 0)))
+    assert [roi["shapes"][0][name] for name in ("TheT", "TheC", "TheZ")] == [0, 2, 0]
+
+
+def test_colours_are_signed_rgba() -> None:
+    colors = {1: (255, 255, 255, 255), 2: (0, 0, 255, 0), 3: (128, 1, 2, 40)}
+    by_label = {roi["shapes"][0]["Text"]: roi["shapes"][0] for roi in objects(features_of(cells(), colors=colors))}
+    for label, (red, green, blue, alpha) in colors.items():
+        shape = by_label[str(label)]
+        for name in ("StrokeColor", "FillColor"):
+            assert -(2**31) <= shape[name] < 2**31
+        stroke, fill = (shape[name].to_bytes(4, "big", signed=True) for name in ("StrokeColor", "FillColor"))
+        assert tuple(stroke) == (red, green, blue, 255)
+        assert tuple(fill[:3]) == (red, green, blue)
+        assert fill[3] <= alpha
+    plain = objects(features_of(cells()))[0]["shapes"][0]
+    assert not {"StrokeColor", "FillColor"} & set(plain)
+
+
+def test_shape_ids_count_on_from_the_feature_s_id() -> None:
+    features = features_of(cells())
+    shapes = [shape["@id"] for roi in objects(features) for shape in roi["shapes"]]
+    assert shapes == list(range(int(features.feature_id[0]), int(features.feature_id[0]) + 4))
+
+
+def test_rois_of_several_shapes_have_a_name() -> None:
+    named = {roi["shapes"][0]["Text"]: roi.get("Name") for roi in objects(features_of(cells(), layer='my "cells"'))}
+    assert named["2"] == 'my "cells" 2'
+    assert named["1"] is None
+
+
+def test_a_roi_on_several_planes_is_one_object(tmp_path: Any) -> None:
+    from roiservice.query.columns import read_features
+    from roiservice.query.pages import roi_page
+    from roiservice.query.select import RoiQuery
+
+    catalog = write_catalog(tmp_path / "2", [([(t, -1, z)], squares(20, 20)) for t in range(2) for z in range(3)])
+    found = objects(read_features(catalog, roi_page(catalog, RoiQuery(), 0, 100).rows))
+    assert len(found) == 9
+    for roi in found:
+        assert [(shape["TheT"], shape["TheZ"]) for shape in roi["shapes"]] == [(t, z) for t in range(2) for z in range(3)]
+    assert len({shape["@id"] for roi in found for shape in roi["shapes"]}) == 54
+
+
+@pytest.mark.parametrize("label", [2**64 - 1, -(2**63), 2**53 + 1])
+def test_labels_are_text(label: int) -> None:
+    (roi,) = objects(features_of(np.ones((2, 2), int), labels=[label]))
+    assert roi["shapes"][0]["Text"] == str(label)
+
+
+@some
+@given(patterns, st.sampled_from([Frame(), Frame(0.5, 2.0, 8.0, -4.0)]))
+@example(rings_in_rings(20), Frame())
+@example(diamonds(12, 12), Frame())
+def test_every_part_is_one_ring_of_exact_area_turned_the_same_way(pattern: NDArray[Any], frame: Frame) -> None:
+    features = features_of(pattern, frame=frame)
+    parts = [shapely.get_parts(shape) for shape in to_shapely(features.polygons)]
+    for roi, polygons in zip(objects(features), parts, strict=True):
+        assert len(roi["shapes"]) == len(polygons)
+        for shape, polygon in zip(roi["shapes"], polygons, strict=True):
+            ring = ring_of(shape["Points"])
+            assert signed_area(ring) == polygon.area
+            assert {tuple(p) for p in ring.tolist()} == {tuple(p) for p in shapely.get_coordinates(polygon).tolist()}
+
+
+@some
+@given(patterns)
+@example(rings_in_rings(20))
+@example(diamonds(12, 12))
+def test_rings_fill_their_mask_by_either_rule(pattern: NDArray[Any]) -> None:
+    features = features_of(pattern)
+    for roi, label in zip(objects(features), features.label.tolist(), strict=True):
+        drawn = np.zeros(pattern.shape, bool)
+        for shape in roi["shapes"]:
+            ring = ring_of(shape["Points"])
+            filled_by_rule = even_odd(ring, pattern.shape)
+            assert np.array_equal(filled_by_rule, winding(ring, pattern.shape))
+            drawn |= filled_by_rule
+        assert np.array_equal(drawn, pattern == label)
+
+
+def test_a_ring_of_many_holes_without_search_is_as_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = np.ones((60, 60), int)
+    plane[1:-1:2, 1:-1:2] = 0
+    features = features_of(plane)
+    monkeypatch.setattr(keyhole, "SEARCH", 0)
+    xy, offsets = keyhole_rings(features.polygons)
+    assert len(offsets) == 2
+    assert signed_area(xy.astype(float)) == (plane == 1).sum()
+    assert len(xy) == len(features.polygons.xy) + 2 * 29 * 29
+
+
+def test_bridges_are_short() -> None:
+    plane = np.ones((40, 40), int)
+    plane[2:4, 2:4] = plane[35:38, 35:38] = 0
+    ring = ring_of(objects(features_of(plane))[0]["shapes"][0]["Points"])
+    edges = np.roll(ring, -1, axis=0) - ring
+    slanted = np.abs(edges[(edges != 0).all(axis=1)])
+    assert len(slanted) == 4
+    assert slanted.max() <= 3
+
+
+def test_rings_without_holes_are_left_alone() -> None:
+    features = features_of(squares(20, 20))
+    xy, offsets = keyhole_rings(features.polygons)
+    assert xy is features.polygons.xy
+    assert offsets is features.polygons.vertex_offsets
+    empty, none = keyhole_rings(Polygons.empty())
+    assert (len(empty), none.tolist()) == (0, [0])
+
+
+def test_the_mask_of_a_feature_is_what_its_polygons_fill() -> None:
+    plane = cells()
+    for roi in objects(features_of(plane)):
+        label = int(roi["shapes"][0]["Text"])
+        drawn = np.zeros(plane.shape, bool)
+        for shape in roi["shapes"]:
+            drawn |= filled(shapely.make_valid(shapely.polygons(ring_of(shape["Points"]))), plane.shape)
+        assert np.array_equal(drawn, plane == label)
+
+
+def test_points_hold_plain_numbers_only() -> None:
+    for frame in (Frame(), Frame(1.306, 1.306, 0.153, -2000.5), Frame(1e-7, 1e7)):
+        text = whole("omero", features_of(cells(), frame=frame)).decode()
+        assert "NaN" not in text
+        assert "Infinity" not in text
+        for roi in strict(text.encode())["data"]:
+            for shape in roi["shapes"]:
+                assert np.isfinite(ring_of(shape["Points"])).all()

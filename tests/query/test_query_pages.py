@@ -1,0 +1,222 @@
+"""Queries against a plain Python answer, on random catalogs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roiservice.catalog.reader import Catalog
+from roiservice.catalog.registry import ROIS
+from roiservice.errors import Gone, NotFound
+from roiservice.query import pages
+from roiservice.query.pages import (
+    feature_page,
+    feature_row,
+    plane_shape_counts,
+    roi_count,
+    roi_index,
+    roi_page,
+    shape_row,
+)
+from roiservice.query.select import RoiQuery, matching_rows
+from tests.catalog.support import squares, write_catalog
+from tests.query.support import EVERY, matches, on_planes, plain, queries, random_catalog
+
+CATALOGS = 12
+many = settings(max_examples=300, deadline=None)
+
+
+@pytest.fixture(scope="session")
+def catalogs(tmp_path_factory: pytest.TempPathFactory) -> list[Catalog]:
+    folder = tmp_path_factory.mktemp("catalogs")
+    found = [random_catalog(folder / str(seed), seed) for seed in range(CATALOGS)]
+    assert sum(catalog.meta["counts"]["features"] > 0 for catalog in found) > CATALOGS / 2
+    return found
+
+
+drawn = st.integers(0, CATALOGS - 1)
+
+
+@many
+@given(data=st.data(), number=drawn, offset=st.integers(0, 60), limit=st.integers(0, 60))
+def test_a_page_of_features(catalogs: list[Catalog], data: st.DataObject, number: int, offset: int, limit: int) -> None:
+    catalog = catalogs[number]
+    query = data.draw(queries(catalog))
+    expected = [feature.row for feature in plain(catalog) if matches(feature, query)]
+    assert matching_rows(catalog, query).tolist() == expected
+    page = feature_page(catalog, query, offset, limit)
+    assert page.rows.tolist() == expected[offset : offset + limit]
+    assert page.matched == len(expected)
+
+
+@many
+@given(
+    data=st.data(),
+    number=drawn,
+    offset=st.integers(0, 30),
+    limit=st.integers(0, 30),
+    max_shapes=st.sampled_from([0, 10, 5000]),
+)
+def test_a_page_of_rois(
+    catalogs: list[Catalog], data: st.DataObject, number: int, offset: int, limit: int, max_shapes: int
+) -> None:
+    catalog = catalogs[number]
+    query = data.draw(queries(catalog))
+    features = plain(catalog)
+    rois = sorted({feature.roi for feature in features if matches(feature, query)})
+    chosen = rois[offset : offset + limit]
+    expected = [f for roi in chosen for f in features if f.roi == roi]
+    if sum(feature.shapes for feature in expected) > max_shapes:
+        expected = [feature for feature in expected if on_planes(feature, query)]
+    page = roi_page(catalog, query, offset, limit, max_shapes)
+    assert page.matched == len(rois) == roi_count(catalog, query)
+    assert page.rows.tolist() == [feature.row for feature in expected]
+
+
+@many
+@given(data=st.data(), number=drawn)
+def test_a_roi_s_index_is_its_place_in_the_pages(catalogs: list[Catalog], data: st.DataObject, number: int) -> None:
+    catalog = catalogs[number]
+    query = data.draw(queries(catalog))
+    rows = roi_page(catalog, query, 0, 10**9).rows
+    listed = list(dict.fromkeys((catalog.features["roi"][rows] + catalog.first_roi_id).tolist()))
+    for number_ in catalog.rois["roi"].tolist():
+        roi = number_ + catalog.first_roi_id
+        assert roi_index(catalog, query, roi) == (listed.index(roi) if roi in listed else None)
+    for unknown in (0, 1, catalog.first_roi_id - 1, catalog.first_roi_id + ROIS, 2**53):
+        assert roi_index(catalog, query, unknown) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), number=drawn, size=st.integers(1, 7))
+def test_walking_all_pages_meets_each_once(
+    catalogs: list[Catalog], data: st.DataObject, number: int, size: int
+) -> None:
+    catalog = catalogs[number]
+    query = data.draw(queries(catalog))
+    rows: list[int] = []
+    rois: list[int] = []
+    for offset in range(0, feature_page(catalog, query, 0, 0).matched, size):
+        rows += feature_page(catalog, query, offset, size).rows.tolist()
+    for offset in range(0, roi_count(catalog, query), size):
+        page = roi_page(catalog, query, offset, size)
+        rois += dict.fromkeys(catalog.features["roi"][page.rows].tolist())
+    wanted = [feature for feature in plain(catalog) if matches(feature, query)]
+    assert rows == [feature.row for feature in wanted]
+    assert len(rois) == len(set(rois))
+    assert {roi + catalog.first_roi_id for roi in rois} == {feature.roi for feature in wanted}
+
+
+@pytest.mark.parametrize("number", range(CATALOGS))
+def test_shapes_per_plane(catalogs: list[Catalog], number: int) -> None:
+    catalog = catalogs[number]
+    size_t, _, size_z, _, _ = catalog.image_size
+    for z_planes, t_planes in ((size_z, size_t), (size_z + 2, size_t + 3), (1, 1)):
+        expected = np.zeros((z_planes, t_planes), int)
+        for feature in plain(catalog):
+            for z in range(z_planes):
+                for t in range(t_planes):
+                    expected[z, t] += feature.shapes * (feature.z in (EVERY, z)) * (feature.t in (EVERY, t))
+        assert plane_shape_counts(catalog, z_planes, t_planes).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("number", range(CATALOGS))
+def test_every_shape_and_feature_is_found_by_its_id(catalogs: list[Catalog], number: int) -> None:
+    catalog = catalogs[number]
+    last = catalog.first_shape_id
+    for feature in plain(catalog):
+        assert feature_row(catalog, feature.first_shape) == feature.row
+        for shape in range(feature.first_shape, feature.first_shape + feature.shapes):
+            assert shape_row(catalog, shape) == feature.row
+            last = shape + 1
+            if shape > feature.first_shape:
+                with pytest.raises(NotFound):
+                    feature_row(catalog, shape)
+    for find in (shape_row, feature_row):
+        with pytest.raises(NotFound):
+            find(catalog, last)
+        with pytest.raises(NotFound):
+            find(catalog, catalog.first_shape_id + ROIS - 1)
+        for other in (catalog.first_shape_id - 1, catalog.first_shape_id + ROIS, 1, 0, -5):
+            with pytest.raises(Gone):
+                find(catalog, other)
+
+
+def test_borders_of_a_box_count(tmp_path: Path) -> None:
+    plane = np.zeros((20, 20), np.uint8)
+    plane[5:10, 5:10] = 1
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)])
+    for bbox, hits in (
+        ((0.0, 0.0, 5.0, 5.0), 1),
+        ((10.0, 10.0, 12.0, 12.0), 1),
+        ((7.0, 7.0, 7.0, 7.0), 1),
+        ((0.0, 0.0, 4.9, 20.0), 0),
+        ((10.1, 0.0, 20.0, 20.0), 0),
+        ((float("-inf"), float("-inf"), float("inf"), float("inf")), 1),
+    ):
+        assert feature_page(catalog, RoiQuery(bbox=bbox), 0, 9).matched == hits
+
+
+def test_boxes_over_many_blocks(tmp_path: Path) -> None:
+    planes = [([(0, 0, z)], squares(200, 200, side=2)) for z in range(2)]
+    catalog = write_catalog(tmp_path / "2", planes)
+    features = plain(catalog)
+    assert len(catalog.blocks) > 4
+    chance = np.random.default_rng(0)
+    for _ in range(40):
+        x, y = chance.uniform(-10, 210, 2)
+        width, height = chance.uniform(0, 60, 2)
+        for z in (None, (0, 0), (1, 1), (1, 5), (2, 2)):
+            query = RoiQuery(z=z, bbox=(x, y, x + width, y + height))
+            assert matching_rows(catalog, query).tolist() == [f.row for f in features if matches(f, query)]
+
+
+def test_a_page_with_too_many_shapes_carries_those_of_its_planes_alone(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, z)], squares(20, 20)) for z in range(10)])
+    query = RoiQuery(z=(3, 4))
+    everything, cut = roi_page(catalog, query, 0, 9, 90), roi_page(catalog, query, 0, 9, 89)
+    assert (len(everything.rows), len(cut.rows)) == (90, 18)
+    assert set(catalog.features["z"][cut.rows].tolist()) == {3, 4}
+    assert everything.matched == cut.matched == 9
+
+
+def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, z)], squares(40, 40)) for z in range(6)])
+    monkeypatch.setattr(pages, "REMEMBERED_BYTES", 2000)
+    for z in range(5):
+        for area in range(30):
+            query = RoiQuery(z=(z, z + 1), min_area=float(area))
+            assert roi_count(catalog, query) == (36 if area <= 16 else 0)
+    assert sum(places.nbytes for places in catalog.remembered.values()) <= 2000
+
+
+def test_queries_that_match_nothing_are_not_remembered_without_end(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
+    for number in range(5000):
+        assert roi_count(catalog, RoiQuery(bbox=(-9.0, -9.0, -8.0, -8.0 + number / 10_000))) == 0
+    assert len(catalog.remembered) < 5000
+
+
+def test_labels_that_the_layer_s_dtype_cannot_hold_match_nothing(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
+    assert feature_page(catalog, RoiQuery(labels=(2**63, -(2**63) - 1, 10**30)), 0, 5).matched == 0
+    assert feature_page(catalog, RoiQuery(labels=(2**63, 1, 1)), 0, 5).matched == 1
+    assert feature_page(catalog, RoiQuery(labels=()), 0, 5).matched == 0
+    assert feature_page(catalog, RoiQuery(rois=()), 0, 5).matched == 0
+
+
+def test_a_catalog_without_features_answers_everything_with_nothing(tmp_path: Path) -> None:
+    for planes in ([], [([(0, 0, 0)], np.zeros((5, 5), np.uint8))]):
+        catalog = write_catalog(tmp_path / str(len(planes)), planes)
+        for query in (RoiQuery(), RoiQuery(z=(0, 0)), RoiQuery(bbox=(0, 0, 9, 9)), RoiQuery(labels=(1,)), RoiQuery(z=(7, 9))):
+            assert feature_page(catalog, query, 0, 5).matched == 0
+            page = roi_page(catalog, query, 0, 5)
+            assert (page.rows.tolist(), page.matched) == ([], 0)
+            assert roi_index(catalog, query, catalog.first_roi_id + 1) is None
+        assert plane_shape_counts(catalog, 2, 3).tolist() == [[0] * 3] * 2
+        with pytest.raises(NotFound):
+            shape_row(catalog, catalog.first_shape_id)

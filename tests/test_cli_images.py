@@ -1,0 +1,115 @@
+"""`roiservice images` and `roiservice build`, run for real on real stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.support import Home
+from tests.stores import edit_attributes, write_image
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images 12 and `other`, the second with a sound layer and a damaged one."""
+    labels = np.zeros((3, 20, 30), np.uint16)
+    labels[:, 2:6, 2:6] = 1
+    write_image(tmp_path / "images/12.zarr", labels={"cells": labels}, axes="zyx")
+    two = {"good": labels[0], "bad": labels[0]}
+    write_image(tmp_path / "images/other.zarr", labels=two)
+    edit_attributes(tmp_path / "images/other.zarr/labels/bad", multiscales=None)
+    return tmp_path / "images"
+
+
+def catalogs(home: Home) -> dict[Path, int]:
+    return {path: path.stat().st_ino for path in home.path.glob("cache/roiservice/**/layer.json")}
+
+
+def test_images_are_listed_with_layers_and_problems(home: Home, folder: Path) -> None:
+    done = home.run("images", folder)
+    assert done.returncode == 1
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["id", "image", "layer", "planes", "height", "x", "width", "type"]
+    assert rows[1] == ["12", "12", "cells", "3", "20", "x", "30", "uint16"]
+    assert rows[2][1:] == ["other", "good", "1", "20", "x", "30", "uint16"]
+    (problem,) = done.stderr.splitlines()
+    assert problem.startswith("roiservice: ")
+    assert "labels/bad" in problem
+
+
+def test_images_as_json(home: Home, folder: Path) -> None:
+    listed = json.loads(home.run("images", folder, "--json").stdout)
+    first, second = listed["images"]
+    assert first["id"] == 12
+    assert first["size"] == {"t": 1, "c": 1, "z": 3, "y": 20, "x": 30}
+    assert [layer["collection"] for layer in first["layers"]] == ["labels:cells"]
+    assert second["id"] >= 10**14
+    assert len(second["problems"]) == 1
+    assert json.loads(home.run("images", folder, "--json").stdout) == listed  # numbers last
+
+
+def test_an_image_is_given_an_id(home: Home, folder: Path) -> None:
+    done = home.run("images", f"77={folder / '12.zarr'}", "--json")
+    assert done.returncode == 0
+    assert [image["id"] for image in json.loads(done.stdout)["images"]] == [77]
+
+
+@pytest.mark.parametrize("identifier", ["0", str(10**14), str(2**64)])
+def test_an_id_out_of_range_is_refused(home: Home, folder: Path, identifier: str) -> None:
+    done = home.run("images", f"{identifier}={folder / '12.zarr'}")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_build_does_what_it_can_and_says_what_it_could_not(home: Home, folder: Path) -> None:
+    done = home.run("build", folder)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["12 cells: 1 ROIs, 3 features", "other good: 1 ROIs, 1 features"]
+    assert "labels/bad" in done.stderr
+    assert "\x1b" not in done.stderr  # no progress bar: that is for terminals
+    assert len(catalogs(home)) == 2
+
+
+def test_build_leaves_alone_what_is_up_to_date(home: Home, folder: Path) -> None:
+    home.run("build", folder)
+    built = catalogs(home)
+    home.run("build", folder)
+    assert catalogs(home) == built
+    home.run("build", folder, "--force")
+    assert catalogs(home).keys() == built.keys()
+    assert not set(catalogs(home).values()) & set(built.values())
+
+
+def test_build_shows_progress_on_a_terminal(home: Home, folder: Path) -> None:
+    import os
+    import pty
+    import subprocess
+
+    from tests.e2e.support import COMMAND
+
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "build", str(folder)],
+        env=home.environment | {"TERM": "xterm"},
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while block := os.read(leader, 4096):
+            shown += block
+    except OSError:
+        pass  # Linux reports the end of a terminal so
+    os.close(leader)
+    assert process.wait(60) == 1
+    assert b"12 cells" in shown
+    assert b"100%" in shown
