@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.settings import Settings
@@ -82,11 +82,14 @@ def client(service: Service) -> FlaskClient:
 
 
 @pytest.fixture(scope="session")
-def live_url(service: Service) -> Iterator[str]:
-    """Address of `service` behind a real socket, without a final slash."""
-    server = make_server("127.0.0.1", 0, service.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+def live_url(sample_folder: Path) -> Iterator[str]:
+    """Address of a service over `sample_folder`, without a final slash.
+
+    It has a process of its own: GDAL holds the interpreter while it waits for answers.
+    """
+    command = [sys.executable, "-m", "tests.live", str(sample_folder)]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=root) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().decode().strip()
+        process.terminate()

@@ -1,7 +1,8 @@
-"""Hypothesis strategies: label planes of every kind that has broken a tracer, and ways to cut them into strips."""
+"""Hypothesis strategies: label planes of every kind that breaks tracers, and ways to cut them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ def spiral(side: int) -> Plane:
 
 
 def snake(height: int, width: int) -> Plane:
-    """One label going down and up again through every second column: it crosses each row `width / 2` times."""
+    """One label going down and up again through every second column: it crosses rows many times."""
     plane = np.zeros((height, width), np.int64)
     plane[:, ::2] = 1
     for turn, column in enumerate(range(1, width - 1, 2)):
@@ -47,7 +48,7 @@ def snake(height: int, width: int) -> Plane:
 
 
 def rings_in_rings(side: int) -> Plane:
-    """Concentric square rings: 1, background, 2, 1 (again), background, 2, ...: donuts in donuts, some touching."""
+    """Square rings in one another, 1, background, 2, 1, background, 2, ...: some of them touch."""
     depth = np.minimum.outer(np.arange(side), np.arange(side))
     depth = np.minimum(depth, depth[::-1, ::-1])
     depth = np.minimum(depth, np.minimum.outer(np.arange(side), np.arange(side)[::-1]))
@@ -98,7 +99,9 @@ def _shaped(make: Callable[..., Plane], arguments: int) -> st.SearchStrategy[Pla
     return st.tuples(*[st.integers(1, 24)] * arguments).map(lambda sizes: make(*sizes))
 
 
-_small = hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 3))
+_small = hnp.arrays(
+    np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 3)
+)
 _thin = hnp.arrays(
     np.int64,
     st.one_of(st.tuples(st.just(1), st.integers(1, 90)), st.tuples(st.integers(1, 90), st.just(1))),
@@ -120,9 +123,9 @@ patterns: st.SearchStrategy[Plane] = st.one_of(
 
 
 def label_values(dtype: Any) -> st.SearchStrategy[int]:
-    """Labels that a dtype can hold, 0 excluded; its extremes and those of other types more often than by chance."""
+    """Labels that a dtype can hold but 0; often its extremes and those of other types."""
     dtype = np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return st.just(1)
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     notable = [1, 2, -1, 2**31 - 1, 2**31, -(2**31), 2**53 - 1, 2**53, 2**53 + 1, 2**63, low, high]
@@ -137,7 +140,7 @@ def label_planes(draw: st.DrawFn, dtypes: st.SearchStrategy[str] | None = None) 
     """A label plane, C-contiguous, of any pattern and any integer dtype or bool, with labels of all sizes."""
     pattern = draw(patterns)
     dtype = np.dtype(draw(st.sampled_from(INTEGERS) if dtypes is None else dtypes))
-    if dtype == bool:
+    if dtype.kind == "b":
         return np.ascontiguousarray(pattern > 0)
     values = draw(st.lists(label_values(dtype), min_size=4, max_size=4, unique=True))
     return np.ascontiguousarray(np.array([0, *values], dtype)[pattern])
@@ -147,7 +150,7 @@ def strips_of(plane: Plane, heights: list[int]) -> list[Plane]:
     """The plane cut from the top into strips of these heights; the rest is the last strip."""
     bounds = [0, *np.cumsum(heights).tolist(), len(plane)]
     bounds = [min(bound, len(plane)) for bound in bounds]
-    return [plane[first:last] for first, last in zip(bounds, bounds[1:], strict=False) if last > first]
+    return [plane[first:last] for first, last in itertools.pairwise(bounds) if last > first]
 
 
 cuts: st.SearchStrategy[list[int]] = st.one_of(

@@ -59,7 +59,8 @@ class Keeper:
         self._current = f"current-{hashlib.sha256(self._options.encode()).hexdigest()[:12]}.json"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
-        self._pointed: dict[int, tuple[tuple[int, int], int]] = {}
+        self._pointers: dict[int, str] = {}
+        self._pointed: dict[int, tuple[tuple[int, int], Path]] = {}
         self._checked: dict[int, float] = {}
         self._failures: dict[int, tuple[float, RoiServiceError]] = {}
         self._waiting = threading.BoundedSemaphore(rules.waiters)
@@ -83,7 +84,9 @@ class Keeper:
 
     def existing(self, layer: LayerKey) -> Catalog | None:
         """The current catalog if there is one, whatever the state of its source."""
-        pointer = self.directory(layer) / self._current
+        pointer = self._pointers.get(layer.number)
+        if pointer is None:
+            pointer = self._pointers[layer.number] = str(self.directory(layer) / self._current)
         try:
             status = os.stat(pointer)
         except FileNotFoundError:
@@ -91,11 +94,11 @@ class Keeper:
         stamp = (status.st_mtime_ns, status.st_ino)
         pointed = self._pointed.get(layer.number)
         if pointed is None or pointed[0] != stamp:
-            version = _version_in(pointer)
+            version = _version_in(Path(pointer))
             if version is None:
                 return None
-            pointed = self._pointed[layer.number] = (stamp, version)
-        return self._opened(self.directory(layer) / str(pointed[1]))
+            pointed = self._pointed[layer.number] = (stamp, self.directory(layer) / str(version))
+        return self._opened(pointed[1])
 
     def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog of `layer` up to its source's state; waits for other builders."""

@@ -55,7 +55,7 @@ def prepare(services: Services, base: str) -> None:
     """
     images = services.images
     total = images.total()
-    with waiting("Compiling; the first start takes about half a minute"):
+    with waiting("Compiling; the first start takes up to a minute"):
         warm_up()
     for problem in images.problems[:SHOWN_PROBLEMS]:
         complain(problem)

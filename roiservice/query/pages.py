@@ -12,7 +12,9 @@ from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.select import RoiQuery, Rows, matching_planes, matching_rows, plane_spans, rows_of_rois
 
-REMEMBERED_BYTES = 2**26  # per catalog
+# Selections of ROIs that a catalog remembers.
+REMEMBERED_QUERIES = 256
+REMEMBERED_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,9 @@ def _remembered_places(catalog: Catalog, query: RoiQuery) -> Rows:
     places = catalog.remembered.get(query)
     if places is None:
         places = _places_of_rows(catalog, query)
-        if (
-            sum(known.nbytes for known in list(catalog.remembered.values())) + places.nbytes
-            > REMEMBERED_BYTES
-        ):
+        known = list(catalog.remembered.values())
+        size = places.nbytes + sum(each.nbytes for each in known)
+        if len(known) >= REMEMBERED_QUERIES or size > REMEMBERED_BYTES:
             catalog.remembered.clear()
         catalog.remembered[query] = places
     return places

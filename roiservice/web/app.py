@@ -49,7 +49,9 @@ def create_app(services: Services) -> Flask:
     """The application over these services; nothing is opened or built until it is asked for."""
     app = Flask("roiservice.web", static_folder=None)
     app.extensions["roiservice"] = services
-    app.url_map.strict_slashes = False  # OMERO takes paths with and without a final slash, and OWSLib adds one
+    app.url_map.strict_slashes = (
+        False  # OMERO takes paths with and without a final slash, and OWSLib adds one
+    )
     app.url_map.converters.update(id=IdConverter, indices=IndicesConverter)
     for module in (service, images, items, omero, iviewer):
         app.register_blueprint(module.blueprint)

@@ -68,7 +68,9 @@ def test_labels_of_any_size_come_through_a_store(tmp_path: Path, dtype: str, val
     assert sorted(features.label.tolist()) == sorted(values)
     assert len(set(features.roi_id.tolist())) == len(values)
     assert features.area.tolist() == [2] * len(values)
-    for label, roi in zip(features.label.tolist(), (features.roi_id - catalog.first_roi_id).tolist(), strict=True):
+    for label, roi in zip(
+        features.label.tolist(), (features.roi_id - catalog.first_roi_id).tolist(), strict=True
+    ):
         assert (roi == label) if 1 <= label < 2**31 else roi >= FIRST_EXTRA_ROI
 
 
@@ -86,7 +88,7 @@ def test_properties_of_labels_beyond_int64_are_found(tmp_path: Path) -> None:
 
 
 def test_properties_become_members_with_all_their_names() -> None:
-    rows = {1: {"a": 1, "ü \"x\"": [1, {"b": None}]}, 2: {"z": "moved", "c2": float("nan")}, 3: {}}
+    rows = {1: {"a": 1, 'ü "x"': [1, {"b": None}]}, 2: {"z": "moved", "c2": float("nan")}, 3: {}}
     members, names = json_members(rows)
     assert orjson.loads(b"{%b}" % members[1]) == rows[1]
     assert orjson.loads(b"{%b}" % members[2]) == {"property:z": "moved", "c2": None}
@@ -131,7 +133,11 @@ def test_small_features_are_left_out_by_area_in_image_pixels(tmp_path: Path) -> 
     plane = np.zeros((20, 20), np.uint8)
     plane[1:3, 1:3], plane[10:14, 10:14] = 1, 2  # 4 and 16 layer pixels, 16 and 64 image pixels
     store = write_image(
-        tmp_path / "1.zarr", labels={"cells": plane}, image_shape=(40, 40), scale=[1.0, 1.0], label_scale=[2.0, 2.0]
+        tmp_path / "1.zarr",
+        labels={"cells": plane},
+        image_shape=(40, 40),
+        scale=[1.0, 1.0],
+        label_scale=[2.0, 2.0],
     )
     registry = Registry(tmp_path / "state")
     for min_area, expected in ((16, [1, 2]), (17, [2]), (65, [])):
@@ -166,7 +172,7 @@ def test_too_many_vertices_of_one_plane_are_refused_by_name(tmp_path: Path) -> N
     store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(3, 64, 64)}, axes="zyx")
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
-    with pytest.raises(SourceRefused, match="labels/cells.*1000 vertices"):
+    with pytest.raises(SourceRefused, match=r"labels/cells.*1000 vertices"):
         build_catalog(layer, version_of(layer), tmp_path / "2", registry, max_vertices=1000)
     assert not list(tmp_path.glob("2*"))
 
@@ -183,7 +189,13 @@ def test_too_many_vertices_of_all_planes_stop_the_build(tmp_path: Path) -> None:
 
     with pytest.raises(TooManyObjects):
         build_catalog(
-            layer, version_of(layer), tmp_path / "2", registry, max_vertices=None, stop_at_vertices=5000, progress=progress
+            layer,
+            version_of(layer),
+            tmp_path / "2",
+            registry,
+            max_vertices=None,
+            stop_at_vertices=5000,
+            progress=progress,
         )
     assert 32 * 32 < read < 9 * 32 * 32
     assert not list(tmp_path.glob("2*"))
@@ -203,18 +215,31 @@ def test_the_limit_for_requests_holds_inside_a_plane(tmp_path: Path, monkeypatch
 
     with pytest.raises(TooManyObjects):
         build_catalog(
-            layer, version_of(layer), tmp_path / "2", registry, max_vertices=None, stop_at_vertices=1000, progress=progress
+            layer,
+            version_of(layer),
+            tmp_path / "2",
+            registry,
+            max_vertices=None,
+            stop_at_vertices=1000,
+            progress=progress,
         )
     assert read < layer.pixels / 2
 
 
 def test_progress_counts_every_pixel(tmp_path: Path) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": squares(2, 3, 40, 50)}, axes="tzyx", chunks=(1, 1, 16, 50))
+    store = write_image(
+        tmp_path / "1.zarr", labels={"cells": squares(2, 3, 40, 50)}, axes="tzyx", chunks=(1, 1, 16, 50)
+    )
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
     steps: list[tuple[int, int]] = []
     build_catalog(
-        layer, version_of(layer), tmp_path / "2", registry, max_vertices=None, progress=lambda *step: steps.append(step)
+        layer,
+        version_of(layer),
+        tmp_path / "2",
+        registry,
+        max_vertices=None,
+        progress=lambda *step: steps.append(step),
     )
     assert sum(step[0] for step in steps) == layer.pixels
     found = [step[1] for step in steps]
@@ -223,7 +248,9 @@ def test_progress_counts_every_pixel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strip_pixels", [1, 1000, 2**24])
-def test_strips_of_any_size_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strip_pixels: int) -> None:
+def test_strips_of_any_size_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strip_pixels: int
+) -> None:
     plane = np.random.default_rng(7).integers(0, 4, (3, 75, 90)).astype(np.uint16)
     store = write_image(tmp_path / "1.zarr", labels={"cells": plane}, axes="zyx", chunks=(1, 10, 30))
     registry = Registry(tmp_path / "state")
@@ -237,7 +264,12 @@ def test_strips_of_any_size_give_the_same_bytes(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 4, 4)])
 def test_layers_without_pixels_have_no_objects_or_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": np.zeros(shape, np.uint8)}, axes="zyx"[-len(shape) :], chunks=(4,) * len(shape))
+    store = write_image(
+        tmp_path / "1.zarr",
+        labels={"cells": np.zeros(shape, np.uint8)},
+        axes="zyx"[-len(shape) :],
+        chunks=(4,) * len(shape),
+    )
     try:
         catalog = keeper_at(tmp_path).catalog(layer_key(Registry(tmp_path / "state"), store))
     except SourceError as error:

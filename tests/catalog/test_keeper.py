@@ -22,7 +22,7 @@ from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, SourceDamaged, SourceRefused
+from roiservice.errors import Building, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -42,12 +42,12 @@ print(catalog.version, catalog.meta["counts"]["features"], flush=True)
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> Path:
     return write_image(tmp_path / "1.zarr", labels={"cells": squares(40, 50)})
 
 
-@pytest.fixture()
+@pytest.fixture
 def layer(tmp_path: Path, store: Path) -> LayerKey:
     return layer_key(Registry(tmp_path / "state"), store)
 
@@ -67,7 +67,10 @@ def partials(keeper: Keeper, layer: LayerKey) -> list[str]:
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder)],
         stdin=subprocess.PIPE,
@@ -84,7 +87,7 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-@pytest.fixture()
+@pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Version numbers of what this process builds; the building itself is the real one, only slower."""
     built: list[int] = []
@@ -118,7 +121,9 @@ def test_threads_that_ask_at_once_share_one_build(tmp_path: Path, layer: LayerKe
     assert {catalog.version for catalog in catalogs} == set(builds)
 
 
-def test_threads_of_several_keepers_share_one_build(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+def test_threads_of_several_keepers_share_one_build(
+    tmp_path: Path, layer: LayerKey, builds: list[int]
+) -> None:
     keepers = [keeper_at(tmp_path) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         versions = set(pool.map(lambda keeper: keeper.catalog(layer).version, keepers))
@@ -139,7 +144,9 @@ def test_processes_that_ask_at_once_share_one_build(tmp_path: Path, store: Path)
     assert len([path for path in directory.iterdir() if path.is_dir()]) == 1
 
 
-def test_few_requests_wait_for_a_build_and_the_rest_are_told(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+def test_few_requests_wait_for_a_build_and_the_rest_are_told(
+    tmp_path: Path, layer: LayerKey, builds: list[int]
+) -> None:
     keeper = keeper_at(tmp_path, waiters=2)
     answers: list[object] = []
 
@@ -175,7 +182,9 @@ def test_a_changed_source_is_built_anew_and_the_old_goes_after_its_grace(
     assert old.features["label"].sum() > 0, "readers of the old version go on"
 
 
-def test_a_version_just_replaced_is_kept_however_old_it_is(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+def test_a_version_just_replaced_is_kept_however_old_it_is(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
     keeper = keeper_at(tmp_path, keep_replaced=600.0)
     old = keeper.build(layer)
     age(keeper.directory(layer) / str(old.version), 86_400)  # it was built yesterday
@@ -184,7 +193,9 @@ def test_a_version_just_replaced_is_kept_however_old_it_is(tmp_path: Path, store
     assert versions_on_disk(keeper, layer) == [old.version, new.version]
 
 
-def test_a_version_replaced_long_ago_is_swept_by_the_next_build(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+def test_a_version_replaced_long_ago_is_swept_by_the_next_build(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
     keeper = keeper_at(tmp_path, keep_replaced=0.05)
     old = keeper.build(layer)
     change(store)
@@ -196,7 +207,9 @@ def test_a_version_replaced_long_ago_is_swept_by_the_next_build(tmp_path: Path, 
     assert new.version in versions_on_disk(keeper, layer)
 
 
-def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
     keeper = keeper_at(tmp_path, keep_replaced=0.05, check_interval=0.0)
     keeper.build(layer)
     change(store)
@@ -206,7 +219,9 @@ def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(tmp_path: P
     wait_for(lambda: versions_on_disk(keeper, layer) == [new.version], 3)
 
 
-def test_a_source_that_went_away_leaves_its_catalog_in_service(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+def test_a_source_that_went_away_leaves_its_catalog_in_service(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
     keeper = keeper_at(tmp_path, check_interval=0.0)
     version = keeper.catalog(layer).version
     shutil.rmtree(store)
@@ -215,7 +230,9 @@ def test_a_source_that_went_away_leaves_its_catalog_in_service(tmp_path: Path, s
         time.sleep(0.02)
 
 
-def test_going_back_to_an_earlier_state_gives_its_number_again(tmp_path: Path, store: Path, layer: LayerKey) -> None:
+def test_going_back_to_an_earlier_state_gives_its_number_again(
+    tmp_path: Path, store: Path, layer: LayerKey
+) -> None:
     keeper = keeper_at(tmp_path)
     first = keeper.build(layer).version
     kept = tmp_path / "kept"
@@ -247,7 +264,9 @@ def test_roi_ids_last_and_shape_ids_do_not(tmp_path: Path, layer: LayerKey, stor
     assert old.first_shape_id != new.first_shape_id
 
 
-def test_building_by_force_gives_the_same_columns_under_a_new_number(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+def test_building_by_force_gives_the_same_columns_under_a_new_number(
+    tmp_path: Path, layer: LayerKey, builds: list[int]
+) -> None:
     keeper = keeper_at(tmp_path)
     version = keeper.build(layer).version
     directory = keeper.directory(layer) / str(version)
@@ -257,14 +276,16 @@ def test_building_by_force_gives_the_same_columns_under_a_new_number(tmp_path: P
     forced = keeper.build(layer, force=True).version
     assert forced != version  # the source may differ although it looks the same
     assert len(builds) == 2
-    assert {path.name: path.read_bytes() for path in (directory.parent / str(forced)).glob("*.arrow")} == before
+    assert {
+        path.name: path.read_bytes() for path in (directory.parent / str(forced)).glob("*.arrow")
+    } == before
     assert keeper.build(layer).version == forced
 
 
 def test_a_changed_source_that_looks_the_same_is_told_apart_after_building_by_force(
     tmp_path: Path, store: Path, layer: LayerKey
 ) -> None:
-    """Content changed, sizes and times put back: only --force can know. Its ids must not name other objects."""
+    """Content changed, sizes and times put back: only --force can know. Ids must not name other objects."""
     pixels = store / "labels/cells/0"
     array = squares(40, 50)
     write_array(pixels, array, chunks=(40, 50), compressors=None)
@@ -300,7 +321,9 @@ def test_a_damaged_catalog_is_built_again(
     assert len(builds) == 2
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": "x"}', '{"version": null}', "\0" * 40, '{"version": 99999}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"version": "x"}', '{"version": null}', "\0" * 40, '{"version": 99999}']
+)
 def test_a_damaged_current_file_is_written_again(tmp_path: Path, layer: LayerKey, text: str) -> None:
     version = keeper_at(tmp_path).catalog(layer).version
     keeper = keeper_at(tmp_path)
@@ -332,8 +355,12 @@ def test_options_live_side_by_side(tmp_path: Path, layer: LayerKey, builds: list
     assert exact.catalog(layer).first_roi_id == simple.catalog(layer).first_roi_id
 
 
-def test_a_failure_is_remembered_for_a_while(tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chunk = next(path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json")
+def test_a_failure_is_remembered_for_a_while(
+    tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = next(
+        path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
     chunk.write_bytes(b"garbage")
     keeper = keeper_at(tmp_path)
     for _ in range(2):
@@ -345,7 +372,9 @@ def test_a_failure_is_remembered_for_a_while(tmp_path: Path, layer: LayerKey, st
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
 
 
-def test_a_large_layer_is_built_by_another_process(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
+def test_a_large_layer_is_built_by_another_process(
+    tmp_path: Path, layer: LayerKey, builds: list[int]
+) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10)
     with pytest.raises(Building) as told:
         keeper.catalog(layer)
@@ -367,7 +396,9 @@ def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, la
 
 
 def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: LayerKey, store: Path) -> None:
-    chunk = next(path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json")
+    chunk = next(
+        path for path in (store / "labels/cells/0").rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
     chunk.write_bytes(b"garbage")
     keeper = keeper_at(tmp_path, inline_pixels=10)
     with pytest.raises(Building):
@@ -384,6 +415,38 @@ def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: La
         keeper.catalog(layer)
     wait_for(lambda: keeper.existing(layer) is not None)
     assert not failure.exists()
+
+
+def test_another_process_that_is_killed_is_reported_and_replaced(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    (process,) = keeper._processes.values()
+    process.kill()
+    process.wait()
+    with pytest.raises(RoiServiceError) as told:
+        keeper.catalog(layer)
+    assert not isinstance(told.value, Building)
+    monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"kind": "SourceDamaged"}', '{"kind": "SourceDamaged", "parts": [1]}']
+)
+def test_a_damaged_report_of_a_failure_keeps_nobody_from_building(
+    tmp_path: Path, layer: LayerKey, text: str
+) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper.directory(layer).mkdir(parents=True)
+    (keeper.directory(layer) / FAILURE).write_text(text)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
 
 
 def test_a_refusal_of_the_other_process_is_reported(tmp_path: Path, layer: LayerKey) -> None:
@@ -411,7 +474,9 @@ def test_a_large_layer_that_changed_is_built_elsewhere_while_the_old_serves(
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
 def test_a_build_that_is_killed_leaves_nothing_half(tmp_path: Path, delay: float) -> None:
     """A layer of many planes, so that the build takes a while after it has begun to write."""
-    write_image(tmp_path / "1.zarr", labels={"cells": squares(400, 90, 90, side=2)}, axes="zyx", chunks=(1, 90, 90))
+    write_image(
+        tmp_path / "1.zarr", labels={"cells": squares(400, 90, 90, side=2)}, axes="zyx", chunks=(1, 90, 90)
+    )
     layer = layer_key(Registry(tmp_path / "state"), tmp_path / "1.zarr")
     keeper = keeper_at(tmp_path)
     process = start(tmp_path)

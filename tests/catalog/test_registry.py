@@ -44,7 +44,12 @@ def test_numbers_last(tmp_path: Path) -> None:
 def test_every_difference_makes_another_number(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     one, two = registry.layer_number(1, "a"), registry.layer_number(2, "a")
-    numbers = {registry.version_number(layer, token, options) for layer in (one, two) for token in "xy" for options in "op"}
+    numbers = {
+        registry.version_number(layer, token, options)
+        for layer in (one, two)
+        for token in "xy"
+        for options in "op"
+    }
     assert len(numbers | {one, two}) == 10
 
 
@@ -77,7 +82,9 @@ def test_ids_are_found_again(tmp_path: Path) -> None:
     assert registry.locate(last) == Place(7, "labels:cells", None, ROIS - 1)
 
 
-@pytest.mark.parametrize("identifier", [0, 1, -1, FIRST_ID - 1, FIRST_ID, FIRST_ID + 99 * ROIS, 2**53 - 1, 2**63, 10**40])
+@pytest.mark.parametrize(
+    "identifier", [0, 1, -1, FIRST_ID - 1, FIRST_ID, FIRST_ID + 99 * ROIS, 2**53 - 1, 2**63, 10**40]
+)
 def test_ids_that_were_never_given_are_nowhere(tmp_path: Path, identifier: int) -> None:
     registry = Registry(tmp_path)
     registry.layer_number(7, "labels:cells")
@@ -91,7 +98,9 @@ def test_ids_stay_safe_in_javascript_for_a_million_layers() -> None:
 def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ASK, str(tmp_path)]
     processes = [
-        subprocess.Popen([*command, letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for letter in "uvwxyz"
     ]
     for process in processes:

@@ -24,13 +24,15 @@ from tests.vectorize.support import rings_of
 FILES = ["features", "parts", "rings", "vertices", "planes", "blocks", "rois", "roi_rows", "page_rows"]
 
 
-def noise(seed: int, labels: int = 40, shape: tuple[int, int] = (50, 60), dtype: str = "int32") -> NDArray[Any]:
+def noise(
+    seed: int, labels: int = 40, shape: tuple[int, int] = (50, 60), dtype: str = "int32"
+) -> NDArray[Any]:
     chance = np.random.default_rng(seed)
     small = chance.integers(0, labels, (-(-shape[0] // 4), -(-shape[1] // 4)))
     return small.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]].astype(dtype)
 
 
-@pytest.fixture()
+@pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     planes = [([(0, -1, 0)], noise(1)), ([(0, -1, 1), (0, -1, 2)], noise(2)), ([(1, -1, 0)], noise(3) * 0)]
     return write_catalog(tmp_path / "2", planes, colors={3: (1, 2, 3, 4)}, properties={5: {"class": "a"}})
@@ -72,7 +74,9 @@ def test_planes_say_where_their_rows_are(catalog: Catalog) -> None:
 def test_rois_know_all_their_rows(catalog: Catalog) -> None:
     rois = catalog.rois
     assert (np.diff(rois["roi"]) > 0).all()
-    for roi, label, first, count in zip(*(rois[name] for name in ("roi", "label", "row_first", "row_count")), strict=True):
+    for roi, label, first, count in zip(
+        *(rois[name] for name in ("roi", "label", "row_first", "row_count")), strict=True
+    ):
         rows = catalog.roi_rows[first : first + count]
         assert rows.tolist() == np.flatnonzero(catalog.features["roi"] == roi).tolist()
         assert set(catalog.features["label"][rows].tolist()) == {label}
@@ -95,7 +99,9 @@ def test_colours_and_properties_go_to_their_label(catalog: Catalog) -> None:
 
 
 def test_blocks_cover_their_rows(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(300, 300, side=2)), ([(0, 0, 1)], squares(40, 40))])
+    catalog = write_catalog(
+        tmp_path / "2", [([(0, 0, 0)], squares(300, 300, side=2)), ([(0, 0, 1)], squares(40, 40))]
+    )
     boxes = catalog.features["box"]
     assert len(catalog.blocks) == -(-len(boxes) // BLOCK_ROWS) > 3
     for number, block in enumerate(catalog.blocks):
@@ -144,7 +150,9 @@ def test_rows_come_in_the_order_asked_for(catalog: Catalog) -> None:
     rows = np.array([7, 3, 3, 0])
     features = read_features(catalog, rows)
     assert features.label.tolist() == catalog.features["label"][rows].tolist()
-    polygons = read_polygons(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
+    polygons = read_polygons(
+        catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows]
+    )
     assert rings_of(polygons)[1] == rings_of(polygons)[2]
 
 
@@ -160,7 +168,9 @@ def test_the_same_planes_give_the_same_bytes(tmp_path: Path) -> None:
 def test_nothing_is_in_place_before_it_is_finished(tmp_path: Path) -> None:
     writer = CatalogWriter(tmp_path / "2", Frame(), np.int64, np.int32)
     labels, polygons = trace_plane([noise(1)])
-    writer.add_plane([(0, 0, 0)], labels.astype(np.int64), polygons, np.ones(len(labels), np.int64), exact=True)
+    writer.add_plane(
+        [(0, 0, 0)], labels.astype(np.int64), polygons, np.ones(len(labels), np.int64), exact=True
+    )
     assert not (tmp_path / "2").exists()
     with pytest.raises(CatalogDamaged):
         open_catalog(tmp_path / "2")
@@ -193,7 +203,9 @@ def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> No
     content = path.read_bytes()
     path.unlink()
     if damage != "missing":
-        path.write_bytes({"empty": b"", "cut": content[: len(content) * 2 // 3], "zeros": bytes(len(content))}[damage])
+        path.write_bytes(
+            {"empty": b"", "cut": content[: len(content) * 2 // 3], "zeros": bytes(len(content))}[damage]
+        )
     with pytest.raises(CatalogDamaged, match=re.escape(str(tmp_path / "2"))):
         open_catalog(tmp_path / "2")
 
@@ -207,7 +219,11 @@ def test_a_wrong_layer_json_is_noticed(tmp_path: Path, text: str) -> None:
 
 
 def test_columns_of_every_kind_go_round(tmp_path: Path) -> None:
-    columns = {"a": np.arange(5), "b": np.arange(10.0).reshape(5, 2), "c": np.arange(5, dtype=np.uint64) + 2**63}
+    columns = {
+        "a": np.arange(5),
+        "b": np.arange(10.0).reshape(5, 2),
+        "c": np.arange(5, dtype=np.uint64) + 2**63,
+    }
     write_columns(tmp_path / "x.arrow", columns)
     read = read_columns(tmp_path / "x.arrow")
     assert list(read) == list(columns)
@@ -221,7 +237,12 @@ def test_labels_of_any_size_stay_what_they_are(tmp_path: Path) -> None:
     plane[1, 1::2] = [2**64 - 1, 2**63, 2**53 + 1, 7]
     order = {7: 7, 2**53 + 1: FIRST_EXTRA_ROI, 2**63: FIRST_EXTRA_ROI + 1, 2**64 - 1: FIRST_EXTRA_ROI + 2}
     catalog = write_catalog(
-        tmp_path / "2", [([(0, 0, 0)], plane)], roi_numbers=lambda labels: np.array([order[n] for n in labels.tolist()])
+        tmp_path / "2",
+        [([(0, 0, 0)], plane)],
+        roi_numbers=lambda labels: np.array([order[n] for n in labels.tolist()]),
     )
     features = read_features(catalog, np.arange(4))
-    assert dict(zip(features.label.tolist(), (features.roi_id - catalog.first_roi_id).tolist(), strict=True)) == order
+    assert (
+        dict(zip(features.label.tolist(), (features.roi_id - catalog.first_roi_id).tolist(), strict=True))
+        == order
+    )

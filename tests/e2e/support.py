@@ -35,7 +35,7 @@ class Home:
             "XDG_STATE_HOME": self.path / "state",
             "HOME": self.path,
         }
-        # Kernels stay where they were compiled first: that takes half a minute.
+        # Kernels stay where they were compiled first: that takes up to a minute.
         return own | {name: str(place) for name, place in places.items()} | dict(self.settings)
 
     def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

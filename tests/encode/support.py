@@ -83,7 +83,7 @@ def strict(text: bytes) -> Any:
 
 ODD_PROPERTIES: dict[str, Any] = {
     "class": "Épithélium 細胞 \U0001f52c",
-    "quote\" \\ \n\t,;": "a \"b\"\r\n, c\u2028\u0000d",
+    'quote" \\ \n\t,;': 'a "b"\r\n, c\u2028\u0000d',
     "score": 0.1,
     "count": 12,
     "huge": 2**63 - 1,

@@ -19,17 +19,25 @@ from roiservice.vectorize.plane import trace_plane
 from tests.strategies import patterns
 from tests.vectorize.support import rings_of
 
-extremes = st.sampled_from([0, 1, -1, 9, 10, -10, 99, 100, 2**31 - 1, -(2**31), -(2**31) + 1, 10**9, -(10**9)])
+extremes = st.sampled_from(
+    [0, 1, -1, 9, 10, -10, 99, 100, 2**31 - 1, -(2**31), -(2**31) + 1, 10**9, -(10**9)]
+)
 some = settings(max_examples=150, deadline=None)
 
 
 @st.composite
 def ragged(draw: st.DrawFn) -> Polygons:
     """Rings of any numbers at all, in any grouping."""
-    counts = draw(st.lists(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3), max_size=4))
+    counts = draw(
+        st.lists(
+            st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3), max_size=4
+        )
+    )
     rings = [count for feature in counts for part in feature for count in part]
     parts = [len(part) for feature in counts for part in feature]
-    xy = draw(hnp.arrays(np.int32, (sum(rings), 2), elements=st.one_of(extremes, st.integers(-(2**31), 2**31 - 1))))
+    xy = draw(
+        hnp.arrays(np.int32, (sum(rings), 2), elements=st.one_of(extremes, st.integers(-(2**31), 2**31 - 1)))
+    )
 
     def offsets(sizes: list[int]) -> NDArray[np.int64]:
         return np.array([0, *np.cumsum(sizes).tolist()], np.int64)

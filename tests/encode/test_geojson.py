@@ -69,14 +69,23 @@ def test_members_of_a_feature() -> None:
     assert first["properties"] == {"label": 1, "layer": "cells", "z": 5, "t": 2, "c": None, "area": 60}
     assert (first["id"], first["geometry"]["type"]) == (int(features.feature_id[0]), "Polygon")
     assert second["geometry"]["type"] == "MultiPolygon"
-    assert third["properties"] == {**first["properties"], "label": 3, "area": 25, "color": [1, 2, 3, 255], "class": "x", "score": 0.5}
+    assert third["properties"] == {
+        **first["properties"],
+        "label": 3,
+        "area": 25,
+        "color": [1, 2, 3, 255],
+        "class": "x",
+        "score": 0.5,
+    }
 
 
 def test_areas_are_whole_numbers_only_where_they_are() -> None:
     features = features_of(cells(), frame=Frame(1.306, 1.0))
     areas = [feature["properties"]["area"] for feature in strict(whole("geojson", features))["features"]]
     assert areas == features.area.tolist()
-    assert b'"area":60,' in whole("geojson", features_of(cells())) or b'"area":60}' in whole("geojson", features_of(cells()))
+    assert b'"area":60,' in whole("geojson", features_of(cells())) or b'"area":60}' in whole(
+        "geojson", features_of(cells())
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,9 @@ def test_ids_are_whole_numbers_that_javascript_holds() -> None:
 
 
 def test_odd_properties_survive() -> None:
-    (feature,) = strict(whole("geojson", features_of(np.ones((2, 2), np.uint8), properties={1: ODD_PROPERTIES})))["features"]
+    (feature,) = strict(
+        whole("geojson", features_of(np.ones((2, 2), np.uint8), properties={1: ODD_PROPERTIES}))
+    )["features"]
     own = feature["properties"]
     for name, value in ODD_PROPERTIES.items():
         if name in {"label", "area"}:
@@ -114,7 +125,7 @@ def test_layer_names_of_any_kind(layer: str) -> None:
     for name in ("geojson", "qupath", "omero", "wkt", "ndjson"):
         text = whole(name, features_of(cells(), layer=layer)).decode()
         if name in ("geojson", "ndjson"):
-            assert json.loads(text.splitlines()[0] if name == "ndjson" else text)
+            assert json.loads(text.split("\n")[0] if name == "ndjson" else text)
         assert text
 
 

@@ -17,11 +17,13 @@ from roiservice.encode.omero import rois
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons, to_shapely
+from roiservice.query.columns import read_features
+from roiservice.query.pages import roi_page
+from roiservice.query.select import RoiQuery
 from tests.catalog.support import squares, write_catalog
 from tests.encode.support import features_of, strict, whole
 from tests.encode.test_geojson import cells
 from tests.strategies import diamonds, patterns, rings_in_rings
-from tests.vectorize.support import filled
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06#"
 some = settings(max_examples=100, deadline=None)
@@ -79,7 +81,9 @@ def test_a_roi_has_what_clients_need() -> None:
             assert (shape["TheT"], shape["TheZ"]) == (3, 7)
             assert "TheC" not in shape
             permissions = shape["omero:details"]["permissions"]
-            assert [permissions[name] for name in ("canEdit", "canDelete", "canAnnotate", "canLink")] == [False] * 4
+            assert [permissions[name] for name in ("canEdit", "canDelete", "canAnnotate", "canLink")] == [
+                False
+            ] * 4
             width = shape["StrokeWidth"]
             assert width == {"@type": "TBD#LengthI", "Unit": "PIXEL", "Symbol": "pixel", "Value": 1.0}
             assert isinstance(shape["Text"], str)
@@ -94,7 +98,9 @@ def test_an_object_on_every_index_names_none() -> None:
 
 def test_colours_are_signed_rgba() -> None:
     colors = {1: (255, 255, 255, 255), 2: (0, 0, 255, 0), 3: (128, 1, 2, 40)}
-    by_label = {roi["shapes"][0]["Text"]: roi["shapes"][0] for roi in objects(features_of(cells(), colors=colors))}
+    by_label = {
+        roi["shapes"][0]["Text"]: roi["shapes"][0] for roi in objects(features_of(cells(), colors=colors))
+    }
     for label, (red, green, blue, alpha) in colors.items():
         shape = by_label[str(label)]
         for name in ("StrokeColor", "FillColor"):
@@ -114,21 +120,23 @@ def test_shape_ids_count_on_from_the_feature_s_id() -> None:
 
 
 def test_rois_of_several_shapes_have_a_name() -> None:
-    named = {roi["shapes"][0]["Text"]: roi.get("Name") for roi in objects(features_of(cells(), layer='my "cells"'))}
+    named = {
+        roi["shapes"][0]["Text"]: roi.get("Name") for roi in objects(features_of(cells(), layer='my "cells"'))
+    }
     assert named["2"] == 'my "cells" 2'
     assert named["1"] is None
 
 
 def test_a_roi_on_several_planes_is_one_object(tmp_path: Any) -> None:
-    from roiservice.query.columns import read_features
-    from roiservice.query.pages import roi_page
-    from roiservice.query.select import RoiQuery
-
-    catalog = write_catalog(tmp_path / "2", [([(t, -1, z)], squares(20, 20)) for t in range(2) for z in range(3)])
+    catalog = write_catalog(
+        tmp_path / "2", [([(t, -1, z)], squares(20, 20)) for t in range(2) for z in range(3)]
+    )
     found = objects(read_features(catalog, roi_page(catalog, RoiQuery(), 0, 100).rows))
     assert len(found) == 9
     for roi in found:
-        assert [(shape["TheT"], shape["TheZ"]) for shape in roi["shapes"]] == [(t, z) for t in range(2) for z in range(3)]
+        assert [(shape["TheT"], shape["TheZ"]) for shape in roi["shapes"]] == [
+            (t, z) for t in range(2) for z in range(3)
+        ]
     assert len({shape["@id"] for roi in found for shape in roi["shapes"]}) == 54
 
 
@@ -142,7 +150,9 @@ def test_labels_are_text(label: int) -> None:
 @given(patterns, st.sampled_from([Frame(), Frame(0.5, 2.0, 8.0, -4.0)]))
 @example(rings_in_rings(20), Frame())
 @example(diamonds(12, 12), Frame())
-def test_every_part_is_one_ring_of_exact_area_turned_the_same_way(pattern: NDArray[Any], frame: Frame) -> None:
+def test_every_part_is_one_ring_of_exact_area_turned_the_same_way(
+    pattern: NDArray[Any], frame: Frame
+) -> None:
     features = features_of(pattern, frame=frame)
     parts = [shapely.get_parts(shape) for shape in to_shapely(features.polygons)]
     for roi, polygons in zip(objects(features), parts, strict=True):
@@ -150,7 +160,9 @@ def test_every_part_is_one_ring_of_exact_area_turned_the_same_way(pattern: NDArr
         for shape, polygon in zip(roi["shapes"], polygons, strict=True):
             ring = ring_of(shape["Points"])
             assert signed_area(ring) == polygon.area
-            assert {tuple(p) for p in ring.tolist()} == {tuple(p) for p in shapely.get_coordinates(polygon).tolist()}
+            assert {tuple(p) for p in ring.tolist()} == {
+                tuple(p) for p in shapely.get_coordinates(polygon).tolist()
+            }
 
 
 @some
@@ -197,16 +209,6 @@ def test_rings_without_holes_are_left_alone() -> None:
     assert offsets is features.polygons.vertex_offsets
     empty, none = keyhole_rings(Polygons.empty())
     assert (len(empty), none.tolist()) == (0, [0])
-
-
-def test_the_mask_of_a_feature_is_what_its_polygons_fill() -> None:
-    plane = cells()
-    for roi in objects(features_of(plane)):
-        label = int(roi["shapes"][0]["Text"])
-        drawn = np.zeros(plane.shape, bool)
-        for shape in roi["shapes"]:
-            drawn |= filled(shapely.make_valid(shapely.polygons(ring_of(shape["Points"]))), plane.shape)
-        assert np.array_equal(drawn, plane == label)
 
 
 def test_points_hold_plain_numbers_only() -> None:

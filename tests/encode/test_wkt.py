@@ -41,7 +41,9 @@ def test_geometries_are_the_polygons(pattern: NDArray[Any], frame: Frame) -> Non
 
 
 def test_columns() -> None:
-    features = features_of(cells(), place=(-1, 0, 4), colors={1: (255, 0, 16, 8)}, properties={2: {"class": "a,b"}})
+    features = features_of(
+        cells(), place=(-1, 0, 4), colors={1: (255, 0, 16, 8)}, properties={2: {"class": "a,b"}}
+    )
     first, second, _ = table_of(features)
     assert list(first) == ["WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "class"]
     assert {name: first[name] for name in ("label", "layer", "z", "t", "c", "area", "color", "class")} == {
@@ -66,7 +68,7 @@ def test_labels_of_any_size(label: int) -> None:
 def test_odd_properties_survive() -> None:
     (row,) = table_of(features_of(np.ones((2, 2), np.uint8), properties={1: ODD_PROPERTIES}))
     assert row["class"] == ODD_PROPERTIES["class"]
-    assert row["quote\" \\ \n\t,;"] == "a \"b\"\r\n, c\u2028\u0000d"
+    assert row['quote" \\ \n\t,;'] == 'a "b"\r\n, c\u2028\u0000d'
     assert (row["nothing"], row["missing"], row["yes"]) == ("", "", "true")
     assert json.loads(row["nested"]) == ODD_PROPERTIES["nested"]
     assert (int(row["huge"]), float(row["score"]), float(row["large"])) == (2**63 - 1, 0.1, 1.5e300)
@@ -78,7 +80,9 @@ def test_odd_properties_survive() -> None:
 def test_no_column_is_there_twice(name: str) -> None:
     features = features_of(cells(), properties={1: {name: "own"}})
     header = whole("wkt", features).decode().split("\r\n")[0].split(",")
-    assert len({column.lower() for column in header}) == len(header), "GDAL takes names for equal whatever their case"
+    assert len({column.lower() for column in header}) == len(header), (
+        "GDAL takes names for equal whatever their case"
+    )
     row = table_of(features)[0]
     assert row["id"] == str(features.feature_id[0])
     assert row["WKT"].startswith("POLYGON")

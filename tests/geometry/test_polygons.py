@@ -79,7 +79,9 @@ def test_measures_agree_with_shapely(pattern: NDArray[Any], scale: float, shift:
 
 def test_measures_are_exact_far_from_the_origin() -> None:
     far = 2**26 - 101
-    ring = np.array([[0, 0], [100, 0], [100, 100], [0, 100], [0, 40], [1, 40], [1, 39], [0, 39]], np.int32) + far
+    ring = (
+        np.array([[0, 0], [100, 0], [100, 100], [0, 100], [0, 40], [1, 40], [1, 39], [0, 39]], np.int32) + far
+    )
     polygons = Polygons(ring, np.array([0, 8]), np.array([0, 1]), np.array([0, 1]))
     assert measure(polygons).area.tolist() == [9999]
     assert measure(polygons).boxes.tolist() == [[far, far, far + 100, far + 100]]

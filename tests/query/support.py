@@ -73,7 +73,7 @@ def matches(feature: Feature, query: RoiQuery) -> bool:
 
 
 def random_catalog(folder: Path, seed: int) -> Catalog:
-    """Some planes of blocky noise, with or without the axes t, c and z, some of them empty, some shown on two planes."""
+    """Some planes of blocky noise, with or without the axes t, c and z, some of them empty."""
     chance = np.random.default_rng(seed)
     axes = {name: bool(chance.integers(0, 2)) for name in "tcz"}
     sizes = [int(chance.integers(1, 4)) if axes[name] else 1 for name in "tzc"]
@@ -83,7 +83,11 @@ def random_catalog(folder: Path, seed: int) -> Catalog:
     planes = []
     for t, z, c in np.ndindex(*sizes):
         key = (t if axes["t"] else EVERY, c if axes["c"] else EVERY, z if axes["z"] else EVERY)
-        small = chance.integers(0, labels, (12, 13)) * (chance.random((12, 13)) < 0.6) * bool(chance.integers(0, 5))
+        small = (
+            chance.integers(0, labels, (12, 13))
+            * (chance.random((12, 13)) < 0.6)
+            * bool(chance.integers(0, 5))
+        )
         planes.append(([key], values[small].repeat(3, 0).repeat(2, 1)))
     size = (sizes[0], sizes[2], sizes[1], 36, 26)
     return write_catalog(folder, planes, size=size)

@@ -43,7 +43,9 @@ drawn = st.integers(0, CATALOGS - 1)
 
 @many
 @given(data=st.data(), number=drawn, offset=st.integers(0, 60), limit=st.integers(0, 60))
-def test_a_page_of_features(catalogs: list[Catalog], data: st.DataObject, number: int, offset: int, limit: int) -> None:
+def test_a_page_of_features(
+    catalogs: list[Catalog], data: st.DataObject, number: int, offset: int, limit: int
+) -> None:
     catalog = catalogs[number]
     query = data.draw(queries(catalog))
     expected = [feature.row for feature in plain(catalog) if matches(feature, query)]
@@ -79,7 +81,9 @@ def test_a_page_of_rois(
 
 @many
 @given(data=st.data(), number=drawn)
-def test_a_roi_s_index_is_its_place_in_the_pages(catalogs: list[Catalog], data: st.DataObject, number: int) -> None:
+def test_a_roi_s_index_is_its_place_in_the_pages(
+    catalogs: list[Catalog], data: st.DataObject, number: int
+) -> None:
     catalog = catalogs[number]
     query = data.draw(queries(catalog))
     rows = roi_page(catalog, query, 0, 10**9).rows
@@ -212,7 +216,13 @@ def test_labels_that_the_layer_s_dtype_cannot_hold_match_nothing(tmp_path: Path)
 def test_a_catalog_without_features_answers_everything_with_nothing(tmp_path: Path) -> None:
     for planes in ([], [([(0, 0, 0)], np.zeros((5, 5), np.uint8))]):
         catalog = write_catalog(tmp_path / str(len(planes)), planes)
-        for query in (RoiQuery(), RoiQuery(z=(0, 0)), RoiQuery(bbox=(0, 0, 9, 9)), RoiQuery(labels=(1,)), RoiQuery(z=(7, 9))):
+        for query in (
+            RoiQuery(),
+            RoiQuery(z=(0, 0)),
+            RoiQuery(bbox=(0, 0, 9, 9)),
+            RoiQuery(labels=(1,)),
+            RoiQuery(z=(7, 9)),
+        ):
             assert feature_page(catalog, query, 0, 5).matched == 0
             page = roi_page(catalog, query, 0, 5)
             assert (page.rows.tolist(), page.matched) == ([], 0)

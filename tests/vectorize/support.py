@@ -41,7 +41,8 @@ def traced(plane: NDArray[Any]) -> dict[int, Any]:
 def rings_of(polygons: Polygons) -> list[list[tuple[list[tuple[float, float]], ...]]]:
     """Plain nested lists: features, parts, rings, vertices."""
     vertices, rings, parts = (
-        offsets.tolist() for offsets in (polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
+        offsets.tolist()
+        for offsets in (polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
     )
     xy = [tuple(point) for point in polygons.xy.tolist()]
     return [
@@ -60,7 +61,7 @@ def gdal_polygons(mask: NDArray[np.bool_]) -> set[str]:
 
 
 def spelled(polygon: Any) -> str:
-    """One text for all spellings of a polygon: vertices on straight edges left out, rings from one start on."""
+    """One text for all spellings of a polygon, without vertices on straight edges."""
     return str(shapely.to_wkt(shapely.normalize(shapely.simplify(polygon, 0))))
 
 
@@ -69,7 +70,7 @@ def four_connected_parts(mask: NDArray[np.bool_]) -> int:
 
 
 def holes(mask: NDArray[np.bool_]) -> int:
-    """Hole rings: per part, the 4-connected components of what it encloses; corner touches make separate rings."""
+    """Hole rings: per part, the 4-connected components of what it encloses."""
     parts, count = ndimage.label(mask)
     total = 0
     for number in range(1, count + 1):

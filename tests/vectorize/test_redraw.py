@@ -106,7 +106,9 @@ def test_smooth_features_are_all_there_and_valid(plane: Plane) -> None:
     assert shapely.is_valid(shapes).all()
     exact = to_shapely(polygons)
     assert (shapely.area(shapes) > 0).all()
-    assert shapely.covers(shapely.buffer(exact, 0.5 + 1e-9), shapes).all(), "further than half a pixel outside"
+    assert shapely.covers(shapely.buffer(exact, 0.5 + 1e-9), shapes).all(), (
+        "further than half a pixel outside"
+    )
 
 
 @pytest.mark.parametrize("plane", [blobs(), rings_in_rings(40), snake(20, 20), spiral(30)])
@@ -136,6 +138,12 @@ def test_filling_the_rings_gives_the_mask(plane: Plane) -> None:
 
 
 def test_outlines_of_other_options_have_other_names() -> None:
-    outlines = [Outline(), Outline(min_area=1), Outline(simplify=1), Outline(simplify=1.5), Outline(smooth=True)]
+    outlines = [
+        Outline(),
+        Outline(min_area=1),
+        Outline(simplify=1),
+        Outline(simplify=1.5),
+        Outline(smooth=True),
+    ]
     assert len({outline.key() for outline in outlines}) == len(outlines)
     assert Outline(simplify=1.5).key() == Outline(simplify=1.5).key()

@@ -88,7 +88,9 @@ def test_rings_are_lean_simple_and_turned_one_way(pattern: Plane) -> None:
             for ring in rings:
                 assert len(set(ring)) == len(ring), "a ring passes one point twice"
                 assert ring[0] == min(ring, key=lambda point: (point[1], point[0]))
-                for (x0, y0), (x1, y1), (x2, y2) in zip(ring[-2:] + ring[:-2], ring[-1:] + ring[:-1], ring, strict=True):
+                for (x0, y0), (x1, y1), (x2, _y2) in zip(
+                    ring[-2:] + ring[:-2], ring[-1:] + ring[:-1], ring, strict=True
+                ):
                     assert (x0 == x1) != (y0 == y1), "an edge is not along pixels"
                     assert (x0 == x1) != (x1 == x2), "a vertex on a straight edge"
 
@@ -227,7 +229,9 @@ def test_the_limit_holds_while_an_outline_is_still_open() -> None:
             seen += 1
             rows = np.zeros((64, 512), np.uint8)
             rows[:, ::4] = 1
-            rows[:, 1::4] = chance.integers(0, 2, (64, 128))  # ragged teeth: nothing closes before the last row
+            rows[:, 1::4] = chance.integers(
+                0, 2, (64, 128)
+            )  # ragged teeth: nothing closes before the last row
             yield rows
         yield np.ones((1, 512), np.uint8)
 

@@ -188,7 +188,7 @@ def test_ids_that_are_no_features(client):
     first, second = (feature["id"] for feature in get(client, RINGS).json["features"])
     cell = get(client, CELLS).json["features"][0]["id"]
     roi = get(client, f"{RINGS}?f=omero").json["data"][0]["@id"]
-    # The second shape of the two-part feature, an id never given, one of another image, a ROI's, and mere numbers.
+    # The second shape of the two-part feature, ids never given, one of another image, a ROI's, mere numbers.
     for number in (second + 1, second + 2, first + 10**6, cell, roi, 0, 5, 2**53 - 1):
         response = get(client, f"{RINGS}/{number}", 404)
         assert response.content_type == "application/problem+json"

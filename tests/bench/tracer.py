@@ -1,0 +1,72 @@
+"""The tracer against others, on 4096 x 4096 pixels of 28 900 touching cells; who is missing is named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+
+from roiservice.geometry.polygons import measure
+from roiservice.vectorize.plane import trace_plane
+from tests.bench.common import alternating, report, touching_cells
+
+
+def main(rounds: int = 5) -> None:
+    """Quick contestants in turns, then the slow ones once each."""
+    plane = touching_cells()
+    labels, polygons = trace_plane([plane])
+    counts = np.bincount(plane.ravel())[labels]
+    assert np.array_equal(measure(polygons).area, counts), "areas must be pixel counts"
+    print(f"{plane.shape[0]} x {plane.shape[1]}, {len(labels)} cells, {len(polygons.xy)} vertices, uint32")
+    quick, slow, missing = contestants(plane)
+    seconds = alternating(quick, rounds)
+    report(seconds, "roiservice")
+    rate = plane.size / sorted(seconds["roiservice"])[rounds // 2] / 1e6
+    print(f"roiservice: {rate:.0f} Mpx/s in one thread")
+    for name, run in slow.items():
+        report(alternating({"roiservice": quick["roiservice"], name: run}, 1), "roiservice")
+    for name in missing:
+        print(f"{name}: not installed")
+
+
+def contestants(
+    plane: np.ndarray,
+) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]], list[str]]:
+    """Those quick enough to run several times, the slow ones, and the names of those missing."""
+    signed = plane.astype(np.int32)
+    quick: dict[str, Callable[[], object]] = {"roiservice": lambda: trace_plane([plane])}
+    slow: dict[str, Callable[[], object]] = {}
+    missing = []
+    if find_spec("fastlabelcontours"):
+        import fastlabelcontours
+
+        quick["fastlabelcontours"] = lambda: fastlabelcontours.contours(plane)
+    else:
+        missing.append("fastlabelcontours")
+    if find_spec("rasterio"):
+        from rasterio.features import shapes
+
+        slow["rasterio.features.shapes"] = lambda: list(shapes(signed, connectivity=4))
+    else:
+        missing.append("rasterio")
+    if find_spec("qubalab"):
+        from qubalab.objects import ImageFeature
+
+        slow["qubalab"] = lambda: ImageFeature.create_from_label_image(signed)
+    else:
+        missing.append("qubalab")
+    if find_spec("spatialdata"):
+        import spatialdata
+        from spatialdata.models import Labels2DModel
+
+        model = Labels2DModel.parse(plane, dims=("y", "x"))
+        slow["spatialdata.to_polygons"] = lambda: spatialdata.to_polygons(model)
+    else:
+        missing.append("spatialdata")
+    return quick, slow, missing
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

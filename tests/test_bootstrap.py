@@ -1,0 +1,178 @@
+"""The whole wired together: numbers of images, layers, catalogs, and what is said of what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roiservice.bootstrap import Location, Services, build_services, warm_up
+from roiservice.catalog.registry import FIRST_IMAGE
+from roiservice.errors import NotFound, SettingsError, SourceDamaged, SourceError
+from roiservice.settings import Settings
+from tests.catalog.support import squares
+from tests.stores import edit_attributes, write_image
+
+
+def services_at(folder: Path, locations: Sequence[Location], **settings: Any) -> Services:
+    own = {"catalog_dir": folder / "catalogs", "state_dir": folder / "state", **settings}
+    return build_services(Settings(**own), locations)
+
+
+def image_at(path: Path, **options: Any) -> Path:
+    return write_image(path, labels={"cells": squares(20, 20)}, **options)
+
+
+def test_images_are_numbered_by_their_names_or_lastingly(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name in ("42.zarr", "b.zarr", "a.zarr"):
+        image_at(folder / name)
+    services = services_at(tmp_path, [(None, str(folder))])
+    numbers = {image.name: image.id for image in services.images.page(0, 10)}
+    assert numbers == {"42": 42, "a": FIRST_IMAGE, "b": FIRST_IMAGE + 1}
+    assert services.images.total() == 3
+    shutil.rmtree(folder / "a.zarr")
+    again = services_at(tmp_path, [(None, str(folder))])
+    assert {image.name: image.id for image in again.images.page(0, 10)} == {"42": 42, "b": FIRST_IMAGE + 1}
+
+
+def test_a_given_number_wins(tmp_path: Path) -> None:
+    services = services_at(tmp_path, [(7, str(image_at(tmp_path / "42.zarr")))])
+    assert services.images.get(7).name == "42"
+    with pytest.raises(NotFound, match="42"):
+        services.images.get(42)
+
+
+def test_pages_of_images_are_by_number(tmp_path: Path) -> None:
+    for number in (30, 4, 200):
+        image_at(tmp_path / "images" / f"{number}.zarr")
+    images = services_at(tmp_path, [(None, str(tmp_path / "images"))]).images
+    assert [image.id for image in images.page(0, 10)] == [4, 30, 200]
+    assert [image.id for image in images.page(1, 1)] == [30]
+    assert images.page(3, 5) == []
+
+
+def test_two_stores_that_claim_one_number_are_both_named(tmp_path: Path) -> None:
+    one, two = image_at(tmp_path / "a/5.zarr"), image_at(tmp_path / "b/5.zarr")
+    services = services_at(tmp_path, [(None, str(one)), (None, str(two))])
+    with pytest.raises(SettingsError) as error:
+        services.images.total()
+    assert str(one) in str(error.value)
+    assert str(two) in str(error.value)
+
+
+def test_one_store_given_twice_is_one_image(tmp_path: Path) -> None:
+    store = image_at(tmp_path / "5.zarr")
+    services = services_at(tmp_path, [(None, str(store)), (None, str(store))])
+    assert services.images.total() == 1
+
+
+@pytest.mark.parametrize("number", [0, FIRST_IMAGE, 10**17])
+def test_a_given_number_outside_the_range_is_refused(tmp_path: Path, number: int) -> None:
+    store = image_at(tmp_path / "a.zarr")
+    with pytest.raises(SettingsError, match="from 1 to"):
+        services_at(tmp_path, [(number, str(store))]).images.total()
+
+
+def test_a_location_that_holds_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere"):
+        services_at(tmp_path, [(None, str(tmp_path / "nowhere"))]).images.total()
+
+
+def test_layers_have_lasting_numbers_and_order(tmp_path: Path) -> None:
+    store = write_image(tmp_path / "1.zarr", labels={"b": squares(20, 20), "a": squares(20, 20)})
+    services = services_at(tmp_path, [(None, str(store))])
+    image = services.images.get(1)
+    numbers = {layer.name: layer.number for layer in services.layers.of(image).layers}
+    assert list(numbers.values()) == sorted(numbers.values())
+    write_image(
+        tmp_path / "1.zarr", labels={"0": squares(20, 20), "b": squares(20, 20), "a": squares(20, 20)}
+    )
+    again = services_at(tmp_path, [(None, str(store))])
+    later = {layer.name: layer.number for layer in again.layers.of(image).layers}
+    assert {name: later[name] for name in numbers} == numbers
+    assert later["0"] > max(numbers.values())
+
+
+def test_a_layer_is_found_by_its_collection_or_its_name(tmp_path: Path) -> None:
+    store = write_image(tmp_path / "1.zarr", labels={"sub/cells": squares(20, 20)})
+    services = services_at(tmp_path, [(None, str(store))])
+    image = services.images.get(1)
+    by_collection = services.layers.named(image, "labels:sub:cells")
+    assert by_collection == services.layers.named(image, "sub/cells")
+    assert by_collection.collection == "labels:sub:cells"
+    with pytest.raises(NotFound, match="sub/cells"):
+        services.layers.named(image, "other")
+
+
+def test_a_damaged_layer_leaves_the_others_in_service(tmp_path: Path) -> None:
+    store = write_image(tmp_path / "1.zarr", labels={"bad": squares(20, 20), "good": squares(20, 20)})
+    edit_attributes(store / "labels/bad", multiscales=[])
+    services = services_at(tmp_path, [(None, str(store))])
+    image = services.images.get(1)
+    listing = services.layers.of(image)
+    assert [layer.name for layer in listing.layers] == ["good"]
+    assert any("labels/bad" in str(problem) for problem in listing.problems)
+    assert services.layers.catalog(listing.layers[0]).meta["counts"]["rois"] == 9
+    with pytest.raises(SourceDamaged, match="labels/bad"):
+        services.layers.named(image, "bad")
+
+
+def test_the_listing_is_looked_at_again_after_the_interval(tmp_path: Path) -> None:
+    store = image_at(tmp_path / "1.zarr")
+    patient = services_at(tmp_path, [(None, str(store))])
+    eager = services_at(tmp_path, [(None, str(store))], check_interval=0.0)
+    image = patient.images.get(1)
+    for services in (patient, eager):
+        assert len(services.layers.of(image).layers) == 1
+    write_image(store, labels={"cells": squares(20, 20), "more": squares(20, 20)})
+    assert len(patient.layers.of(image).layers) == 1
+    assert len(eager.layers.of(image).layers) == 2
+
+
+def test_ids_lead_back_to_their_layer(tmp_path: Path) -> None:
+    services = services_at(tmp_path, [(None, str(image_at(tmp_path / "1.zarr")))])
+    layer = services.layers.of(services.images.get(1)).layers[0]
+    catalog = services.layers.catalog(layer)
+    roi = services.registry.locate(catalog.first_roi_id + 5)
+    shape = services.registry.locate(catalog.first_shape_id + 3)
+    assert roi is not None
+    assert shape is not None
+    assert (roi.image_id, roi.collection, roi.version, roi.number) == (1, "labels:cells", None, 5)
+    assert (shape.image_id, shape.collection, shape.version, shape.number) == (
+        1,
+        "labels:cells",
+        catalog.version,
+        3,
+    )
+
+
+@pytest.mark.parametrize("name", ["state_dir", "catalog_dir"])
+def test_a_directory_that_is_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="ROISERVICE_" + name.upper()):
+        services_at(tmp_path, [], **{name: tmp_path / "file"})
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database at all, but long enough to be looked at" * 20, None]
+)
+def test_a_damaged_registry_is_a_clear_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "state" / "registry.sqlite"
+    path.parent.mkdir()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match="ROISERVICE_STATE_DIR"):
+        services_at(tmp_path, [])
+
+
+def test_warming_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    warm_up()
+    assert list(tmp_path.iterdir()) == []
