@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,21 +105,29 @@ class ImageIndex:
 
     @cached_property
     def _found(self) -> tuple[dict[int, Image], list[SourceError]]:
-        """Raises SettingsError where two stores claim one number, SourceError for an empty location."""
+        """Raises SettingsError where two stores claim one number, SourceError if nothing can be used."""
         images: dict[int, Image] = {}
         problems: list[SourceError] = []
-        for given_id, path in self._locations:
-            for found in find_images(path, given_id, self._limits):
-                if isinstance(found, SourceError):
-                    problems.append(found)
-                    continue
+        for found in self._sources():
+            if isinstance(found, SourceError):
+                problems.append(found)
+            else:
                 image = self._numbered(found)
                 other = images.setdefault(image.id, image)
                 if (other.source.location, other.source.path) != (found.location, found.path):
-                    raise SettingsError(
-                        f"image {image.id} is claimed by {other.source.location} and by {found.location}"
-                    )
+                    claim = f"image {image.id} is claimed by {other.source.location}"
+                    raise SettingsError(f"{claim} and by {found.location}")
+        if problems and not images:
+            raise problems[0]
         return images, problems
+
+    def _sources(self) -> Iterator[ImageSource | SourceError]:
+        """What all locations hold; a location that cannot be used comes as its error."""
+        for given_id, path in self._locations:
+            try:
+                yield from find_images(path, given_id, self._limits)
+            except SourceError as error:
+                yield error
 
     def _numbered(self, source: ImageSource) -> Image:
         number = source.given_id

@@ -19,6 +19,7 @@ from roiservice.errors import BadParameter, RoiServiceError, SettingsError
 
 FAILED = 1
 WRONG_USAGE = 2
+LONGEST_ID = 18
 INTERRUPTED = 130
 
 
@@ -29,7 +30,10 @@ def _locations(
     _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
 ) -> list[tuple[int | None, str]]:
     """(None or the image id, path) of each `PATH` or `ID=PATH`."""
-    matches = ((value, re.fullmatch("([0-9]+)=(.+)", value, re.DOTALL)) for value in values)
+    matches = [(value, re.fullmatch("([0-9]+)=(.+)", value, re.DOTALL)) for value in values]
+    for value, match in matches:
+        if match and len(match[1]) > LONGEST_ID:
+            raise click.BadParameter(f"{value[:20]}...: image ids have at most {LONGEST_ID} digits")
     return [(int(match[1]), match[2]) if match else (None, value) for value, match in matches]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -62,8 +63,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
-            if getattr(self, name) < lowest:
-                raise SettingsError(f"{PREFIX}{name.upper()}: must be at least {lowest}")
+            if not lowest <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{PREFIX}{name.upper()}: must be a number of at least {lowest}")
         if self.page_limit > self.page_limit_max:
             raise SettingsError(f"{PREFIX}PAGE_LIMIT: must not exceed {PREFIX}PAGE_LIMIT_MAX")
         if self.smooth and self.simplify:
@@ -116,12 +117,12 @@ def load_settings(
 
 def _parse(variable: str, kind: str, text: str) -> Any:
     try:
+        if kind == "Path":
+            return _path(text)
         if kind == "bool":
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
                 text.lower()
             ]
-        if kind == "Path":
-            return Path(text).expanduser().absolute()
         if kind == "int":
             return int(text)
         if kind == "float":
@@ -132,6 +133,12 @@ def _parse(variable: str, kind: str, text: str) -> Any:
     except (ValueError, KeyError):
         raise SettingsError(f"{variable}: {text!r} is not a usable {kind}") from None
     return text or None if "None" in kind else text
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("empty, which would be the current directory")
+    return Path(text).expanduser().absolute()
 
 
 def _check_redis_url(url: str) -> None:

@@ -150,8 +150,17 @@ def test_nothing_is_lost_between_batches(home: Home, tmp_path: Path, form: str) 
 def test_ids_last_from_one_export_to_the_next(home: Home, tmp_path: Path) -> None:
     path = two_layers(tmp_path / "image.zarr")
     first = home.run("export", path).stdout
-    assert home.run("build", path, "--force").returncode == 0
     assert home.run("export", path).stdout == first
+
+
+def test_roi_ids_last_over_forced_builds_and_shape_ids_do_not(home: Home, tmp_path: Path) -> None:
+    path = two_layers(tmp_path / "image.zarr")
+    before = json.loads(home.run("export", path, "-f", "omero").stdout)["data"]
+    assert home.run("build", path, "--force").returncode == 0
+    after = json.loads(home.run("export", path, "-f", "omero").stdout)["data"]
+    assert [roi["@id"] for roi in after] == [roi["@id"] for roi in before]
+    shapes = [{shape["@id"] for roi in rois for shape in roi["shapes"]} for rois in (before, after)]
+    assert not shapes[0] & shapes[1]
 
 
 def test_outline_options(home: Home, tmp_path: Path) -> None:

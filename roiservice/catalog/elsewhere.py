@@ -70,9 +70,13 @@ def raise_last_failure(directory: Path, younger_than: float) -> None:
     path = directory / FAILURE
     try:
         age = time.time() - path.stat().st_mtime
-        failure = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
+        error = _failure(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return  # there is none, or none that can be read
     if age < younger_than:
-        kind = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(failure["kind"])
-        raise RoiServiceError(failure["text"]) if kind is None else kind(*failure["parts"])
+        raise error
+
+
+def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
+    known = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
+    return RoiServiceError(text) if known is None else known(*parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import json
 import logging
@@ -27,7 +28,7 @@ from roiservice.catalog.build import LayerVersion, Progress, build_catalog
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, raise_last_failure, start_build
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.writer import FORMAT
+from roiservice.catalog.writer import FORMAT, renumber_catalog
 from roiservice.errors import (
     Building,
     CatalogDamaged,
@@ -154,40 +155,60 @@ class Keeper:
         if existing is not None and existing.meta["token"] == token and not force:
             self._sweep(self.directory(layer))
             return existing
-        version = self._registry.version_number(layer.number, token, self._options, renew=force)
+        version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
+        task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
-            return self._versioned(layer, version, token, inline_vertices, progress)
+            catalog = None if force else self._opened(directory)
+            if catalog is None:
+                beside = directory.with_name(f"{version}.new")
+                shutil.rmtree(beside, ignore_errors=True)
+                self._build(layer, task, beside, inline_vertices, progress)
+                catalog = self._put_in_place(task, beside, directory)
+            self._point_to(layer, catalog.version)
         except OSError as error:
             raise NotWritten(f"{directory}: {error}") from error
+        return catalog
 
-    def _versioned(
+    def _build(
         self,
         layer: LayerKey,
-        version: int,
-        token: str,
+        version: LayerVersion,
+        directory: Path,
         inline_vertices: int | None,
         progress: Progress | None,
-    ) -> Catalog:
-        """The catalog of that version, built unless it is there, made the current one."""
-        directory = self.directory(layer) / str(version)
-        catalog = self._opened(directory)
-        if catalog is None:
-            opened = open_layer(layer.source, self._limits)
-            if inline_vertices is not None and opened.pixels > self._rules.inline_pixels:
-                raise TooManyObjects(f"{opened.pixels} pixels")
-            build_catalog(
-                opened,
-                LayerVersion(layer.number, version, token, self._rules.outline),
-                directory,
-                self._registry,
-                max_vertices=self._rules.max_vertices,
-                stop_at_vertices=inline_vertices,
-                progress=progress,
+    ) -> None:
+        opened = open_layer(layer.source, self._limits)
+        if inline_vertices is not None and opened.pixels > self._rules.inline_pixels:
+            raise TooManyObjects(f"{opened.pixels} pixels")
+        build_catalog(
+            opened,
+            version,
+            directory,
+            self._registry,
+            max_vertices=self._rules.max_vertices,
+            stop_at_vertices=inline_vertices,
+            progress=progress,
+        )
+
+    def _put_in_place(self, version: LayerVersion, built: Path, directory: Path) -> Catalog:
+        """Give a catalog that was built beside its place that place, where it stays for good.
+
+        One of the same version may be there, if the build was forced: equal bytes change nothing, but other
+        bytes, from a source that changed and looks the same, are a version of their own.
+        """
+        if not directory.exists():
+            os.rename(built, directory)
+        elif _equal(built, directory):
+            shutil.rmtree(built)
+        else:
+            number = self._registry.version_number(
+                version.layer_number, version.token, self._options, renew=True
             )
-            catalog = open_catalog(directory)
-        self._point_to(layer, version)
-        return catalog
+            renumber_catalog(built, number)
+            directory = directory.with_name(str(number))
+            os.rename(built, directory)
+        return self._opened(directory) or open_catalog(directory)
 
     def _point_to(self, layer: LayerKey, version: int) -> None:
         directory = self.directory(layer)
@@ -250,6 +271,14 @@ class Keeper:
             self._processes[layer.number] = start_build(
                 Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
             )
+
+
+def _equal(one: Path, other: Path) -> bool:
+    """Whether two catalogs are the same files with the same bytes."""
+    names = sorted(path.name for path in one.iterdir())
+    if names != sorted(path.name for path in other.iterdir()):
+        return False
+    return filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
 
 
 def _version_in(pointer: Path) -> int | None:

@@ -170,10 +170,8 @@ class CatalogWriter:
             "shapes": self.shapes,
             "vertices": self._vertices,
         }
-        text = json.dumps(
-            {"format": FORMAT, **meta, "counts": counts, "extent": extent}, indent=1, sort_keys=True
-        )
-        (self._work / "layer.json").write_text(text, encoding="utf-8")
+        meta = {"format": FORMAT, **meta, "counts": counts, "extent": extent}
+        _write_meta(self._work / "layer.json", meta)
         self._put_in_place()
 
     def discard(self) -> None:
@@ -234,6 +232,16 @@ class CatalogWriter:
             if not (self._final / "layer.json").exists():
                 raise
             shutil.rmtree(self._work)  # same version, so the same bytes
+
+
+def renumber_catalog(directory: Path, version: int) -> None:
+    """Give a catalog that is not in service yet another version number; only `layer.json` holds it."""
+    path = directory / "layer.json"
+    _write_meta(path, {**json.loads(path.read_text(encoding="utf-8")), "version": version})
+
+
+def _write_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _by_plane(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from roiservice.commands.console import complain, waiting
 from roiservice.errors import SourceError
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
+from roiservice.sources.limits import Limits
+from roiservice.sources.planes import open_layer
 
 SHOWN_PROBLEMS = 10
 LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example
@@ -72,14 +75,12 @@ def prepare(services: Services, base: str) -> None:
 
 
 def example_layer(services: Services) -> Layer | None:
-    """Some layer, of the first image that has one."""
+    """Some layer that can be opened, of the first image that has one."""
     for image in services.images.page(0, LOOKED_AT):
-        try:
-            layers = services.layers.of(image).layers
-        except SourceError:
-            continue  # the service says so to who asks for that image
-        if layers:
-            return layers[0]
+        with contextlib.suppress(SourceError):  # the service says so to who asks for that image
+            for layer in services.layers.of(image).layers:
+                open_layer(layer.source, Limits())
+                return layer
     return None
 
 

@@ -60,8 +60,9 @@ def _room(xy: NDArray[np.int32], groups: int) -> int:
 
 
 @compiled
-def _write_integer(text: Any, at: int, value: int) -> int:
-    """Write `value` in decimal at `text[at]`; returns the place after it."""
+def _write_integer(text: Any, at: int, number: int) -> int:
+    """Write `number` in decimal at `text[at]`; returns the place after it."""
+    value = np.int64(number)  # the lowest int32 has no opposite
     if value < 0:
         text[at] = 45  # -
         at += 1

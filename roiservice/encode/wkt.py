@@ -12,11 +12,12 @@ from roiservice.geometry.features import Features
 from roiservice.geometry.polygons import to_shapely
 
 _COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color")
+_TAKEN = frozenset(name.casefold() for name in _COLUMNS)
 
 
 def header(property_names: tuple[str, ...]) -> bytes:
     """The first line."""
-    return _line([*_COLUMNS, *property_names])
+    return _line([*_COLUMNS, *map(_column, property_names)])
 
 
 def rows(features: Features) -> list[bytes]:
@@ -41,6 +42,11 @@ def rows(features: Features) -> list[bytes]:
             )
         )
     return out
+
+
+def _column(name: str) -> str:
+    """A property's column; told apart from the columns above, where readers ignore case."""
+    return f"property:{name}" if name.casefold() in _TAKEN else name
 
 
 def _plain(value: object) -> object:

@@ -22,6 +22,7 @@ Parsed = TypeVar("Parsed")
 IGNORED = frozenset({"_"})  # jQuery adds the time under this name to defeat caches
 LARGEST = 2**53 - 1  # ids and offsets beyond it cannot be told apart in JavaScript
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,4})?", re.ASCII)
 _LABEL = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _INDICES = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", re.ASCII)
 
@@ -161,10 +162,10 @@ def _whole(text: str) -> int:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
+    """A decimal number; float() alone would take `1_0`, `nan` and the digits of other scripts as well."""
+    if not _DECIMAL.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(text)
-    return value
+    return float(text)
 
 
 def _area(text: str) -> float:
