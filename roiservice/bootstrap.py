@@ -29,7 +29,7 @@ from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
 from roiservice.sources.images import ImageSource, find_images
-from roiservice.sources.layers import LayerSource, find_layers, layer_named
+from roiservice.sources.layers import ROOT_COLLECTION, ROOT_NAME, LayerSource, find_layers, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
@@ -141,11 +141,12 @@ class ImageIndex:
 class Layers:
     """The layers of images and their current catalogs."""
 
-    def __init__(self, keeper: Keeper, registry: Registry, limits: Limits, check_interval: float) -> None:
+    def __init__(self, keeper: Keeper, registry: Registry, limits: Limits, settings: Settings) -> None:
         self._keeper = keeper
         self._registry = registry
         self._limits = limits
-        self._interval = check_interval
+        self._interval = settings.check_interval
+        self._root_labels = settings.root_labels
         self._listings: dict[int, tuple[float, LayerListing]] = {}
 
     def of(self, image: Image) -> LayerListing:
@@ -154,21 +155,30 @@ class Layers:
         if known is not None and time.monotonic() - known[0] < self._interval:
             return known[1]
         listing = find_layers(image.source, self._limits)
-        layers = sorted(
-            (self._numbered(image, source) for source in listing.layers), key=lambda layer: layer.number
-        )
+        sources = listing.layers
+        if self._root_labels and not sources and not listing.problems:
+            sources = (layer_named(image.source, ROOT_NAME, self._limits),)
+        layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
         found = LayerListing(tuple(layers), listing.problems, listing.warnings)
         self._listings[image.id] = (time.monotonic(), found)
         return found
 
-    def named(self, image: Image, name: str) -> Layer:
-        """The layer by its collection id, its path below `labels/`, or `.` for the image group itself.
+    def named(self, image: Image, collection: str) -> Layer:
+        """The layer by its collection id.
 
-        Raises NotFound, or the SourceError that keeps the layer from being used.
+        Raises NotFound, or the SourceError that keeps the layer from being used. An image's own pixels are a
+        layer only if the image or a setting says that they are labels: nobody is to have photographs traced
+        by asking.
         """
         for layer in self.of(image).layers:
-            if layer.collection == name:
+            if layer.collection == collection:
                 return layer
+        if collection in (ROOT_COLLECTION, ROOT_NAME):
+            raise NotFound(f"image {image.id} does not say that it is a label image itself")
+        return self._numbered(image, layer_named(image.source, collection, self._limits))
+
+    def chosen(self, image: Image, name: str) -> Layer:
+        """As `named`, also by the path below `labels/`; `.` takes the image itself for labels."""
         return self._numbered(image, layer_named(image.source, name, self._limits))
 
     def catalog(self, layer: Layer) -> Catalog:
@@ -208,7 +218,7 @@ def build_services(settings: Settings, locations: Sequence[Location]) -> Service
         settings=settings,
         registry=registry,
         images=ImageIndex(locations, registry, limits),
-        layers=Layers(keeper, registry, limits, settings.check_interval),
+        layers=Layers(keeper, registry, limits, settings),
         cache=make_cache(
             settings.cache_bytes, settings.redis_url, settings.redis_ttl, settings.redis_max_value
         ),

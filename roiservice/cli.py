@@ -76,6 +76,14 @@ def outline_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+root_labels_option = click.option(
+    "--root-labels",
+    is_flag=True,
+    default=None,
+    help="Take images that have no labels of their own for label images.",
+)
+
+
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where a server listens, and with how many processes."""
     for option in (
@@ -121,13 +129,14 @@ def roiservice(context: click.Context) -> None:
 )
 @address_options
 @outline_options
+@root_labels_option
 def serve(
     locations: Sequence[tuple[int | None, str]],
     host: str,
     port: int,
     public_address: bool,
     workers: int,
-    **outline: Any,
+    **overrides: Any,
 ) -> None:
     """Serve the ROIs of all images below each PATH over HTTP.
 
@@ -136,18 +145,19 @@ def serve(
     """
     from roiservice.commands.serve import serve as run
 
-    run(locations, host, port, public_address=public_address, workers=workers, overrides=outline)
+    run(locations, host, port, public_address=public_address, workers=workers, overrides=overrides)
 
 
 @roiservice.command()
 @locations
 @click.option("--force", is_flag=True, help="Build even what seems to be up to date.")
 @outline_options
-def build(locations: Sequence[tuple[int | None, str]], force: bool, **outline: Any) -> int:
+@root_labels_option
+def build(locations: Sequence[tuple[int | None, str]], force: bool, **overrides: Any) -> int:
     """Build the catalogs of all layers now, so that no request has to wait for one."""
     from roiservice.commands.build import build as run
 
-    return run(locations, force=force, overrides=outline)
+    return run(locations, force=force, overrides=overrides)
 
 
 @roiservice.command()
@@ -253,6 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         code = _complain(str(error), FAILED)
     except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    except SystemError as error:
+        # What compiled code makes of Ctrl-C.
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
         code = INTERRUPTED
     sys.exit(code)
 

@@ -11,7 +11,7 @@ from gunicorn.app.base import BaseApplication
 
 from roiservice.errors import BadParameter, RoiServiceError
 
-THREADS = 4  # per process: reading chunks, compressing and tracing let go of the interpreter
+THREADS = 8  # per process, twice the requests that may wait for builds; most work lets go of the interpreter
 LONGEST_REQUEST_LINE = 8190  # the most that gunicorn takes; viewers ask for many shapes in one URL
 
 

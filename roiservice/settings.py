@@ -53,11 +53,14 @@ class Settings:
     inline_pixels: int = _setting(2**26, "most pixels of a layer that is built inside a request")
     inline_vertices: int = _setting(2**24, "most outline vertices of a layer that is built inside a request")
     max_vertices: int = _setting(2**31, "most outline vertices of one plane; more is refused")
-    build_waiters: int = _setting(4, "requests of one worker that wait for builds; others get 503 at once")
+    build_waiters: int = _setting(
+        4, "requests of one worker that wait for builds; others get 503 after two seconds"
+    )
     keep_replaced: float = _setting(600.0, "seconds that a replaced catalog version stays on disk")
     min_area: float = _setting(0.0, "features below this area, in image pixels, are left out")
     simplify: float = _setting(0.0, "tolerance in layer pixels to simplify outlines by; 0 keeps them exact")
     smooth: bool = _setting(False, "sub-pixel contours instead of pixel edges")
+    root_labels: bool = _setting(False, "take images that have no labels of their own for label images")
     script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
     forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from roiservice.bootstrap import Location, Services, build_services, warm_up
-from roiservice.catalog.registry import FIRST_IMAGE
-from roiservice.errors import NotFound, SettingsError, SourceDamaged, SourceError
+from roiservice.catalog.registry import FIRST_IMAGE, Registry
+from roiservice.errors import NotFound, NotWritten, SettingsError, SourceDamaged, SourceError
 from roiservice.settings import Settings
 from tests.catalog.support import squares
 from tests.stores import edit_attributes, write_image
@@ -176,3 +176,40 @@ def test_warming_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tempfile.tempdir", None)
     warm_up()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_is_no_layer_for_those_who_ask_by_url(tmp_path: Path) -> None:
+    services = services_at(tmp_path, [(None, str(image_at(tmp_path / "7.zarr")))])
+    image = services.images.get(7)
+    for name in ("root", "."):
+        with pytest.raises(NotFound):
+            services.layers.named(image, name)
+        assert services.layers.chosen(image, name).collection == "root"
+
+
+def test_no_number_is_given_once_the_registry_is_gone(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    number = registry.layer_number(1, "labels:cells")
+    shutil.rmtree(tmp_path)
+    assert registry.layer_number(1, "labels:cells") == number
+    with pytest.raises(NotWritten, match="registry"):
+        registry.layer_number(1, "labels:others")
+
+
+def test_a_location_that_does_not_exist_costs_no_other(tmp_path: Path) -> None:
+    missing = (None, str(tmp_path / "none"))
+    services = services_at(tmp_path, [missing, (None, str(image_at(tmp_path / "7.zarr")))])
+    assert services.images.total() == 1
+    assert "none" in str(services.images.problems[0])
+    with pytest.raises(SourceDamaged, match="none"):
+        services_at(tmp_path, [missing]).images.total()
+
+
+def test_an_image_without_labels_is_one_where_a_setting_says_so(tmp_path: Path) -> None:
+    store = write_image(tmp_path / "7.zarr", labels={})
+    plain = services_at(tmp_path, [(None, str(store))])
+    assert plain.layers.of(plain.images.get(7)).layers == ()
+    taken = services_at(tmp_path, [(None, str(store))], root_labels=True)
+    image = taken.images.get(7)
+    assert [layer.collection for layer in taken.layers.of(image).layers] == ["root"]
+    assert taken.layers.named(image, "root").number == taken.layers.chosen(image, ".").number

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.e2e.support import Home
+from tests.e2e.support import COMMAND, Home
 from tests.stores import edit_attributes, write_image
 
 
@@ -83,17 +86,29 @@ def test_build_leaves_alone_what_is_up_to_date(home: Home, folder: Path) -> None
     built = catalogs(home)
     home.run("build", folder)
     assert catalogs(home) == built
-    home.run("build", folder, "--force")
-    assert catalogs(home) == built  # traced again, with the same result
+
+
+def test_force_builds_what_only_seems_to_be_up_to_date(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "image.zarr"
+
+    def label() -> int:
+        return int(json.loads(home.run("export", path, "-f", "ndjson").stdout)["properties"]["label"])
+
+    labels = np.zeros((20, 30), np.uint16)
+    labels[2:6, 2:6] = 1
+    write_image(path, labels={"cells": labels})
+    assert label() == 1
+    before = {file: file.stat() for file in path.rglob("*")}
+    write_image(path, labels={"cells": labels * 2})
+    for file, status in before.items():
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert file.stat().st_size == status.st_size
+    assert label() == 1
+    assert home.run("build", path, "--force").returncode == 0
+    assert label() == 2
 
 
 def test_build_shows_progress_on_a_terminal(home: Home, folder: Path) -> None:
-    import os
-    import pty
-    import subprocess
-
-    from tests.e2e.support import COMMAND
-
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "build", str(folder)],

@@ -7,10 +7,12 @@ in a file of the layer's directory, for whoever asks next.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 
 FAILURE = "failure.json"
+MARK = "elsewhere"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,27 @@ def start_build(task: Task) -> subprocess.Popen[bytes]:
         with process.stdin, contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(task), default=str).encode())
     return process
+
+
+@contextlib.contextmanager
+def being_built(directory: Path) -> Iterator[None]:
+    """For as long as this is held, others see that a process of its own builds the layer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / MARK, "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_built_elsewhere(directory: Path) -> bool:
+    """Whether such a process is at work; one that was killed leaves no trace."""
+    try:
+        with open(directory / MARK, encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def raise_last_failure(directory: Path, younger_than: float) -> None:

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import IO
 
 from roiservice.catalog.build import LayerVersion, Progress, build_catalog
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, raise_last_failure, start_build
+from roiservice.catalog.elsewhere import (
+    FAILURE,
+    LayerKey,
+    Rules,
+    Task,
+    is_built_elsewhere,
+    raise_last_failure,
+    start_build,
+)
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import FORMAT, renumber_catalog
@@ -39,13 +47,14 @@ from roiservice.errors import (
     TooManyObjects,
 )
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer, source_token
+from roiservice.sources.planes import LabelLayer, open_layer, source_token
 
 log = logging.getLogger(__name__)
 
 OPEN_CATALOGS = 256
 REMEMBER_FAILURE = 10.0  # seconds
 LONGEST_WAIT = 20.0  # seconds that a request waits for another builder of a small layer
+SHORT_WAIT = 2.0  # seconds that it waits for its turn to do so; most layers are built by then
 
 
 class Keeper:
@@ -110,9 +119,13 @@ class Keeper:
         failed = self._failures.get(layer.number)
         if failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE:
             raise failed[1]
-        if not self._waiting.acquire(blocking=False):
+        if not self._waiting.acquire(timeout=SHORT_WAIT):
             raise Building(layer.source.collection)
         try:
+            # Looked at before the lock: a process that builds a large layer holds it for long.
+            self._check_size(open_layer(layer.source, self._limits))
+            if is_built_elsewhere(self.directory(layer)):
+                raise Building(layer.source.collection)
             with _locked(self.directory(layer), LONGEST_WAIT):
                 return self._bring_up(layer, self._rules.inline_vertices)
         except TimeoutError:
@@ -179,8 +192,8 @@ class Keeper:
         progress: Progress | None,
     ) -> None:
         opened = open_layer(layer.source, self._limits)
-        if inline_vertices is not None and opened.pixels > self._rules.inline_pixels:
-            raise TooManyObjects(f"{opened.pixels} pixels")
+        if inline_vertices is not None:
+            self._check_size(opened)
         build_catalog(
             opened,
             version,
@@ -190,6 +203,10 @@ class Keeper:
             stop_at_vertices=inline_vertices,
             progress=progress,
         )
+
+    def _check_size(self, opened: LabelLayer) -> None:
+        if opened.pixels > self._rules.inline_pixels:
+            raise TooManyObjects(f"{opened.pixels} pixels")
 
     def _put_in_place(self, version: LayerVersion, built: Path, directory: Path) -> Catalog:
         """Give a catalog that was built beside its place that place, where it stays for good.

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, being_built
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.errors import RoiServiceError, SourceError
@@ -25,7 +25,8 @@ def main() -> int:
     os.nice(5)
     keeper = Keeper(task.catalogs, Registry(task.state), task.rules, task.limits)
     try:
-        keeper.build(task.layer)
+        with being_built(keeper.directory(task.layer)):
+            keeper.build(task.layer)
     except Exception as error:  # noqa: BLE001 - nobody waits for this process: who asks next must learn of it
         if not isinstance(error, RoiServiceError):
             traceback.print_exc()

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from roiservice.errors import NotWritten
+
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
 ROIS = 2**32  # ids per layer and per catalog version
@@ -57,6 +59,11 @@ class Registry:
             if connection.execute("select 1 from registry").fetchone() is None:
                 connection.execute("insert into registry values (?)", (str(uuid.uuid4()),))
         self.uuid: str = connection.execute("select uuid from registry").fetchone()[0]
+
+    def check(self) -> None:
+        """Raise NotWritten if the file was taken away: numbers given from now on would be given again."""
+        if not self._path.exists():
+            raise NotWritten(f"{self._path}: the registry of lasting ids is gone")
 
     def image_number(self, uri: str) -> int:
         """The lasting number, from 10**14 upward, of an image that has none of its own."""
@@ -120,6 +127,7 @@ class Registry:
         connection = self._connection()
         row = connection.execute(find, values).fetchone()
         if row is None:
+            self.check()
             with connection:
                 connection.execute("begin immediate")
                 row = connection.execute(find, values).fetchone()

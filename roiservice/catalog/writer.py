@@ -182,7 +182,8 @@ class CatalogWriter:
 
     def _append(self, columns: Mapping[str, NDArray[Any]]) -> None:
         for name, values in columns.items():
-            np.ascontiguousarray(values, self._types[name][0]).tofile(self._files[name])
+            flat = np.ascontiguousarray(values, self._types[name][0]).reshape(-1)
+            self._files[name].write(flat.view(np.uint8).data)  # tofile would not say that the disk is full
 
     def _column(self, name: str) -> NDArray[Any]:
         dtype, width = self._types[name]

@@ -52,7 +52,10 @@ def build_layers(
     errors = 0
     for layer in layers:
         try:
-            catalogs.append(_built(services, layer, force=force))
+            catalog = _built(services, layer, force=force)
+            for warning in catalog.meta["warnings"]:
+                complain(f"{layer.image.name} {layer.name}: warning: {warning}")
+            catalogs.append(catalog)
         except RoiServiceError as error:
             complain(error)
             errors += 1

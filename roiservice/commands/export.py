@@ -19,7 +19,7 @@ from roiservice.encode.formats import FORMATS, Format
 from roiservice.errors import BadParameter, NotFound
 from roiservice.geometry.features import Features
 from roiservice.query.columns import read_features
-from roiservice.query.pages import feature_page, roi_page
+from roiservice.query.pages import feature_page, roi_count, roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import load_settings
 
@@ -40,11 +40,15 @@ def export(
 ) -> int:
     """Write one layer or all; 1 if a layer could not be written (the sound ones are), else 0."""
     services = build_services(load_settings(overrides), [(None, path)])
+    if output is not None:
+        output = _writable(output)
     layers, failures = _chosen(services, _only_image(services, path), layer)
     catalogs, errors = build_layers(services, layers)
     if catalogs:
         with _opened(output) as file:
             _write(file, FORMATS[format_name], catalogs, RoiQuery(z=z, t=t))
+        if not any(roi_count(catalog, RoiQuery(z=z, t=t)) for catalog in catalogs):
+            complain(f"warning: {path} has no objects" + (" there" if z or t else ""))
     return 1 if failures + errors else 0
 
 
@@ -64,7 +68,7 @@ def _only_image(services: Services, path: str) -> Image:
 def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequence[Layer], int]:
     """The layers to write, and how many others cannot be used."""
     if name is not None:
-        return [services.layers.named(image, name)], 0
+        return [services.layers.chosen(image, name)], 0
     listing = services.layers.of(image)
     for problem in listing.problems:
         complain(problem)
@@ -102,10 +106,22 @@ def _batches(catalog: Catalog, query: RoiQuery, form: Format) -> Iterator[Featur
         offset, matched = offset + size, page.matched
 
 
+def _writable(output: Path) -> Path:
+    """The file that `output` means, links followed; looked at before any work is done."""
+    output = output.resolve()
+    if output.is_dir():
+        raise BadParameter("--output", f"{output} is a folder")
+    if not output.parent.is_dir():
+        raise BadParameter("--output", f"there is no folder {output.parent}")
+    return output
+
+
 @contextmanager
 def _opened(output: Path | None) -> Iterator[IO[bytes]]:
     """Standard output, or a file that appears under its name only when it is complete."""
     if output is None:
+        if sys.stdout is None:
+            raise BadParameter("--output", "standard output is closed; name a file")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif output.exists() and not output.is_file():

@@ -16,8 +16,8 @@ from roiservice.sources.paths import clean_path, join
 from roiservice.sources.store import Store, open_store
 
 _LABELS = "labels"
-_ROOT_NAME = "."
-_ROOT_COLLECTION = "root"
+ROOT_NAME = "."
+ROOT_COLLECTION = "root"
 _DEPTH = 8  # of groups below labels/ that are searched for unlisted ones
 
 
@@ -95,7 +95,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits) -> LayerSource:
     for problem in listing.problems:
         if _layer_part(problem.part) in parts:
             raise problem
-    if name in (_ROOT_NAME, _ROOT_COLLECTION):
+    if name in (ROOT_NAME, ROOT_COLLECTION):
         return _root_layer(image, limits)
     known = ", ".join(layer.name for layer in listing.layers) or "none"
     raise NotFound(f"{image.name} has no layer {name!r}; there are: {known}")
@@ -111,7 +111,7 @@ def _root_layer(image: ImageSource, limits: Limits) -> LayerSource:
     group = read_group(store, image.path)
     if group is None or multiscale_of(store, group) is None:
         raise SourceDamaged(image.location, image.path, "has no multiscales, so it is no label image")
-    return LayerSource(image, image.path, _ROOT_COLLECTION, _ROOT_NAME)
+    return LayerSource(image, image.path, ROOT_COLLECTION, ROOT_NAME)
 
 
 def _add_root(search: _Search) -> None:
@@ -119,7 +119,7 @@ def _add_root(search: _Search) -> None:
     try:
         group = read_group(search.store, path)
         if group is not None and has_image_label(group) and multiscale_of(search.store, group) is not None:
-            search.layers[path] = LayerSource(search.image, path, _ROOT_COLLECTION, _ROOT_NAME)
+            search.layers[path] = LayerSource(search.image, path, ROOT_COLLECTION, ROOT_NAME)
     except SourceError as error:
         search.problems[path] = error
 

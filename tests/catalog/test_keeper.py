@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,8 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog.elsewhere import FAILURE, LayerKey
-from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built
+from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
@@ -145,8 +148,9 @@ def test_processes_that_ask_at_once_share_one_build(tmp_path: Path, store: Path)
 
 
 def test_few_requests_wait_for_a_build_and_the_rest_are_told(
-    tmp_path: Path, layer: LayerKey, builds: list[int]
+    tmp_path: Path, layer: LayerKey, builds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keeper_module, "SHORT_WAIT", 0.05)
     keeper = keeper_at(tmp_path, waiters=2)
     answers: list[object] = []
 
@@ -555,3 +559,25 @@ def test_many_layers_do_not_mix(tmp_path: Path) -> None:
     for n, name in enumerate(planes):
         catalog = keeper.catalog(layer_key(registry, store, name))
         assert (catalog.name, catalog.rois["label"].tolist()) == (name, [n + 1])
+
+
+def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(tmp_path: Path, layer: LayerKey) -> None:
+    """The lock is held for minutes then; threads that wait for it would be missing elsewhere."""
+    large = keeper_at(tmp_path, inline_pixels=10)
+    many_vertices = keeper_at(tmp_path)
+    with open_lock(large.directory(layer)):
+        began = time.monotonic()
+        with pytest.raises(Building):
+            large.catalog(layer)
+        with being_built(large.directory(layer)), pytest.raises(Building):
+            many_vertices.catalog(layer)
+        assert time.monotonic() - began < LONGEST_WAIT / 2
+    wait_for(lambda: large.existing(layer) is not None)
+
+
+@contextlib.contextmanager
+def open_lock(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

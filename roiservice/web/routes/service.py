@@ -80,7 +80,7 @@ def readyz() -> Response:
     check_known(request.args, _NO_PARAMETERS)
     parts = services().cache.ping()
     try:
-        services().registry.locate(0)
+        services().registry.check()
         parts["registry"] = {"status": "ok"}
         parts["images"] = {"status": "ok", "count": services().images.total()}
         ready = True
