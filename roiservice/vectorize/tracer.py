@@ -97,6 +97,18 @@ def _mark_corners(p: Any, q: Any, mask: Any) -> None:
 
 
 @compiled
+def _columns(words: Any, mask: Any, corners: Any) -> int:
+    """Columns of the marked corners, in order; returns how many. Written without branches inside a word."""
+    count = 0
+    for w in range(words.size):
+        if words[w] != 0:
+            for c in range(8 * w, 8 * w + 8):
+                corners[count] = c
+                count += mask[c]
+    return count
+
+
+@compiled
 def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:
     """Write vertex `n` and return the number of the next one."""
     table[n, X] = x
@@ -147,6 +159,7 @@ def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any
     north = np.full(width + 1, -1, np.int32)
     mask = np.zeros((width + 8) // 8 * 8, np.uint8)
     words = mask.view(np.uint64)
+    corners = np.empty(mask.size + 1, np.int32)
     table = _with_room(table, 0, 2 * (width + 1))
     top = _put_ports(above, first_row - 1, table, 0, south, north, True)
     n = top
@@ -155,7 +168,8 @@ def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any
         q = strip[r] if r < rows else zeros
         table = _with_room(table, n, 4 * (width + 1))
         _mark_corners(p, q, mask)
-        n = _link_row(p, q, first_row + r, words, mask, table, n, south, north)
+        count = _columns(words, mask, corners)
+        n = _link_row(p, q, first_row + r, corners, count, table, n, south, north)
     bottom = 0
     if not last:
         table = _with_room(table, n, 2 * (width + 1))
@@ -165,7 +179,7 @@ def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any
 
 @compiled
 def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
-    p: Any, q: Any, y: int, words: Any, mask: Any, table: Any, n: int, south: Any, north: Any
+    p: Any, q: Any, y: int, corners: Any, count: int, table: Any, n: int, south: Any, north: Any
 ) -> int:
     """Add and link the vertices of corner row `y`, between pixel rows `p` and `q`; returns the new count.
 
@@ -175,52 +189,48 @@ def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
     width = p.size
     zero = p[0] ^ p[0]
     east_start, west_end = -1, -1
-    for w in range(words.size):
-        if words[w] == 0:
-            continue
-        for c in range(8 * w, 8 * w + 8):
-            if mask[c] == 0:
-                continue
-            nw = p[c - 1] if c > 0 else zero
-            sw = q[c - 1] if c > 0 else zero
-            ne = p[c] if c < width else zero
-            se = q[c] if c < width else zero
-            up, down, left, right = nw == ne, sw == se, nw == sw, ne == se
-            if (up or down) and (left or right):
-                if down and right:
-                    if se != 0:  # all but NW: in from the west, out to the north
-                        table[east_start, NEXT] = n
-                        n = _put(table, n, c, y, north[c], -1)
-                elif down:
-                    if sw != 0:  # all but NE: in from the north, out to the east
-                        table[south[c], NEXT] = n
-                        east_start = n
-                        n = _put(table, n, c, y, CHAIN_END, -1)
-                elif right:
-                    if ne != 0:  # all but SW: in from the south, out to the west
-                        north[c] = n
-                        n = _put(table, n, c, y, west_end, -1)
-                elif nw != 0:  # all but SE: in from the east, out to the south
-                    run = c - 1
-                    while run > 0 and q[run - 1] == sw:
-                        run -= 1
-                    west_end = n
-                    south[c] = n
-                    n = _put(table, n, c, y, CHAIN_END, north[run])
-            if nw != 0 and not up and not left:  # in from the north, out to the west
-                table[south[c], NEXT] = n
-                n = _put(table, n, c, y, west_end, DIAGONAL if nw == se else -1)
-            if ne != 0 and not up and not right:  # in from the east, out to the north
+    for i in range(count):
+        c = corners[i]
+        nw = p[c - 1] if c > 0 else zero
+        sw = q[c - 1] if c > 0 else zero
+        ne = p[c] if c < width else zero
+        se = q[c] if c < width else zero
+        up, down, left, right = nw == ne, sw == se, nw == sw, ne == se
+        if (up or down) and (left or right):
+            if down and right:
+                if se != 0:  # all but NW: in from the west, out to the north
+                    table[east_start, NEXT] = n
+                    n = _put(table, n, c, y, north[c], -1)
+            elif down:
+                if sw != 0:  # all but NE: in from the north, out to the east
+                    table[south[c], NEXT] = n
+                    east_start = n
+                    n = _put(table, n, c, y, CHAIN_END, -1)
+            elif right:
+                if ne != 0:  # all but SW: in from the south, out to the west
+                    north[c] = n
+                    n = _put(table, n, c, y, west_end, -1)
+            elif nw != 0:  # all but SE: in from the east, out to the south
+                run = c - 1
+                while run > 0 and q[run - 1] == sw:
+                    run -= 1
                 west_end = n
-                n = _put(table, n, c, y, north[c], DIAGONAL if ne == sw else -1)
-            if sw != 0 and not down and not left:  # in from the west, out to the south
-                table[east_start, NEXT] = n
                 south[c] = n
-                n = _put(table, n, c, y, CHAIN_END, DIAGONAL if ne == sw else -1)
-            if se != 0 and not down and not right:  # in from the south, out to the east
-                east_start = n
-                north[c] = n
-                n = _put(table, n, c, y, CHAIN_END, DIAGONAL if nw == se else -1)
+                n = _put(table, n, c, y, CHAIN_END, north[run])
+        if nw != 0 and not up and not left:  # in from the north, out to the west
+            table[south[c], NEXT] = n
+            n = _put(table, n, c, y, west_end, DIAGONAL if nw == se else -1)
+        if ne != 0 and not up and not right:  # in from the east, out to the north
+            west_end = n
+            n = _put(table, n, c, y, north[c], DIAGONAL if ne == sw else -1)
+        if sw != 0 and not down and not left:  # in from the west, out to the south
+            table[east_start, NEXT] = n
+            south[c] = n
+            n = _put(table, n, c, y, CHAIN_END, DIAGONAL if ne == sw else -1)
+        if se != 0 and not down and not right:  # in from the south, out to the east
+            east_start = n
+            north[c] = n
+            n = _put(table, n, c, y, CHAIN_END, DIAGONAL if nw == se else -1)
     return n
 
 
