@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROISERVICE = [sys.executable, "-m", "roiservice"]
-SECONDS = 2.0
+SECONDS = 2.0  # of processor time, beyond what start-up takes: loading libraries and compiled loops
 MEGABYTES = 500
 
 # Damaged stores: exit code of a whole export, what its message must say, layers that must be written.
@@ -138,17 +138,27 @@ def check_damaged(shared: Path, scratch: Path) -> Iterator[str]:
     unknown = {store.stem for store in stores} ^ DAMAGED.keys()
     if unknown:
         yield f"damaged stores without an expectation, or the reverse: {sorted(unknown)}"
+    start_up = processor_seconds([*ROISERVICE, "warm-up"])
+    print(f"corpus: start-up takes {start_up:.1f} s")
     for store in stores:
         if store.stem in DAMAGED:
-            yield from (f"{store.name}: {what}" for what in damage(store, scratch / "damaged.geojson"))
+            output = scratch / "damaged.geojson"
+            yield from (f"{store.name}: {what}" for what in damage(store, output, start_up))
     print(f"corpus: {len(stores)} damaged stores")
 
 
-def damage(store: Path, output: Path) -> Iterator[str]:
+def processor_seconds(command: list[str]) -> float:
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
+
+
+def damage(store: Path, output: Path, start_up: float) -> Iterator[str]:
     code, wording, layers = DAMAGED[store.stem]
     output.unlink(missing_ok=True)
     got, message, seconds, megabytes = export(store, None, output)
-    if seconds > SECONDS:  # another look, with nothing kept: the machine may have been busy
+    if seconds - start_up > SECONDS:  # another look, with nothing kept: the machine may have been busy
         shutil.rmtree(os.environ["XDG_CACHE_HOME"] + "/roiservice")
         _, _, seconds, _ = export(store, None, output)
     print(f"  {store.name}: {got}, {seconds:.1f} s, {megabytes:.0f} MB: {message.strip()}")
@@ -158,7 +168,7 @@ def damage(store: Path, output: Path) -> Iterator[str]:
         yield f"the message should say {wording!r}: {message.strip()}"
     if any(not line.startswith("roiservice: ") for line in message.splitlines()):
         yield f"lines that are no message: {message.strip()}"
-    if seconds > SECONDS:
+    if seconds - start_up > SECONDS:
         yield f"took {seconds:.1f} s"
     if megabytes > MEGABYTES:
         yield f"took {megabytes:.0f} MB"
