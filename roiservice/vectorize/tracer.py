@@ -111,10 +111,11 @@ def _columns(words: Any, mask: Any, corners: Any) -> int:
 @compiled
 def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:
     """Write vertex `n` and return the number of the next one."""
-    table[n, X] = x
-    table[n, Y] = y
-    table[n, NEXT] = following
-    table[n, RUN] = run
+    at = np.uintp(n)  # unsigned: a signed index costs a test for counting from the end
+    table[at, X] = x
+    table[at, Y] = y
+    table[at, NEXT] = following
+    table[at, RUN] = run
     return n + 1
 
 
@@ -241,14 +242,17 @@ def _walk(table: Any, v: int, chain: int, xy: Any, filled: int) -> Any:
     Returns the last vertex, the count of coordinates written so far, and that of diagonal vertices passed.
     """
     diagonals = 0
-    while table[v, NEXT] >= 0:
-        xy[filled, 0] = table[v, X]
-        xy[filled, 1] = table[v, Y]
+    mark = np.int32(-2 - chain)
+    following = table[v, NEXT]
+    while following >= 0:
+        at, to = np.uintp(v), np.uintp(filled)
+        xy[to, 0] = table[at, X]
+        xy[to, 1] = table[at, Y]
         filled += 1
-        diagonals += table[v, RUN] == DIAGONAL
-        following = table[v, NEXT]
-        table[v, NEXT] = -2 - chain
+        diagonals += table[at, RUN] == DIAGONAL
+        table[at, NEXT] = mark
         v = following
+        following = table[np.uintp(v), NEXT]
     return v, filled, diagonals
 
 

@@ -9,8 +9,10 @@ from importlib.util import find_spec
 import numpy as np
 
 from roiservice.geometry.polygons import measure
-from roiservice.vectorize.plane import trace_plane
+from roiservice.vectorize.plane import trace_plane, trace_rings
 from tests.bench.common import alternating, report, touching_cells
+
+RINGS = "roiservice, rings"
 
 
 def main(rounds: int = 5) -> None:
@@ -22,11 +24,11 @@ def main(rounds: int = 5) -> None:
     print(f"{plane.shape[0]} x {plane.shape[1]}, {len(labels)} cells, {len(polygons.xy)} vertices, uint32")
     quick, slow, missing = contestants(plane)
     seconds = alternating(quick, rounds)
-    report(seconds, "roiservice")
-    rate = plane.size / sorted(seconds["roiservice"])[rounds // 2] / 1e6
-    print(f"roiservice: {rate:.0f} Mpx/s in one thread")
+    report(seconds, RINGS)
+    rate = plane.size / sorted(seconds[RINGS])[rounds // 2] / 1e6
+    print(f"{RINGS}: {rate:.0f} Mpx/s in one thread")
     for name, run in slow.items():
-        report(alternating({"roiservice": quick["roiservice"], name: run}, 1), "roiservice")
+        report(alternating({RINGS: quick[RINGS], name: run}, 1), RINGS)
     for name in missing:
         print(f"{name}: not installed")
 
@@ -36,7 +38,10 @@ def contestants(
 ) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]], list[str]]:
     """Those quick enough to run several times, the slow ones, and the names of those missing."""
     signed = plane.astype(np.int32)
-    quick: dict[str, Callable[[], object]] = {"roiservice": lambda: trace_plane([plane])}
+    quick: dict[str, Callable[[], object]] = {
+        RINGS: lambda: trace_rings([plane]),
+        "roiservice, polygons": lambda: trace_plane([plane]),
+    }
     slow: dict[str, Callable[[], object]] = {}
     missing = []
     if find_spec("fastlabelcontours"):
