@@ -22,6 +22,7 @@ _SHAPE_END = (
     b'{"canDelete":false,"canAnnotate":false,"canLink":false,"canEdit":false}}}'
 )
 _ROI = b'{"@id":%d,"@type":"' + _SCHEMA + b'ROI",%b"shapes":[%b]}'
+_ROI_OF_ONE = _ROI.replace(b"%b", b"", 1).replace(b"%b", _SHAPE)
 FILL_SHARE = 4  # fills keep this part of a label colour's opacity, so that the image stays visible below
 
 
@@ -29,26 +30,24 @@ def rois(features: Features) -> list[bytes]:
     """One JSON object per ROI; the features of a ROI follow one another."""
     if not len(features):
         return []
-    xy, offsets = keyhole_rings(features.polygons)
-    points = point_lists(xy, offsets)
+    points = point_lists(*keyhole_rings(features.polygons))
     first_parts = features.polygons.part_offsets.tolist()
-    shapes: list[list[bytes]] = []
-    for i, (feature_id, common) in enumerate(
-        zip(features.feature_id.tolist(), _common(features), strict=True)
-    ):
-        first = first_parts[i]
-        shapes.append(
-            [_SHAPE % (feature_id + p - first, points[p], common) for p in range(first, first_parts[i + 1])]
-        )
-    roi_ids = features.roi_id
-    starts = np.flatnonzero(np.r_[True, roi_ids[1:] != roi_ids[:-1]]).tolist()
+    common = _common(features)
+    feature_ids, roi_ids = features.feature_id.tolist(), features.roi_id.tolist()
+    starts = np.flatnonzero(np.r_[True, features.roi_id[1:] != features.roi_id[:-1]]).tolist()
     out = []
     for start, stop in zip(starts, [*starts[1:], len(features)], strict=True):
-        own = [shape for feature in shapes[start:stop] for shape in feature]
-        name = (
-            b'"Name":%b,' % orjson.dumps(f"{features.layer} {features.label[start]}") if len(own) > 1 else b""
-        )
-        out.append(_ROI % (int(roi_ids[start]), name, b",".join(own)))
+        if first_parts[stop] - first_parts[start] == 1:  # most objects: written in one go
+            only = points[first_parts[start]]
+            out.append(_ROI_OF_ONE % (roi_ids[start], feature_ids[start], only, common[start]))
+            continue
+        shapes = [
+            _SHAPE % (feature_ids[i] + p - first_parts[i], points[p], common[i])
+            for i in range(start, stop)
+            for p in range(first_parts[i], first_parts[i + 1])
+        ]
+        name = b'"Name":%b,' % orjson.dumps(f"{features.layer} {features.label[start]}")
+        out.append(_ROI % (roi_ids[start], name, b",".join(shapes)))
     return out
 
 
