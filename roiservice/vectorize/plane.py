@@ -16,7 +16,7 @@ from roiservice.vectorize.seams import Joiner, Rings
 from roiservice.vectorize.tracer import new_table, trace_strip
 
 # Strips of about this size keep the vertex table in the processor's cache.
-TRACE_PIXELS = 2**20
+TRACE_PIXELS = 2**19
 TRACE_ROWS = 32
 
 
