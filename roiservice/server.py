@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from roiservice.errors import BadParameter, RoiServiceError
 
@@ -46,6 +47,18 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
+    """One process of the server, which ends on Ctrl-C as it does on SIGTERM."""
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Finish what is being answered, then end.
+
+        gunicorn's own handler shuts the thread pool down; called while its thread hands a request to that
+        pool, it waits for a lock this very thread holds, until the process is killed.
+        """
+        self.handle_exit(sig, frame)
+
+
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
     """Runs `make_app()` in each of `workers` processes, on a socket that is bound already."""
 
@@ -54,7 +67,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
         self._options = {
             "bind": f"fd://{listener.detach()}",
             "workers": workers,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "threads": THREADS,
             "graceful_timeout": 5,
             "keepalive": 75,
