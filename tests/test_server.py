@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 from roiservice.server import Worker
 
@@ -12,6 +13,7 @@ from roiservice.server import Worker
 def test_the_end_does_not_wait_for_a_request_that_is_handed_over() -> None:
     worker = Worker.__new__(Worker)  # no sockets, no process: only what the signal's handler touches
     worker.alive = True
+    worker.method_queue = Mock()
     worker.tpool = ThreadPoolExecutor(1)
     with worker.tpool._shutdown_lock:  # held by the main thread, which the signal interrupts, in `submit`
         handler = threading.Thread(target=worker.handle_quit, args=(signal.SIGQUIT, None), daemon=True)
