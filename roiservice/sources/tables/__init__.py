@@ -1,0 +1,1 @@
+"""Tables of objects beside or apart from an image: their shapes, and what was measured on them."""
