@@ -37,4 +37,5 @@ def ellipse_outlines(
     angle = 2 * np.pi * np.arange(vertices) / vertices
     direction = np.stack([np.sin(angle), -np.cos(angle)], axis=1)
     direction[:: vertices // 4] = np.rint(direction[:: vertices // 4])  # sin(pi) is not quite 0
-    return np.asarray(centers)[:, None, :] + np.asarray(radii)[:, None, :] * direction
+    outlines: NDArray[np.float64] = centers[:, None, :] + radii[:, None, :] * direction
+    return outlines

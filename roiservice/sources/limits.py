@@ -21,6 +21,12 @@ class Limits:
     """Bytes of one JSON document."""
     metadata_depth: int = 64
     """Nesting of one JSON document."""
+    table_bytes: int = 2**31
+    """Bytes of one file of a table, and decoded bytes of one of its columns."""
+    table_rows: int = 50_000_000
+    """Rows of one table."""
+    table_vertices: int = 2**28
+    """Vertices of all shapes of one table."""
     planes: int = 1_000_000
     """Planes of one layer, and image planes they are shown on."""
     layers: int = 1000

@@ -35,8 +35,11 @@ class Store(ABC):
         self._zarr_store: zarr.abc.store.Store | None = None
 
     @abstractmethod
-    def read(self, path: str) -> bytes | None:
-        """Content of a file; None if there is no such file. SourceRefused above `metadata_bytes`."""
+    def read(self, path: str, most: int | None = None) -> bytes | None:
+        """Content of a file; None if there is no such file. SourceRefused above `most` bytes.
+
+        `most` None: as many as a metadata document may have.
+        """
 
     @abstractmethod
     def children(self, path: str) -> list[str]:
@@ -75,10 +78,10 @@ class Store(ABC):
             )
         return cleaned
 
-    def _check_size(self, path: str, size: int) -> None:
-        allowed = self.limits.metadata_bytes
+    def _check_size(self, path: str, size: int, most: int | None) -> None:
+        allowed = self.limits.metadata_bytes if most is None else most
         if size > allowed:
-            raise SourceRefused(self.location, path, f"holds {size} bytes; metadata may have {allowed}")
+            raise SourceRefused(self.location, path, f"holds {size} bytes; {allowed} are allowed")
 
     def _unreadable(self, path: str, error: Exception) -> SourceDamaged:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -111,20 +114,19 @@ def absolute(location: str | Path) -> str:
 class _Folder(Store):
     """A local directory."""
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int | None = None) -> bytes | None:
         full = self._inside(path)
         try:
             status = os.stat(full)
             if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
                 return None
-            self._check_size(path, status.st_size)
+            self._check_size(path, status.st_size, most)
             with open(full, "rb") as file:
-                data = file.read(self.limits.metadata_bytes + 1)
+                data = file.read(status.st_size + 1)  # no more than was allowed, should the file grow
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
             raise self._unreadable(path, error) from None
-        self._check_size(path, len(data))
         return data
 
     def children(self, path: str) -> list[str]:
@@ -198,12 +200,12 @@ class _Zip(Store):
         self._version = ("", status.st_size, status.st_mtime_ns)
         self._folders = _folders_of(self._zip)
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int | None = None) -> bytes | None:
         try:
             member = self._zip.getinfo(self._clean(path))
         except KeyError:
             return None
-        self._check_size(path, member.file_size)
+        self._check_size(path, member.file_size, most)
         try:
             with self._lock:
                 return self._zip.read(member)
