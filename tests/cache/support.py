@@ -57,6 +57,11 @@ class RedisServer:
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port)
 
+    def connections(self) -> int:
+        """How many connections there have been since the start, the one that asks included."""
+        answer: dict[str, int] = self.client().info("stats")
+        return answer["total_connections_received"]
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -561,17 +561,29 @@ def test_many_layers_do_not_mix(tmp_path: Path) -> None:
         assert (catalog.name, catalog.rois["label"].tolist()) == (name, [n + 1])
 
 
-def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(tmp_path: Path, layer: LayerKey) -> None:
+def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The lock is held for minutes then; threads that wait for it would be missing elsewhere."""
+    waits: list[float] = []
+    real = keeper_module._lock_within
+
+    def counted(file: Any, timeout: float) -> None:
+        waits.append(timeout)
+        real(file, 0.0)
+
+    monkeypatch.setattr(keeper_module, "_lock_within", counted)
     large = keeper_at(tmp_path, inline_pixels=10)
     many_vertices = keeper_at(tmp_path)
     with open_lock(large.directory(layer)):
-        began = time.monotonic()
         with pytest.raises(Building):
             large.catalog(layer)
         with being_built(large.directory(layer)), pytest.raises(Building):
             many_vertices.catalog(layer)
-        assert time.monotonic() - began < LONGEST_WAIT / 2
+        assert waits == []
+        with pytest.raises(Building):
+            many_vertices.catalog(layer)
+        assert waits == [LONGEST_WAIT], "the lock of a small layer is waited for"
     wait_for(lambda: large.existing(layer) is not None)
 
 
