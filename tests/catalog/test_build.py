@@ -17,7 +17,7 @@ from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
 from roiservice.errors import SourceError, SourceRefused, TooManyObjects
 from roiservice.query.columns import read_features
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer
+from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_image
@@ -177,26 +177,27 @@ def test_too_many_vertices_of_one_plane_are_refused_by_name(tmp_path: Path) -> N
     assert not list(tmp_path.glob("2*"))
 
 
-def test_too_many_vertices_of_all_planes_stop_the_build(tmp_path: Path) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(9, 32, 32)}, axes="zyx")
-    registry = Registry(tmp_path / "state")
-    layer = open_layer(layer_key(registry, store).source, Limits())
-    read = 0
-
-    def progress(pixels: int, _: int) -> None:
-        nonlocal read
-        read += pixels
-
+def pixels_before_the_stop(layer: LabelLayer, directory: Path, registry: Registry, vertices: int) -> int:
+    """How much of a layer is read until its vertices are found to be too many."""
+    read: list[int] = []
     with pytest.raises(TooManyObjects):
         build_catalog(
             layer,
             version_of(layer),
-            tmp_path / "2",
+            directory,
             registry,
             max_vertices=None,
-            stop_at_vertices=5000,
-            progress=progress,
+            stop_at_vertices=vertices,
+            progress=lambda pixels, _: read.append(pixels),
         )
+    return sum(read)
+
+
+def test_too_many_vertices_of_all_planes_stop_the_build(tmp_path: Path) -> None:
+    store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(9, 32, 32)}, axes="zyx")
+    registry = Registry(tmp_path / "state")
+    layer = open_layer(layer_key(registry, store).source, Limits())
+    read = pixels_before_the_stop(layer, tmp_path / "2", registry, 5000)
     assert 32 * 32 < read < 9 * 32 * 32
     assert not list(tmp_path.glob("2*"))
 
@@ -207,22 +208,7 @@ def test_the_limit_for_requests_holds_inside_a_plane(tmp_path: Path, monkeypatch
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
     monkeypatch.setattr(build_module, "STRIP_PIXELS", 64 * 256)
-    read = 0
-
-    def progress(pixels: int, _: int) -> None:
-        nonlocal read
-        read += pixels
-
-    with pytest.raises(TooManyObjects):
-        build_catalog(
-            layer,
-            version_of(layer),
-            tmp_path / "2",
-            registry,
-            max_vertices=None,
-            stop_at_vertices=1000,
-            progress=progress,
-        )
+    read = pixels_before_the_stop(layer, tmp_path / "2", registry, 1000)
     assert read < layer.pixels / 2
 
 

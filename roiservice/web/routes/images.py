@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
+from roiservice.bootstrap import Image
 from roiservice.web import documents, params
 from roiservice.web.links import base, link, link_header, page_links
 from roiservice.web.params import check_known
@@ -33,32 +34,34 @@ def images() -> Response:
 @blueprint.get("/images/<id:image_id>")
 def image(image_id: int) -> Response:
     """One image, which is the landing page for OGC clients."""
-    check_known(request.args, _NO_PARAMETERS)
-    found = services().images.get(image_id)
+    found = _image(image_id)
     return json_answer(documents.image_document(found, services().layers.of(found)))
 
 
 @blueprint.get("/images/<id:image_id>/conformance")
 def conformance(image_id: int) -> Response:
     """What is conformed to."""
-    check_known(request.args, _NO_PARAMETERS)
-    services().images.get(image_id)
+    _image(image_id)
     return json_answer({"conformsTo": documents.CONFORMANCE})
 
 
 @blueprint.get("/images/<id:image_id>/collections")
 def collections(image_id: int) -> Response:
     """The layers of an image."""
-    check_known(request.args, _NO_PARAMETERS)
-    found = services().images.get(image_id)
+    found = _image(image_id)
     return json_answer(documents.collections_document(found, services().layers.of(found)))
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>")
 def collection(image_id: int, layer: str) -> Response:
     """One layer."""
-    check_known(request.args, _NO_PARAMETERS)
-    found = services().images.get(image_id)
+    found = _image(image_id)
     named = services().layers.named(found, layer)
     size = documents.image_size(services().layers.of(found))
     return json_answer(documents.collection_document(named, size))
+
+
+def _image(image_id: int) -> Image:
+    """The image of a request that takes no parameters."""
+    check_known(request.args, _NO_PARAMETERS)
+    return services().images.get(image_id)
