@@ -19,7 +19,7 @@ from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
-from roiservice.catalog.writer import CatalogWriter
+from roiservice.catalog.writer import CatalogWriter, RoiColumns
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound, SettingsError, SourceError
 from roiservice.geometry.frames import Frame
@@ -256,9 +256,9 @@ def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polyg
         writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
         pixel_count = measure(polygons).area.astype(np.int64)
         writer.add_plane([(0, -1, 0)], labels, polygons, pixel_count, exact=True)
-        meta = {"version": 1, "layer_number": 1, "name": "", "image_name": "", "property_names": []}
+        meta = {"version": 1, "layer_number": 1, "name": "", "image_name": ""}
         meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
-        writer.finish(lambda labels: labels, {}, {}, meta)
+        writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
         catalog = open_catalog(directory / str(frame.scale_x))
         features = read_features(catalog, roi_page(catalog, RoiQuery(), 0, 10).rows)
         for each in FORMATS.values():

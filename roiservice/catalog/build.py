@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
-from roiservice.catalog.writer import CatalogWriter, PlaneIndex
+from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer, PlaneKey
+from roiservice.sources.tables.table import NO_COLOR
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.plane import trace_plane
 
 # Pixels that are read at once. While one strip is traced the next one is read, so two are in memory.
 STRIP_PIXELS = 2**24
-
-# Names that features have anyway; a property of the same name is told apart by this prefix.
-RESERVED = frozenset({"label", "layer", "z", "t", "c", "area", "color"})
-RESERVED_PREFIX = "property:"
 
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
 
@@ -74,13 +72,7 @@ def build_catalog(
             drawn = redraw(polygons, version.outline)
             planes = [_indices(key) for key in keys]
             writer.add_plane(planes, plane_labels.astype(labels), drawn, pixel_count, exact=exact)
-        properties, names = json_members(layer.objects.properties)
-        writer.finish(
-            partial(roi_numbers, registry, version.layer_number),
-            layer.objects.colors,
-            properties,
-            _meta(layer, version, names),
-        )
+        writer.finish(partial(_describe, layer, registry, version.layer_number), _meta(layer, version))
     except BaseException:
         writer.discard()
         raise
@@ -155,42 +147,23 @@ def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> 
     return numbers
 
 
-def json_members(properties: Mapping[int, Mapping[str, Any]]) -> tuple[dict[int, bytes], list[str]]:
-    """Each object's own properties as JSON members without braces, and all their names in order.
-
-    A property with a name that features have anyway gets a prefix. Values that JSON lacks (NaN) become null,
-    integers beyond 64 bits text.
-    """
-    members: dict[int, bytes] = {}
-    names: dict[str, None] = {}
-    for label, row in properties.items():
-        named: dict[str, Any] = {}
-        for key, value in row.items():
-            name = f"{RESERVED_PREFIX}{key}" if key in RESERVED else key
-            while name != key and name in row:
-                name = f"{RESERVED_PREFIX}{name}"
-            named[name] = value
-        try:
-            members[label] = orjson.dumps(named)[1:-1]
-        except TypeError:
-            named = _writable(named)
-            members[label] = orjson.dumps(named)[1:-1]
-        names.update(dict.fromkeys(named))
-    return members, list(names)
+def _describe(
+    layer: LabelLayer, registry: Registry, layer_number: int, objects: NDArray[Any], labels: NDArray[Any]
+) -> RoiColumns:
+    """ROI numbers, colors and properties of the objects of a label layer."""
+    del objects
+    colors = layer.objects.colors
+    color = np.full(len(labels), NO_COLOR, np.int64)
+    if colors:
+        color[:] = [packed(colors[label]) if label in colors else NO_COLOR for label in labels.tolist()]
+    return RoiColumns(
+        roi_numbers(registry, layer_number, labels),
+        color,
+        stated_columns(layer.objects.properties, labels),
+    )
 
 
-def _writable(value: Any) -> Any:
-    """JSON as Python reads it, without what orjson refuses: integers beyond 64 bits and lone surrogates."""
-    if isinstance(value, dict):
-        return {_writable(key): _writable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_writable(item) for item in value]
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
-
-
-def _meta(layer: LabelLayer, version: LayerVersion, property_names: list[str]) -> dict[str, Any]:
+def _meta(layer: LabelLayer, version: LayerVersion) -> dict[str, Any]:
     frame = asdict(layer.frame)
     return {
         "version": version.number,
@@ -205,6 +178,5 @@ def _meta(layer: LabelLayer, version: LayerVersion, property_names: list[str]) -
         "layer_size": [layer.height, layer.width],
         "image_size": list(layer.image_size),
         "frame": [frame["scale_x"], frame["scale_y"], frame["offset_x"], frame["offset_y"]],
-        "property_names": property_names,
         "warnings": list(layer.warnings),
     }

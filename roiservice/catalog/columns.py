@@ -21,13 +21,18 @@ def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
         writer.write_batch(batch)
 
 
-def read_columns(path: Path) -> dict[str, Any]:
-    """Columns by name: numpy views of the mapped file, binary columns as pyarrow arrays."""
+def read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Columns by name, as numpy views of the mapped file."""
+    return {name: _to_numpy(column) for name, column in read_arrays(path).items()}
+
+
+def read_arrays(path: Path) -> dict[str, pa.Array]:
+    """Columns by name, as pyarrow arrays over the mapped file."""
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
         raise CatalogDamaged(f"{path}: {error}") from error
-    return {name: _from_arrow(batch.column(name)) for name in batch.schema.names}
+    return {name: batch.column(name) for name in batch.schema.names}
 
 
 def _to_arrow(values: Any) -> pa.Array:
@@ -38,9 +43,7 @@ def _to_arrow(values: Any) -> pa.Array:
     return pa.array(values)
 
 
-def _from_arrow(column: pa.Array) -> pa.Array | NDArray[Any]:
-    if pa.types.is_large_binary(column.type):
-        return column
+def _to_numpy(column: pa.Array) -> NDArray[Any]:
     if pa.types.is_fixed_size_list(column.type):
         flat = column.flatten().to_numpy(zero_copy_only=True)
         return np.asarray(flat).reshape(-1, column.type.list_size)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import read_columns
+from roiservice.catalog.columns import read_arrays, read_columns
 from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.catalog.writer import FORMAT
 from roiservice.errors import CatalogDamaged
@@ -30,7 +31,8 @@ class Catalog:
     xy: NDArray[Any]
     blocks: NDArray[Any]
     planes: dict[str, NDArray[Any]]
-    rois: dict[str, Any]
+    rois: dict[str, NDArray[Any]]
+    properties: dict[str, pa.Array]
     roi_rows: NDArray[Any]
     page_rows: NDArray[Any]
     # What queries found out once and may use again, such as the distinct ROIs of a plane range.
@@ -58,11 +60,6 @@ class Catalog:
         return None if self.meta["extent"] is None else tuple(self.meta["extent"])
 
     @property
-    def property_names(self) -> tuple[str, ...]:
-        """Names of the objects' own properties, in the order they first appear."""
-        return tuple(self.meta["property_names"])
-
-    @property
     def first_roi_id(self) -> int:
         """ROI id of ROI number 0."""
         return FIRST_ID + self.layer_number * ROIS
@@ -85,7 +82,7 @@ def open_catalog(directory: Path) -> Catalog:
 
 
 def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
-    def read(name: str) -> dict[str, Any]:
+    def read(name: str) -> dict[str, NDArray[Any]]:
         return read_columns(directory / f"{name}.arrow")
 
     return Catalog(
@@ -99,6 +96,7 @@ def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
         blocks=read("blocks")["box"],
         planes=read("planes"),
         rois=read("rois"),
+        properties=read_arrays(directory / "properties.arrow") if meta["property_names"] else {},
         roi_rows=read("roi_rows")["row"],
         page_rows=read("page_rows")["row"],
     )

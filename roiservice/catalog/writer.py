@@ -2,16 +2,18 @@
 
 | file | one row per | columns |
 |---|---|---|
-| features | feature, by plane (t, z, c), then Hilbert key | roi, label, t, c, z, box, measures, first parts |
+| features | feature, by plane (t, z, c), then Hilbert key | place, label, kind, plane, box, measures, parts |
 | parts, rings | part, ring (and one more) | first ring, first vertex |
 | vertices | vertex | xy, int32 or float64, on the layer's own grid |
 | blocks | 1024 features | box |
 | planes | plane | t, c, z, first, count |
-| rois | ROI, sorted by number | roi, label, row_first, row_count, color, properties |
+| rois | ROI, sorted by number | roi, label, row_first, row_count, color |
+| properties | ROI, in that order | the objects' own properties, typed |
 | roi_rows | feature, sorted by (ROI, plane) | row |
 | page_rows | feature, sorted by (plane, ROI) | row |
 
-`layer.json` holds the rest. Boxes, areas, centroids and perimeters are in image pixels.
+`place` is a feature's row among the ROIs. `layer.json` holds the rest. Boxes, areas, centroids and perimeters
+are in image pixels.
 """
 
 from __future__ import annotations
@@ -20,22 +22,28 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import write_columns
 from roiservice.geometry.frames import Frame
-from roiservice.geometry.polygons import Polygons, measure
+from roiservice.geometry.kinds import measure_kinds
+from roiservice.geometry.polygons import Polygons
 
-FORMAT = 1  # raise whenever the bytes of a catalog change for the same source
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 2  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
 
 # Columns that are appended plane by plane: dtype, and width where a row holds several numbers.
 _SPOOLED: dict[str, tuple[Any, int]] = {
+    "object": (np.int64, 0),
+    "kind": (np.uint8, 0),
     "t": (np.int32, 0),
     "c": (np.int32, 0),
     "z": (np.int32, 0),
@@ -52,6 +60,15 @@ _SPOOLED: dict[str, tuple[Any, int]] = {
 }
 
 PlaneIndex = tuple[int, int, int]  # t, c, z; EVERY_INDEX where an object lies on all of them
+
+
+@dataclass(frozen=True)
+class RoiColumns:
+    """Of m objects: ROI numbers, distinct; colors as RGBA packed into 32 bits, -1 for none; properties."""
+
+    number: NDArray[np.int64]
+    color: NDArray[np.int64]
+    properties: Mapping[str, pa.Array]
 
 
 class CatalogWriter:
@@ -93,13 +110,20 @@ class CatalogWriter:
         pixel_count: NDArray[np.int64],
         *,
         exact: bool,
+        kind: NDArray[np.uint8] | None = None,
+        objects: NDArray[np.int64] | None = None,
     ) -> None:
         """Add the features of one layer plane, once for each image plane (t, c, z) that it appears on.
 
         `labels` (f,); `polygons` in the layer's frame; `pixel_count` (f,) in layer pixels. Where the outlines
-        are `exact` the area is taken from the pixel count, else from the polygons.
+        are `exact` the area is taken from the pixel count, else from the polygons. `kind` None: all polygons.
+        Features of one ROI have the same number in `objects`; None: the label says.
         """
-        measures = measure(polygons.in_image(self._frame))
+        if kind is None:
+            kind = np.zeros(len(labels), np.uint8)
+        if objects is None:
+            objects = labels.astype(np.int64)  # labels beyond int64 wrap round, and stay distinct
+        measures = measure_kinds(polygons.in_image(self._frame), kind)
         part_first = self._parts + polygons.part_offsets[:-1]
         part_count = np.diff(polygons.part_offsets)
         ring_first = self._rings + polygons.ring_offsets[:-1]
@@ -109,7 +133,9 @@ class CatalogWriter:
             self._planes.append((t, c, z, self.features, n))
             self._append(
                 {
+                    "object": objects,
                     "label": labels,
+                    "kind": kind,
                     "t": np.full(n, t),
                     "c": np.full(n, c),
                     "z": np.full(n, z),
@@ -132,23 +158,23 @@ class CatalogWriter:
 
     def finish(
         self,
-        roi_numbers: Callable[[NDArray[Any]], NDArray[np.int64]],
-        colors: Mapping[int, tuple[int, int, int, int]],
-        properties: Mapping[int, bytes],
+        describe: Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns],
         meta: Mapping[str, Any],
     ) -> None:
         """Add the indexes and rename the catalog into place; an equal one already there is kept.
 
-        `roi_numbers` maps distinct labels to their ROI numbers; `colors` and `properties` are by label.
+        `describe` tells of the distinct objects, given with the label of each, what belongs to a ROI.
         """
         for file in self._files.values():
             file.close()
         columns = {
             name: self._column(name) for name in self._types if name not in ("parts", "rings", "vertices")
         }
-        distinct, which = np.unique(columns["label"], return_inverse=True)
-        numbers = roi_numbers(distinct)
-        columns["roi"] = numbers[which]
+        distinct, first, which = np.unique(columns.pop("object"), return_index=True, return_inverse=True)
+        labels = columns["label"][first]
+        rois = describe(distinct, labels)
+        order = np.argsort(rois.number)
+        columns["place"] = np.argsort(order)[which].astype(np.int32)
         planes, columns = _by_plane(np.array(self._planes, np.int64).reshape(-1, 5), columns)
         self._write("features", columns)
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
@@ -158,8 +184,8 @@ class CatalogWriter:
             "planes", {name: planes[:, i] for i, name in enumerate(("t", "c", "z", "first", "count"))}
         )
         self._write("blocks", {"box": _block_boxes(columns["box"])})
-        self._write_orders(columns["roi"], planes)
-        self._write_rois(columns["roi"], numbers, distinct, colors, properties)
+        self._write_orders(columns["place"], planes)
+        self._write_rois(columns["place"], rois, labels, order)
         extent = None
         if self.features:
             box = columns["box"]
@@ -170,7 +196,8 @@ class CatalogWriter:
             "shapes": self.shapes,
             "vertices": self._vertices,
         }
-        meta = {"format": FORMAT, **meta, "counts": counts, "extent": extent}
+        names = list(rois.properties)
+        meta = {"format": FORMAT, **meta, "counts": counts, "extent": extent, "property_names": names}
         _write_meta(self._work / "layer.json", meta)
         self._put_in_place()
 
@@ -196,33 +223,25 @@ class CatalogWriter:
     def _write(self, name: str, columns: Mapping[str, Any]) -> None:
         write_columns(self._work / f"{name}.arrow", columns)
 
-    def _write_orders(self, roi: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
+    def _write_orders(self, place: NDArray[np.int32], planes: NDArray[np.int64]) -> None:
         plane_of = np.repeat(np.arange(len(planes)), planes[:, 4])
-        self._write("roi_rows", {"row": np.argsort(roi, kind="stable")})
-        self._write("page_rows", {"row": np.lexsort((roi, plane_of))})
+        self._write("roi_rows", {"row": np.argsort(place, kind="stable")})
+        self._write("page_rows", {"row": np.lexsort((place, plane_of))})
 
     def _write_rois(
-        self,
-        roi: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        labels: NDArray[Any],
-        colors: Mapping[int, tuple[int, int, int, int]],
-        properties: Mapping[int, bytes],
+        self, place: NDArray[np.int32], rois: RoiColumns, labels: NDArray[Any], order: NDArray[np.int64]
     ) -> None:
-        order = np.argsort(numbers)
-        labels = labels[order]
-        count = np.bincount(np.searchsorted(numbers[order], roi), minlength=len(numbers))
-        columns: dict[str, Any] = {
-            "roi": numbers[order],
-            "label": labels,
+        count = np.bincount(place, minlength=len(order))
+        columns = {
+            "roi": rois.number[order],
+            "label": labels[order],
             "row_first": np.cumsum(count) - count,
             "row_count": count,
-            "color": np.array([_packed(colors.get(label)) for label in labels.tolist()], np.int64),
-            "properties": pa.array(
-                [properties.get(label, b"") for label in labels.tolist()], pa.large_binary()
-            ),
+            "color": rois.color[order],
         }
         self._write("rois", columns)
+        if rois.properties:
+            self._write("properties", {name: column.take(order) for name, column in rois.properties.items()})
 
     def _put_in_place(self) -> None:
         for path in self._work.glob("*.raw"):
@@ -270,8 +289,3 @@ def _block_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     if not len(first):
         return np.empty((0, 4))
     return np.hstack((np.minimum.reduceat(boxes[:, :2], first), np.maximum.reduceat(boxes[:, 2:], first)))
-
-
-def _packed(color: tuple[int, int, int, int] | None) -> int:
-    """RGBA as one number, -1 for none."""
-    return -1 if color is None else int.from_bytes(bytes(color), "big")

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+
 from roiservice.bootstrap import Image, Layer, Services, build_services
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.build import build_layers
@@ -79,17 +81,25 @@ def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequenc
 
 def _write(file: IO[bytes], form: Format, catalogs: Sequence[Catalog], query: RoiQuery) -> None:
     """The whole file, in batches; columns of the objects' own properties are those of all layers."""
-    names = tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.property_names))
+    names = tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.properties))
     file.write(form.begin(names))
     separator = b""
     for catalog in catalogs:
         for features in _batches(catalog, query, form):
-            encoded = form.encode(replace(features, property_names=names))
+            encoded = form.encode(_with_columns(features, names))
             if encoded:
                 file.write(separator)
                 file.write(form.separator.join(encoded))
                 separator = form.separator
     file.write(form.end)
+
+
+def _with_columns(features: Features, names: tuple[str, ...]) -> Features:
+    """The features with a column of each name, in that order."""
+    if names == tuple(features.properties):
+        return features
+    missing = pa.nulls(len(features), pa.string())
+    return replace(features, properties={name: features.properties.get(name, missing) for name in names})
 
 
 def _batches(catalog: Catalog, query: RoiQuery, form: Format) -> Iterator[Features]:

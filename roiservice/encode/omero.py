@@ -1,7 +1,8 @@
 """OMERO JSON, as OMERO.web's JSON API gives ROIs (OME 2016-06 model, omero-marshal).
 
-An object is one ROI with one Polygon per part on every plane. OMERO's Polygon is a single ring: holes are
-joined to it by keyholes. TheZ, TheT and TheC are left out where the object lies on every index of that axis.
+An object is one ROI with one shape per part on every plane, mostly Polygons. OMERO's Polygon is a single
+ring: holes are joined to it by keyholes. TheZ, TheT and TheC are left out where the object lies on every
+index of that axis.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import orjson
 from roiservice.encode.keyhole import keyhole_rings
 from roiservice.encode.text import point_lists
 from roiservice.geometry.features import Features
+from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, RECTANGLE
 
 _SCHEMA = b"http://www.openmicroscopy.org/Schemas/OME/2016-06#"
-_SHAPE = b'{"@id":%d,"@type":"' + _SCHEMA + b'Polygon","Points":"%b",%b'
+_SHAPE = b'{"@id":%d,"@type":"' + _SCHEMA + b"%b,%b"
 # The viewer does not draw a shape without permissions, and offers to edit or delete one that does not forbid
 # it.
 _SHAPE_END = (
@@ -23,6 +25,12 @@ _SHAPE_END = (
 )
 _ROI = b'{"@id":%d,"@type":"' + _SCHEMA + b'ROI",%b"shapes":[%b]}'
 _ROI_OF_ONE = _ROI.replace(b"%b", b"", 1).replace(b"%b", _SHAPE)
+_POLYGON = b'Polygon","Points":"%b"'
+_RECTANGLE = b'Rectangle","X":%r,"Y":%r,"Width":%r,"Height":%r'
+_ELLIPSE = b'Ellipse","X":%r,"Y":%r,"RadiusX":%r,"RadiusY":%r'
+_POINT = b'Point","X":%r,"Y":%r'
+_LINE = b'Line","X1":%r,"Y1":%r,"X2":%r,"Y2":%r'
+_POLYLINE = b'Polyline","Points":"%b"'
 FILL_SHARE = 4  # fills keep this part of a label colour's opacity, so that the image stays visible below
 
 
@@ -30,7 +38,7 @@ def rois(features: Features) -> list[bytes]:
     """One JSON object per ROI; the features of a ROI follow one another."""
     if not len(features):
         return []
-    points = point_lists(*keyhole_rings(features.polygons))
+    forms = _forms(features)
     first_parts = features.polygons.part_offsets.tolist()
     common = _common(features)
     feature_ids, roi_ids = features.feature_id.tolist(), features.roi_id.tolist()
@@ -38,17 +46,54 @@ def rois(features: Features) -> list[bytes]:
     out = []
     for start, stop in zip(starts, [*starts[1:], len(features)], strict=True):
         if first_parts[stop] - first_parts[start] == 1:  # most objects: written in one go
-            only = points[first_parts[start]]
+            only = forms[first_parts[start]]
             out.append(_ROI_OF_ONE % (roi_ids[start], feature_ids[start], only, common[start]))
             continue
         shapes = [
-            _SHAPE % (feature_ids[i] + p - first_parts[i], points[p], common[i])
+            _SHAPE % (feature_ids[i] + p - first_parts[i], forms[p], common[i])
             for i in range(start, stop)
             for p in range(first_parts[i], first_parts[i + 1])
         ]
         name = b'"Name":%b,' % orjson.dumps(f"{features.layer} {features.label[start]}")
         out.append(_ROI % (roi_ids[start], name, b",".join(shapes)))
     return out
+
+
+def _forms(features: Features) -> list[bytes]:
+    """Type and place of every shape, one per part."""
+    polygons = features.polygons
+    if not features.kind.any():
+        return [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
+    forms: list[bytes] = [b""] * int(polygons.part_offsets[-1])
+    parts = np.diff(polygons.part_offsets)
+    outlined = np.flatnonzero(features.kind == POLYGON)
+    points = iter(point_lists(*keyhole_rings(polygons.take(outlined))))
+    for i in np.flatnonzero(parts).tolist():
+        first, last = polygons.part_offsets[i], polygons.part_offsets[i + 1]
+        for part in range(first, last):
+            if features.kind[i] == POLYGON:
+                forms[part] = _POLYGON % next(points)
+            else:
+                forms[part] = _form(features, i, part)
+    return forms
+
+
+def _form(features: Features, i: int, part: int) -> bytes:
+    """A shape that is no polygon."""
+    ring = features.polygons.ring_offsets[part]
+    first, last = features.polygons.vertex_offsets[ring : ring + 2]
+    xy = features.polygons.xy[first:last].astype(np.float64).ravel().tolist()
+    kind = features.kind[i]
+    if kind == POINT:
+        return _POINT % tuple(xy)
+    if kind == LINE:
+        return _LINE % tuple(xy)
+    if kind == POLYLINE:
+        return _POLYLINE % b" ".join(b"%r,%r" % pair for pair in zip(xy[::2], xy[1::2], strict=True))
+    x0, y0, x1, y1 = features.boxes[i].tolist()
+    if kind == RECTANGLE:
+        return _RECTANGLE % (x0, y0, x1 - x0, y1 - y0)
+    return _ELLIPSE % ((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2)
 
 
 def _common(features: Features) -> list[bytes]:

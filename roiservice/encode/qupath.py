@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from roiservice.encode.geojson import GEOMETRY_TYPES
-from roiservice.encode.text import coordinate_texts
+from roiservice.encode.geojson import geometry_texts, geometry_types
+from roiservice.encode.properties import json_members
 from roiservice.geometry.features import Features
+from roiservice.geometry.kinds import ELLIPSE
 
 _FEATURE = (
-    b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b,"plane":{"c":%d,"z":%d,"t":%d}},'
+    b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b,"plane":{"c":%d,"z":%d,"t":%d}%b},'
     b'"properties":%b}'
 )
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://qupath.github.io/objects/roiservice")
@@ -29,8 +30,8 @@ _CLASS_COLOR = (255, 255, 0)
 
 def features_json(features: Features) -> list[bytes]:
     """One detection per feature, named by its label and classified by its layer; measures as measurements."""
-    counts = (features.polygons.part_offsets[1:] - features.polygons.part_offsets[:-1]).tolist()
-    coordinates = coordinate_texts(features.polygons)
+    types, coordinates = geometry_types(features), geometry_texts(features)
+    members = json_members(features)
     # The separator of derived classes in QuPath.
     classification = {"name": features.layer.replace(":", " "), "color": _CLASS_COLOR}
     identifiers = _identifiers(features)
@@ -38,12 +39,13 @@ def features_json(features: Features) -> list[bytes]:
         _FEATURE
         % (
             identifiers[i],
-            GEOMETRY_TYPES[counts[i] > 1],
+            types[i],
             coordinates[i],
             features.c[i],
             max(0, features.z[i]),
             max(0, features.t[i]),
-            orjson.dumps(_properties(features, i, classification)),
+            b',"isEllipse":true' if features.kind[i] == ELLIPSE else b"",
+            orjson.dumps(_properties(features, i, classification, orjson.loads(b"{%b}" % members[i]))),
         )
         for i in range(len(features))
     ]
@@ -68,8 +70,9 @@ def _identifiers(features: Features) -> list[bytes]:
     return out
 
 
-def _properties(features: Features, i: int, classification: dict[str, Any]) -> dict[str, Any]:
-    own = orjson.loads(b"{%b}" % features.properties[i])
+def _properties(
+    features: Features, i: int, classification: dict[str, Any], own: dict[str, Any]
+) -> dict[str, Any]:
     measurements = {"Area px^2": float(features.area[i]), "Perimeter px": float(features.perimeter[i])}
     metadata = {}
     for name, value in own.items():

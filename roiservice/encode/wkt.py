@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 
-import orjson
 import shapely
 
 from roiservice.geometry.features import Features
-from roiservice.geometry.polygons import to_shapely
+from roiservice.geometry.kinds import NAMES, geometries
 
-_COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color")
+_COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "drawn_as")
 _TAKEN = frozenset(name.casefold() for name in _COLUMNS)
 
 
@@ -22,10 +22,12 @@ def header(property_names: tuple[str, ...]) -> bytes:
 
 def rows(features: Features) -> list[bytes]:
     """One line per feature; columns as in GeoJSON, an empty cell for null."""
-    texts = shapely.to_wkt(to_shapely(features.polygons), rounding_precision=-1) if len(features) else []
+    if not len(features):
+        return []
+    texts = shapely.to_wkt(geometries(features.polygons, features.kind), rounding_precision=-1)
+    columns = {name: column.to_pylist() for name, column in features.properties.items()}
     out = []
     for i, text in enumerate(texts):
-        own = orjson.loads(b"{%b}" % features.properties[i])
         color = features.color[i]
         out.append(
             _line(
@@ -37,7 +39,8 @@ def rows(features: Features) -> list[bytes]:
                     *("" if axis[i] < 0 else int(axis[i]) for axis in (features.z, features.t, features.c)),
                     _plain(float(features.area[i])),
                     "" if color is None else f"#{bytes(color).hex()}",
-                    *(_plain(own.get(name)) for name in features.property_names),
+                    NAMES[features.kind[i]] if features.kind[i] else "",
+                    *(_plain(values[i]) for values in columns.values()),
                 ]
             )
         )
@@ -50,9 +53,11 @@ def _column(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return orjson.dumps(value).decode() if isinstance(value, (dict, list, bool)) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value if math.isfinite(value) else None
+    if isinstance(value, bytes):  # JSON
+        return value.decode()
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _line(cells: list[object]) -> bytes:

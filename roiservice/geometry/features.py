@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.polygons import Polygons
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EVERY_INDEX = -1  # in t, c, z: the object lies on every index of that axis
 SAFE_INTEGER = 2**53 - 1  # beyond it, JavaScript and many JSON readers lose digits
@@ -21,8 +26,9 @@ class Features:
     `feature_id[i]`, `feature_id[i] + 1`, .... `label` (f,) int64 or uint64. `t`, `c`, `z` (f,) int32,
     `EVERY_INDEX` where the object lies on every index. `area` and `perimeter` (f,), `centroid` (f, 2) and
     `boxes` (f, 4) as (x0, y0, x1, y1) float64. `polygons` int32 where the layer's grid is its image's and
-    outlines are exact, else float64. `color`: RGBA 0..255 or None. `properties`: JSON members without braces,
-    b"" for none; `property_names`: all names that may occur in them.
+    outlines are exact, else float64; `kind` (f,) uint8 says what they are drawn as (see
+    `roiservice.geometry.kinds`). `color`: RGBA 0..255 or None. `properties`: by name, a value or null for
+    each feature: bool, int64, float64, string, or JSON as binary.
     """
 
     layer: str
@@ -31,6 +37,7 @@ class Features:
     feature_id: NDArray[np.int64]
     roi_id: NDArray[np.int64]
     label: NDArray[np.int64] | NDArray[np.uint64]
+    kind: NDArray[np.uint8]
     t: NDArray[np.int32]
     c: NDArray[np.int32]
     z: NDArray[np.int32]
@@ -40,8 +47,7 @@ class Features:
     boxes: NDArray[np.float64]
     polygons: Polygons
     color: list[tuple[int, int, int, int] | None]
-    properties: list[bytes]
-    property_names: tuple[str, ...]
+    properties: Mapping[str, pa.Array]
 
     def __len__(self) -> int:
         return len(self.feature_id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from roiservice.geometry.polygons import Measures, Polygons, measure, to_shapely
 
 # A feature's kind, and how its vertices are kept in `Polygons`. Every kind has an outline or a line there, so
 # that boxes, search and formats that know polygons and lines alone need no other account of it.
@@ -39,3 +42,60 @@ def ellipse_outlines(
     direction[:: vertices // 4] = np.rint(direction[:: vertices // 4])  # sin(pi) is not quite 0
     outlines: NDArray[np.float64] = centers[:, None, :] + radii[:, None, :] * direction
     return outlines
+
+
+def measure_kinds(polygons: Polygons, kind: NDArray[np.uint8]) -> Measures:
+    """Measures of shapes of these kinds, in the unit of the coordinates.
+
+    An ellipse's area and perimeter are its own, not those of its outline (the perimeter by Ramanujan's second
+    approximation). Points and lines have no area, their centroid is the mean of their vertices, and the
+    perimeter of a line is its length.
+    """
+    measures = measure(polygons)
+    ellipses = np.flatnonzero(kind == ELLIPSE)
+    opened = np.flatnonzero(is_open(kind))
+    if len(ellipses):
+        box = measures.boxes[ellipses]
+        a, b = (box[:, 2] - box[:, 0]) / 2, (box[:, 3] - box[:, 1]) / 2
+        h = ((a - b) / np.maximum(a + b, np.finfo(float).tiny)) ** 2
+        measures.area[ellipses] = np.pi * a * b
+        measures.perimeter[ellipses] = np.pi * (a + b) * (1 + 3 * h / (10 + np.sqrt(4 - 3 * h)))
+        measures.centroid[ellipses] = (box[:, :2] + box[:, 2:]) / 2
+    if len(opened):
+        _measure_open(polygons.take(opened), opened, measures)
+    return measures
+
+
+def _measure_open(lines: Polygons, features: NDArray[np.int64], measures: Measures) -> None:
+    steps = np.hypot(*np.diff(lines.xy, axis=0, prepend=lines.xy[:1]).T)
+    steps[lines.vertex_offsets[:-1]] = 0  # from one line to the next there is no step
+    first = lines.vertex_offsets[lines.ring_offsets[lines.part_offsets[:-1]]]
+    count = np.diff(np.append(first, len(lines.xy)))
+    measures.area[features] = 0
+    measures.perimeter[features] = np.add.reduceat(steps, first)
+    measures.centroid[features] = np.add.reduceat(lines.xy, first, axis=0) / count[:, None]
+
+
+def geometries(polygons: Polygons, kind: NDArray[np.uint8]) -> NDArray[Any]:
+    """(f,) shapely geometries of features of these kinds: an ellipse is its outline."""
+    opened = np.flatnonzero(is_open(kind))
+    if not len(opened):
+        return to_shapely(polygons)
+    out = np.empty(len(kind), object)
+    outlined = np.flatnonzero(~is_open(kind))
+    out[outlined] = to_shapely(polygons.take(outlined))
+    for number in opened.tolist():
+        out[number] = _open_geometry(polygons, number, bool(kind[number] == POINT))
+    return out
+
+
+def _open_geometry(polygons: Polygons, feature: int, points: bool) -> Any:
+    import shapely
+
+    rings = polygons.ring_offsets[polygons.part_offsets[feature] : polygons.part_offsets[feature + 1] + 1]
+    vertices = polygons.vertex_offsets[rings]
+    parts = [polygons.xy[a:b] for a, b in pairwise(vertices.tolist())]
+    if points:
+        return shapely.multipoints(np.concatenate(parts)) if len(parts) > 1 else shapely.points(parts[0][0])
+    lines = [shapely.linestrings(part) for part in parts]
+    return shapely.multilinestrings(lines) if len(lines) > 1 else lines[0]

@@ -18,15 +18,16 @@ from roiservice.query.select import Rows
 def read_features(catalog: Catalog, rows: Rows) -> Features:
     """The features of these rows, in that order; only their own part of the catalog is touched."""
     columns = {name: column[rows] for name, column in catalog.features.items()}
-    places = np.searchsorted(catalog.rois["roi"], columns["roi"])
-    properties, names = catalog.rois["properties"], catalog.property_names
+    places = columns["place"]
+    taken = pa.array(places)
     return Features(
         layer=catalog.name,
         image_name=catalog.meta["image_name"],
         version=catalog.version,
         feature_id=columns["shape_first"] + catalog.first_shape_id,
-        roi_id=columns["roi"] + catalog.first_roi_id,
+        roi_id=catalog.rois["roi"][places] + catalog.first_roi_id,
         label=columns["label"],
+        kind=columns["kind"],
         t=columns["t"],
         c=columns["c"],
         z=columns["z"],
@@ -36,8 +37,7 @@ def read_features(catalog: Catalog, rows: Rows) -> Features:
         boxes=columns["box"],
         polygons=read_polygons(catalog, columns["part_first"], columns["part_count"]),
         color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
-        properties=properties.take(pa.array(places)).to_pylist() if names else [b""] * len(rows),
-        property_names=names,
+        properties={name: column.take(taken) for name, column in catalog.properties.items()},
     )
 
 

@@ -107,7 +107,7 @@ def _roi_places(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> t
     if query.by_plane_only and len(planes) == 1:  # the catalog keeps the rows of a plane in this order
         first, matched = int(catalog.planes["first"][planes[0]]), int(catalog.planes["count"][planes[0]])
         rows = catalog.page_rows[first + min(offset, matched) : first + min(offset + limit, matched)]
-        return np.searchsorted(catalog.rois["roi"], catalog.features["roi"][rows]), matched
+        return catalog.features["place"][rows].astype(np.int64), matched
     places = _remembered_places(catalog, query)
     return places[offset : offset + limit], len(places)
 
@@ -137,7 +137,9 @@ def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Rows:
         )
     else:
         rows = matching_rows(catalog, query)
-    return np.searchsorted(catalog.rois["roi"], np.unique(catalog.features["roi"][rows]))
+    asked = np.zeros(len(catalog.rois["roi"]), bool)
+    asked[catalog.features["place"][rows]] = True
+    return np.flatnonzero(asked)
 
 
 def _on_planes(catalog: Catalog, rows: Rows, query: RoiQuery) -> NDArray[np.bool_]:

@@ -41,6 +41,11 @@ def label_objects_of(group: Group) -> LabelObjects:
     return LabelObjects(colors, properties, tuple(warnings))
 
 
+def packed(color: RGBA) -> int:
+    """The color as one number of 32 bits, red first."""
+    return int.from_bytes(bytes(color), "big")
+
+
 def source_image_of(group: Group) -> str | None:
     """`image-label.source.image`, the path from the label to its image, if stated."""
     value: Any = group.attributes

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.build import json_members
 from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.writer import CatalogWriter
+from roiservice.catalog.writer import CatalogWriter, RoiColumns
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import measure
 from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.layers import layer_named
 from roiservice.sources.limits import Limits
+from roiservice.sources.objects import packed
+from roiservice.sources.tables.table import NO_COLOR
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
 
@@ -99,7 +101,6 @@ def write_catalog(
         labels, polygons = trace_plane([np.ascontiguousarray(plane)])
         pixel_count = measure(polygons).area.astype(np.int64)
         writer.add_plane(list(keys), labels.astype(labels_type), polygons, pixel_count, exact=True)
-    members, names = json_members(properties or {})
     meta = {
         "version": version,
         "layer_number": layer_number,
@@ -108,8 +109,20 @@ def write_catalog(
         "image_name": "image",
         "image_size": list(size),
         "frame": [frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y],
-        "property_names": names,
         "warnings": [],
     }
-    writer.finish(roi_numbers or (lambda labels: labels.astype(np.int64)), colors or {}, members, meta)
+
+    def describe(objects: NDArray[np.int64], labels: NDArray[Any]) -> RoiColumns:
+        known = colors or {}
+        color = [packed(known[label]) if label in known else NO_COLOR for label in labels.tolist()]
+        numbers = objects if roi_numbers is None else roi_numbers(labels)
+        return RoiColumns(numbers, np.array(color, np.int64), stated_columns(properties or {}, labels))
+
+    writer.finish(describe, meta)
     return open_catalog(directory)
+
+
+def roi_column(catalog: Catalog) -> NDArray[np.int64]:
+    """The ROI number of every feature."""
+    numbers: NDArray[np.int64] = catalog.rois["roi"][catalog.features["place"]]
+    return numbers

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog.build import LayerVersion, build_catalog, json_members, roi_numbers
+from roiservice.catalog.build import LayerVersion, build_catalog, roi_numbers
+from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.reader import open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
 from roiservice.errors import SourceError, SourceRefused, TooManyObjects
@@ -19,12 +23,12 @@ from roiservice.query.columns import read_features
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.vectorize.outlines import Outline
-from tests.catalog.support import keeper_at, layer_key, squares
+from tests.catalog.support import keeper_at, layer_key, roi_column, squares
 from tests.stores import write_image
 
 
 def all_features(catalog: Any) -> Any:
-    return read_features(catalog, np.arange(len(catalog.features["roi"])))
+    return read_features(catalog, np.arange(len(roi_column(catalog))))
 
 
 def test_ordinary_labels_are_their_own_roi_numbers(tmp_path: Path) -> None:
@@ -84,29 +88,52 @@ def test_properties_of_labels_beyond_int64_are_found(tmp_path: Path) -> None:
     store = write_image(tmp_path / "1.zarr", labels={"cells": plane}, image_label=image_label)
     features = all_features(keeper_at(tmp_path).catalog(layer_key(Registry(tmp_path / "state"), store)))
     assert features.color == [(9, 8, 7, 6)]
-    assert features.properties == [b'"kind":"huge"']
+    assert features.properties["kind"].to_pylist() == ["huge"]
 
 
-def test_properties_become_members_with_all_their_names() -> None:
+def rows_of(columns: dict[str, pa.Array], count: int) -> list[dict[str, Any]]:
+    """The columns as rows, null left out, JSON parsed."""
+    out: list[dict[str, Any]] = [{} for _ in range(count)]
+    for name, column in columns.items():
+        for row, value in zip(out, column.to_pylist(), strict=True):
+            if value is not None:
+                row[name] = orjson.loads(value) if isinstance(value, bytes) else value
+    return out
+
+
+def test_properties_become_columns_in_the_order_of_their_names() -> None:
     rows = {1: {"a": 1, 'ü "x"': [1, {"b": None}]}, 2: {"z": "moved", "c2": float("nan")}, 3: {}}
-    members, names = json_members(rows)
-    assert orjson.loads(b"{%b}" % members[1]) == rows[1]
-    assert orjson.loads(b"{%b}" % members[2]) == {"property:z": "moved", "c2": None}
-    assert members[3] == b""
-    assert names == ["a", 'ü "x"', "property:z", "c2"]
+    columns = stated_columns(rows, np.array([1, 2, 3, 4]))
+    assert list(columns) == ["a", 'ü "x"', "property:z"]
+    assert rows_of(columns, 4) == [rows[1], {"property:z": "moved"}, {}, {}]
 
 
-@pytest.mark.parametrize("name", ["label", "layer", "z", "t", "c", "area", "color"])
+@given(
+    st.lists(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**70), 2**70)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        min_size=1,
+    )
+)
+def test_a_column_keeps_every_value_whatever_its_types(values: list[Any]) -> None:
+    rows = {label: {"value": value} for label, value in enumerate(values)}
+    columns = stated_columns(rows, np.arange(len(values)))
+    back = [row.get("value") for row in rows_of(columns, len(values))]
+    beyond = [isinstance(value, int) and not -(2**63) <= value < 2**64 for value in values]
+    assert back == [str(value) if huge else value for value, huge in zip(values, beyond, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["label", "layer", "z", "t", "c", "area", "color", "drawn_as"])
 def test_a_property_named_like_a_feature_s_own_is_told_apart(name: str) -> None:
-    members, names = json_members({1: {name: 5}})
-    assert orjson.loads(b"{%b}" % members[1]) == {f"property:{name}": 5}
-    assert names == [f"property:{name}"]
+    assert rows_of(stated_columns({1: {name: 5}}, np.array([1])), 1) == [{f"property:{name}": 5}]
 
 
 def test_a_reserved_name_and_its_replacement_both_survive() -> None:
-    members, names = json_members({1: {"label": 1, "property:label": 2}})
-    assert sorted(orjson.loads(b"{%b}" % members[1]).values()) == [1, 2]
-    assert len(names) == 2
+    (row,) = rows_of(stated_columns({1: {"label": 1, "property:label": 2}}, np.array([1])), 1)
+    assert sorted(row.values()) == [1, 2]
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**40, "\ud800", ["\udfff"], {"\ud800": 1}])
@@ -116,7 +143,7 @@ def test_values_that_json_writers_choke_on_do_not_cost_the_layer(tmp_path: Path,
     plane[1, 1] = 1
     store = write_image(tmp_path / "1.zarr", labels={"cells": plane}, image_label=image_label)
     features = all_features(keeper_at(tmp_path).catalog(layer_key(Registry(tmp_path / "state"), store)))
-    assert orjson.loads(b"{%b}" % features.properties[0])["good"] == "kept"
+    assert features.properties["good"].to_pylist() == ["kept"]
 
 
 def test_deep_nesting_in_properties_does_not_cost_the_layer(tmp_path: Path) -> None:
@@ -126,7 +153,8 @@ def test_deep_nesting_in_properties_does_not_cost_the_layer(tmp_path: Path) -> N
     image_label = {"properties": [{"label-value": 1, "deep": nested}]}
     store = write_image(tmp_path / "1.zarr", labels={"cells": squares(20, 20)}, image_label=image_label)
     features = all_features(keeper_at(tmp_path).catalog(layer_key(Registry(tmp_path / "state"), store)))
-    assert orjson.loads(b"{%b}" % features.properties[features.label.tolist().index(1)]) == {"deep": nested}
+    deep = features.properties["deep"].to_pylist()[features.label.tolist().index(1)]
+    assert orjson.loads(deep) == nested
 
 
 def test_small_features_are_left_out_by_area_in_image_pixels(tmp_path: Path) -> None:

@@ -18,10 +18,21 @@ from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 from roiservice.query.columns import read_features, read_polygons
 from roiservice.vectorize.plane import trace_plane
-from tests.catalog.support import squares, write_catalog
+from tests.catalog.support import roi_column, squares, write_catalog
 from tests.vectorize.support import rings_of
 
-FILES = ["features", "parts", "rings", "vertices", "planes", "blocks", "rois", "roi_rows", "page_rows"]
+FILES = [
+    "features",
+    "parts",
+    "rings",
+    "vertices",
+    "planes",
+    "blocks",
+    "rois",
+    "roi_rows",
+    "page_rows",
+    "properties",
+]
 
 
 def noise(
@@ -52,7 +63,7 @@ def test_features_are_those_of_the_planes(catalog: Catalog) -> None:
             assert features.area.tolist() == [(plane == label).sum() for label in labels]
             assert catalog.features["pixel_count"][rows].tolist() == features.area.tolist()
             row += len(labels)
-    assert row == len(catalog.features["roi"]) == catalog.meta["counts"]["features"]
+    assert row == len(roi_column(catalog)) == catalog.meta["counts"]["features"]
 
 
 def test_shapes_are_numbered_through_without_gaps(catalog: Catalog) -> None:
@@ -78,24 +89,25 @@ def test_rois_know_all_their_rows(catalog: Catalog) -> None:
         *(rois[name] for name in ("roi", "label", "row_first", "row_count")), strict=True
     ):
         rows = catalog.roi_rows[first : first + count]
-        assert rows.tolist() == np.flatnonzero(catalog.features["roi"] == roi).tolist()
+        assert rows.tolist() == np.flatnonzero(roi_column(catalog) == roi).tolist()
         assert set(catalog.features["label"][rows].tolist()) == {label}
-    assert sorted(catalog.roi_rows.tolist()) == list(range(len(catalog.features["roi"])))
+    assert sorted(catalog.roi_rows.tolist()) == list(range(len(roi_column(catalog))))
 
 
 def test_page_order_is_by_roi_within_each_plane(catalog: Catalog) -> None:
     for first, count in zip(catalog.planes["first"], catalog.planes["count"], strict=True):
         rows = catalog.page_rows[first : first + count]
         assert sorted(rows.tolist()) == list(range(first, first + count))
-        assert (np.diff(catalog.features["roi"][rows]) > 0).all()
+        assert (np.diff(roi_column(catalog)[rows]) > 0).all()
 
 
 def test_colours_and_properties_go_to_their_label(catalog: Catalog) -> None:
-    features = read_features(catalog, np.arange(len(catalog.features["roi"])))
-    for label, color, own in zip(features.label.tolist(), features.color, features.properties, strict=True):
+    features = read_features(catalog, np.arange(len(roi_column(catalog))))
+    classes = features.properties["class"].to_pylist()
+    for label, color, own in zip(features.label.tolist(), features.color, classes, strict=True):
         assert color == ((1, 2, 3, 4) if label == 3 else None)
-        assert own == (b'"class":"a"' if label == 5 else b"")
-    assert features.property_names == ("class",)
+        assert own == ("a" if label == 5 else None)
+    assert tuple(features.properties) == ("class",)
 
 
 def test_blocks_cover_their_rows(tmp_path: Path) -> None:
@@ -198,7 +210,7 @@ def test_an_equal_catalog_that_is_there_already_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*(f"{name}.arrow" for name in FILES), "layer.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "zeros"])
 def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> None:
-    write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))])
+    write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))], properties={1: {"x": 1.5}})
     path = tmp_path / "2" / name
     content = path.read_bytes()
     path.unlink()

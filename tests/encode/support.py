@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.build import json_members
+from roiservice.catalog.properties import stated_columns
 from roiservice.encode.formats import FORMATS
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
@@ -37,7 +37,6 @@ def features_of(
     if labels is not None:
         found = np.array(labels, np.uint64 if max(labels) >= 2**63 else np.int64)
     measured = measure(polygons)
-    members, names = json_members(properties or {})
     n = len(found)
     t, c, z = (np.full(n, index, np.int32) for index in place)
     return Features(
@@ -47,6 +46,7 @@ def features_of(
         feature_id=FIRST + 2**32 + polygons.part_offsets[:-1],
         roi_id=FIRST + np.arange(n, dtype=np.int64),
         label=found.astype(np.int64) if found.dtype != np.uint64 else found,
+        kind=np.zeros(n, np.uint8),
         t=t,
         c=c,
         z=z,
@@ -56,15 +56,14 @@ def features_of(
         boxes=measured.boxes,
         polygons=polygons,
         color=[(colors or {}).get(int(label)) for label in found.tolist()],
-        properties=[members.get(int(label), b"") for label in found.tolist()],
-        property_names=tuple(names),
+        properties=stated_columns(properties or {}, found),
     )
 
 
 def whole(name: str, features: Features) -> bytes:
     """A whole file of a format."""
     form = FORMATS[name]
-    return form.begin(features.property_names) + form.separator.join(form.encode(features)) + form.end
+    return form.begin(tuple(features.properties)) + form.separator.join(form.encode(features)) + form.end
 
 
 def strict(text: bytes) -> Any:

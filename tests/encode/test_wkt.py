@@ -45,7 +45,7 @@ def test_columns() -> None:
         cells(), place=(-1, 0, 4), colors={1: (255, 0, 16, 8)}, properties={2: {"class": "a,b"}}
     )
     first, second, _ = table_of(features)
-    assert list(first) == ["WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "class"]
+    assert list(first) == ["WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "drawn_as", "class"]
     assert {name: first[name] for name in ("label", "layer", "z", "t", "c", "area", "color", "class")} == {
         "label": "1",
         "layer": "cells",
@@ -69,7 +69,7 @@ def test_odd_properties_survive() -> None:
     (row,) = table_of(features_of(np.ones((2, 2), np.uint8), properties={1: ODD_PROPERTIES}))
     assert row["class"] == ODD_PROPERTIES["class"]
     assert row['quote" \\ \n\t,;'] == 'a "b"\r\n, c\u2028\u0000d'
-    assert (row["nothing"], row["missing"], row["yes"]) == ("", "", "true")
+    assert (row["endless"], row["yes"], "nothing" in row, "missing" in row) == ("", "true", False, False)
     assert json.loads(row["nested"]) == ODD_PROPERTIES["nested"]
     assert (int(row["huge"]), float(row["score"]), float(row["large"])) == (2**63 - 1, 0.1, 1.5e300)
     assert (row["label"], row["property:label"]) == ("1", "reserved")

@@ -37,7 +37,7 @@ def plain(catalog: Catalog) -> list[Feature]:
     return [
         Feature(
             row,
-            int(columns["roi"][row]) + catalog.first_roi_id,
+            int(catalog.rois["roi"][columns["place"][row]]) + catalog.first_roi_id,
             int(columns["label"][row]),
             int(columns["t"][row]),
             int(columns["c"][row]),
@@ -47,7 +47,7 @@ def plain(catalog: Catalog) -> list[Feature]:
             int(columns["part_count"][row]),
             int(columns["shape_first"][row]) + catalog.first_shape_id,
         )
-        for row in range(len(columns["roi"]))
+        for row in range(len(columns["place"]))
     ]
 
 

@@ -23,7 +23,7 @@ from roiservice.query.pages import (
     shape_row,
 )
 from roiservice.query.select import RoiQuery, matching_rows
-from tests.catalog.support import squares, write_catalog
+from tests.catalog.support import roi_column, squares, write_catalog
 from tests.query.support import EVERY, matches, on_planes, plain, queries, random_catalog
 
 CATALOGS = 12
@@ -87,7 +87,7 @@ def test_a_roi_s_index_is_its_place_in_the_pages(
     catalog = catalogs[number]
     query = data.draw(queries(catalog))
     rows = roi_page(catalog, query, 0, 10**9).rows
-    listed = list(dict.fromkeys((catalog.features["roi"][rows] + catalog.first_roi_id).tolist()))
+    listed = list(dict.fromkeys((roi_column(catalog)[rows] + catalog.first_roi_id).tolist()))
     for number_ in catalog.rois["roi"].tolist():
         roi = number_ + catalog.first_roi_id
         assert roi_index(catalog, query, roi) == (listed.index(roi) if roi in listed else None)
@@ -108,7 +108,7 @@ def test_walking_all_pages_meets_each_once(
         rows += feature_page(catalog, query, offset, size).rows.tolist()
     for offset in range(0, roi_count(catalog, query), size):
         page = roi_page(catalog, query, offset, size)
-        rois += dict.fromkeys(catalog.features["roi"][page.rows].tolist())
+        rois += dict.fromkeys(roi_column(catalog)[page.rows].tolist())
     wanted = [feature for feature in plain(catalog) if matches(feature, query)]
     assert rows == [feature.row for feature in wanted]
     assert len(rois) == len(set(rois))

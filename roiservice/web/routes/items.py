@@ -57,7 +57,7 @@ def items(image_id: int, layer: str) -> Response:
         chunks = items_stream(catalog, form, asked.query, asked.offset)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     page = cached(service.cache, key, partial(items_page, catalog, *selection))
-    place = _Place(here, image_id, found.collection, form.name, catalog.property_names)
+    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties))
     envelope = _envelope(place, asked, limit, page.returned, page.matched)
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
@@ -82,7 +82,7 @@ def item(image_id: int, layer: str, feature_id: int) -> Response:
     if form.name == "geojson":
         body = b'%b,"links":%b}' % (encoded[:-1], orjson.dumps(links))
     else:
-        body = form.begin(catalog.property_names) + encoded + form.end
+        body = form.begin(tuple(catalog.properties)) + encoded + form.end
     return body_answer(body, form.media_type, {**_crs_header(), "Link": link_header(links)}, tag)
 
 
