@@ -29,7 +29,8 @@ from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
 from roiservice.sources.images import ImageSource, find_images
-from roiservice.sources.layers import ROOT_COLLECTION, ROOT_NAME, LayerSource, find_layers, layer_named
+from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
+from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from roiservice.errors import RoiServiceError, SourceDamaged, SourceRefused
-from roiservice.sources.layers import LayerSource
+from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 

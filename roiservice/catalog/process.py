@@ -14,7 +14,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.errors import RoiServiceError, SourceError
 from roiservice.sources.images import ImageSource
-from roiservice.sources.layers import LayerSource
+from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 

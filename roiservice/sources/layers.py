@@ -9,39 +9,14 @@ from typing import Any
 from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.groups import Group, is_array, read_group
 from roiservice.sources.images import ImageSource
+from roiservice.sources.layer import LABELS, ROOT_COLLECTION, ROOT_NAME, LayerSource, Listing
 from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.store import Store, open_store
 
-_LABELS = "labels"
-ROOT_NAME = "."
-ROOT_COLLECTION = "root"
 _DEPTH = 8  # of groups below labels/ that are searched for unlisted ones
-
-
-@dataclass(frozen=True)
-class LayerSource:
-    """Where a layer lies.
-
-    `path` is its group inside the store, `collection` the path below the image's group with `/` as `:`
-    (`labels:original:0`; the image group itself: `root`), `name` the path below `labels/` (itself: `.`).
-    """
-
-    image: ImageSource
-    path: str
-    collection: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Layers that can be opened, by path; what is wrong with others; what was passed over."""
-
-    layers: tuple[LayerSource, ...]
-    problems: tuple[SourceError, ...]
-    warnings: tuple[str, ...]
 
 
 @dataclass
@@ -58,7 +33,7 @@ class _Search:
 
     @property
     def base(self) -> str:
-        return join(self.image.path, _LABELS)
+        return join(self.image.path, LABELS)
 
     def known(self, path: str) -> bool:
         return path in self.layers or path in self.problems
@@ -91,7 +66,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits) -> LayerSource:
     for layer in listing.layers:
         if name == layer.name:
             return layer
-    parts = {join(image.path, _LABELS, name), join(image.path, name.replace(":", "/"))}
+    parts = {join(image.path, LABELS, name), join(image.path, name.replace(":", "/"))}
     for problem in listing.problems:
         if _layer_part(problem.part) in parts:
             raise problem
@@ -214,7 +189,7 @@ def _add(search: _Search, group: Group) -> bool:
     if multiscale_of(search.store, group) is None:
         return False
     name = group.path[len(search.base) + 1 :]
-    collection = f"{_LABELS}:{name.replace('/', ':')}"
+    collection = f"{LABELS}:{name.replace('/', ':')}"
     search.layers[group.path] = LayerSource(search.image, group.path, collection, name)
     return True
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from roiservice.errors import SourceError
 from roiservice.sources.images import ImageSource, find_images
-from roiservice.sources.layers import Listing, find_layers, layer_named
+from roiservice.sources.layer import Listing
+from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
 

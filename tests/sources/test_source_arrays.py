@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
-from roiservice.sources.layers import LayerSource
+from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import open_layer, source_token
 from tests.sources.support import LIMITS, blobs, edit_array, layer_at, whole

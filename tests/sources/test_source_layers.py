@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
-from roiservice.sources.layers import LayerSource, find_layers, layer_named
+from roiservice.sources.layer import LayerSource
+from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
 from tests.sources.support import LIMITS, blobs, image_at, listing_of
 from tests.stores import edit_attributes, write_array, write_group, write_image, write_multiscale, zip_store
