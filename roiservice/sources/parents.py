@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from roiservice.errors import SourceError
-from roiservice.sources.arrays import array_document, array_shape
-from roiservice.sources.grids import AxesProblem, Grid, grid_of
+from roiservice.geometry.frames import Frame
+from roiservice.sources.arrays import array_shape
+from roiservice.sources.grids import AxesProblem, Grid, frame_of, grid_of
 from roiservice.sources.groups import Group, read_group
-from roiservice.sources.layers import LayerSource
+from roiservice.sources.layer import LayerSource
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import source_image_of
 from roiservice.sources.paths import join, relative_path
 from roiservice.sources.store import Store
+from roiservice.sources.tables.spatialdata import (
+    is_spatialdata,
+    raster_documents,
+    raster_frame,
+    reference_raster,
+)
 
 # NGFF: `image-label.source.image` defaults to the group above `labels/`.
 _DEFAULT_SOURCE = "../../"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The image of a layer: its level-0 grid, and the frame of the layer's grid in it."""
+
+    grid: Grid
+    frame: Frame
 
 
 def parent_paths(source: LayerSource, group: Group) -> Iterator[str]:
@@ -34,44 +50,73 @@ def parent_paths(source: LayerSource, group: Group) -> Iterator[str]:
         yield source.image.path
 
 
-def parent_grid(store: Store, source: LayerSource, group: Group, warnings: list[str]) -> Grid | None:
-    """Level-0 grid of the layer's image; None, with a warning, if there is none that can be used."""
+def parent_of(
+    store: Store, source: LayerSource, group: Group, layer: Grid, warnings: list[str]
+) -> Parent | None:
+    """The image that the layer, a grid of its own, lies in; None if there is none that can be used.
+
+    That is the image that NGFF relates it to, else the reference raster of a SpatialData store. What keeps
+    one from being used is a warning.
+    """
     reasons: list[str] = []
     for path in parent_paths(source, group):
-        try:
-            grid = _grid_at(store, path, reasons)
-        except SourceError as error:
-            reasons.append(f"{error.part}: {error.reason}")
-        except AxesProblem as problem:
-            reasons.append(f"{path or 'root'}: {problem}")
-        else:
-            if grid is not None:
-                return grid
-    if reasons:
+        grid = _grid_at(store, path, reasons)
+        if grid is not None:
+            return Parent(grid, frame_of(layer, grid, warnings))
+    parent = _spatial_parent(store, source, layer, reasons)
+    if parent is None and reasons:
         warnings.append(f"no image to relate the layer to, so it has its own grid ({'; '.join(reasons)})")
-    return None
+    return parent
+
+
+def _spatial_parent(store: Store, source: LayerSource, layer: Grid, reasons: list[str]) -> Parent | None:
+    try:
+        path = _spatial_reference(store, source)
+        grid = None if path is None else _grid_at(store, path, reasons)
+        if path is None or grid is None:
+            return None
+        frame = raster_frame(store, source.path, path, (layer.size("z"), grid.size("z")))
+    except SourceError as error:
+        reasons.append(f"{error.part}: {error.reason}")
+        return None
+    # Scales of `datasets` mean nothing there: planes are paired by their index.
+    return Parent(replace(grid, scale=None, translation=None), frame)
+
+
+def _spatial_reference(store: Store, source: LayerSource) -> str | None:
+    """The raster whose pixels are the image of a SpatialData store; None elsewhere, or if it is the layer."""
+    root = read_group(store, source.image.path)
+    if root is None or not is_spatialdata(root):
+        return None
+    path = reference_raster(store, source.image.path)
+    return None if path == source.path else path
 
 
 def _grid_at(store: Store, path: str, reasons: list[str]) -> Grid | None:
-    group = read_group(store, path)
-    multiscale = None if group is None else multiscale_of(store, group)
-    if group is None or multiscale is None:
-        # A SpatialData root relates its elements by other means; there it is no lack.
-        if group is None or "spatialdata_attrs" not in group.raw:
-            reasons.append(f"{path or 'root'}: no multiscales")
-        return None
-    shape = array_shape(store, join(path, multiscale.levels[0].path), group.zarr_format)
-    return grid_of(multiscale, shape)
+    """Level-0 grid of the image at `path`; None, with a reason, if it cannot be used."""
+    try:
+        group = read_group(store, path)
+        multiscale = None if group is None else multiscale_of(store, group)
+        if group is None or multiscale is None:
+            if group is None or not is_spatialdata(group):  # such a root relates its elements by other means
+                reasons.append(f"{path or 'root'}: no multiscales")
+            return None
+        shape = array_shape(store, join(path, multiscale.levels[0].path), group.zarr_format)
+        return grid_of(multiscale, shape)
+    except SourceError as error:
+        reasons.append(f"{error.part}: {error.reason}")
+    except AxesProblem as problem:
+        reasons.append(f"{path or 'root'}: {problem}")
+    return None
 
 
 def parent_documents(store: Store, source: LayerSource, group: Group) -> Iterator[str]:
-    """Files that `parent_grid` depends on, whether or not they exist."""
+    """Files that `parent_of` depends on, whether or not they exist."""
     for path in parent_paths(source, group):
-        yield from (join(path, name) for name in ("zarr.json", ".zgroup", ".zattrs"))
-        try:
-            parent = read_group(store, path)
-            multiscale = None if parent is None else multiscale_of(store, parent)
-        except SourceError:
-            continue
-        if parent is not None and multiscale is not None:
-            yield array_document(join(path, multiscale.levels[0].path), parent.zarr_format)
+        yield from raster_documents(store, path)
+    try:
+        reference = _spatial_reference(store, source)
+    except SourceError:
+        return
+    if reference is not None:
+        yield from raster_documents(store, reference)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.sources.arrays import LabelArray, open_array
-from roiservice.sources.grids import AxesProblem, Grid, frame_of, grid_of, shown_on
+from roiservice.sources.grids import AxesProblem, Grid, grid_of, shown_on
 from roiservice.sources.groups import Group, read_group
-from roiservice.sources.layers import LayerSource
+from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import Multiscale, multiscale_of
 from roiservice.sources.objects import LabelObjects, label_objects_of
-from roiservice.sources.parents import parent_grid
+from roiservice.sources.parents import parent_of
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection
 from roiservice.sources.store import Store, open_store
@@ -128,17 +128,17 @@ def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:
     grid = _grid(store, source, multiscale, array)
     _check_planes(store, array, grid)
     warnings = [*multiscale.warnings, *grid.warnings]
-    image = parent_grid(store, source, group, warnings)
+    parent = parent_of(store, source, group, grid, warnings)
+    image = grid if parent is None else parent.grid
     objects = label_objects_of(group)
-    frame = Frame() if image is None else frame_of(grid, image, warnings)
     return LabelLayer(
         source=source,
         dtype=array.dtype,
         height=grid.size("y"),
         width=grid.size("x"),
-        frame=frame,
-        image_size=(image or grid).sizes,
-        planes=_planes(store, source, grid, image or grid, warnings),
+        frame=Frame() if parent is None else parent.frame,
+        image_size=image.sizes,
+        planes=_planes(store, source, grid, image, warnings),
         objects=objects,
         pixels=int(np.prod(array.shape, dtype=object)),
         warnings=(*warnings, *objects.warnings),

@@ -35,9 +35,11 @@ class Affine:
 
     @property
     def is_singular(self) -> bool:
-        """Whether the plane collapses into a line or a point, up to rounding."""
+        """Whether the plane collapses into a line or a point, up to rounding, or a number is not finite."""
         largest = max(abs(self.xx * self.yy), abs(self.xy * self.yx))
-        return not math.isfinite(self.determinant) or abs(self.determinant) <= 1e-12 * largest
+        if not all(map(math.isfinite, (self.determinant, self.x0, self.y0))):
+            return True
+        return abs(self.determinant) <= 1e-12 * largest
 
     @property
     def is_translation_scale(self) -> bool:
@@ -98,11 +100,11 @@ class Affine:
         return mapped
 
     def frame(self) -> Frame | None:
-        """The same map as a `Frame`; None if it turns, shears, mirrors or collapses."""
-        if not self.is_translation_scale or min(self.xx, self.yy) <= 0:
+        """The same map as a `Frame`, without rounding noise; None if it turns, shears or mirrors."""
+        if self.is_singular or not self.is_translation_scale or min(self.xx, self.yy) <= 0:
             return None
-        numbers = (self.xx, self.yy, self.x0, self.y0)
-        return Frame(*numbers) if all(map(math.isfinite, numbers)) else None
+        # 3 * (0.1 / 0.3) is 1: grids that agree must have the identity.
+        return Frame(_rounded(self.xx), _rounded(self.yy), round(self.x0, 9), round(self.y0, 9))
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,14 @@ def _placement(item: dict[str, Any], axes: tuple[str, ...], where: str) -> Place
         if name not in forms or name not in inputs:
             raise _Unusable(f"{where}: there is no axis {name}")
     rows = [_in_plane(forms[name], inputs, name, where) for name in "xy"]
-    return Placement(Affine(*rows[0], *rows[1]), _depth(forms.get("z"), inputs))
+    affine = Affine(*rows[0], *rows[1])
+    if affine.is_singular:
+        raise _Unusable(f"{where}: it collapses the plane, or its numbers are too large")
+    return Placement(affine, _depth(forms.get("z"), inputs))
 
 
 def _in_plane(form: Float64, inputs: tuple[str, ...], name: str, where: str) -> tuple[float, ...]:
     """Factors of x and y, and the constant."""
-    if not np.isfinite(form).all():
-        raise _Unusable(f"{where}: its numbers grow beyond all bounds")
     for other, factor in zip(inputs, form[:-1], strict=True):
         if factor != 0 and other not in ("x", "y"):
             raise _Unusable(f"{where}: {name} depends on axis {other!r}, so it maps no plane to a plane")
@@ -292,6 +295,10 @@ def _numbers(values: Any, count: int, where: str) -> list[float]:
     except OverflowError:
         pass
     raise _Unusable(f"{where}: must be a list of {count} finite numbers")
+
+
+def _rounded(scale: float) -> float:
+    return float(f"{scale:.12g}")
 
 
 def _is_noise(value: float, *others: float) -> bool:
