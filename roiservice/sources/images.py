@@ -16,6 +16,7 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import has_multiscales
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, is_inside, join
+from roiservice.sources.remote.urls import file_name, is_url
 from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, open_store
 
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
@@ -28,9 +29,9 @@ _ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
 class ImageSource:
     """Where an image lies.
 
-    `location` is its store's absolute path, `path` its group inside ("" = root), `name` what a user calls it
-    (`name`, `plate/A/1/0`, `name/0`). `given_id` is the number given by the user, else the store's file name
-    if that is a number and the store holds one image; else None.
+    `location` is its store's absolute path or URL, `path` its group inside ("" = root), `name` what a user
+    calls it (`name`, `plate/A/1/0`, `name/0`). `given_id` is the number given by the user, else the store's
+    file name if that is a number and the store holds one image; else None.
     """
 
     location: str
@@ -45,9 +46,10 @@ ImageOrError = ImageSource | SourceError
 def find_images(location: str | Path, given_id: int | None, limits: Limits) -> Iterator[ImageOrError]:
     """Images at `location`, lazily, by name; members that cannot be read come as errors among them.
 
-    `location`: a store (image, label image, plate, bioformats2raw series, SpatialData), or a folder of
-    stores, at any depth. While iterating it raises BadParameter if `given_id` is to number more than one
-    image, and SourceDamaged if there is nothing to be found.
+    `location`: a store (image, label image, plate, bioformats2raw series, SpatialData), a folder of stores,
+    at any depth, or the URL of either; over http(s), folders of stores cannot be listed. While iterating it
+    raises BadParameter if `given_id` is to number more than one image, and SourceDamaged if there is nothing
+    to be found.
     """
     found = _bounded(_found(location, limits), str(location), limits)
     first = list(islice(found, 1))
@@ -73,12 +75,29 @@ def _bounded(found: Iterator[ImageOrError], location: str, limits: Limits) -> It
 
 def _found(location: str | Path, limits: Limits) -> Iterator[ImageOrError]:
     path = absolute(location)
+    if is_url(path):
+        yield from _at_url(path, limits)
+        return
     if not os.path.isdir(path) or _is_store(path):
         # The name is that of the path as given: a link `7.zarr` names an image as well as a folder does.
         shown = os.path.basename(os.path.abspath(os.path.expanduser(location)))
         yield from _numbered(open_store(path, limits), shown)
         return
     yield from _in_folder(path, path, {path}, limits)
+
+
+def _at_url(url: str, limits: Limits) -> Iterator[ImageOrError]:
+    from roiservice.sources.remote.folders import stores_below
+
+    store = open_store(url, limits)
+    if url.lower().endswith(ZIP_SUFFIXES) or any(map(store.file_exists, _ZARR_FILES)):
+        yield from _numbered(store, file_name(url))
+        return
+    for found in stores_below(store):
+        if isinstance(found, SourceError):
+            yield found
+        else:
+            yield from _member(found, file_name(found), limits)
 
 
 def _in_folder(folder: str, top: str, seen: set[str], limits: Limits) -> Iterator[ImageOrError]:
@@ -131,9 +150,17 @@ def _numbered(store: Store, file_name: str) -> Iterator[ImageOrError]:
 def _number_in(file_name: str, location: str) -> int | None:
     """Number of a store called `6001240.zarr`; None for a group inside another one, whatever its name."""
     stem = _SUFFIX.sub("", file_name)
-    if stem == file_name or not _IMAGE_ID.fullmatch(stem) or _is_store(os.path.dirname(location)):
+    if stem == file_name or not _IMAGE_ID.fullmatch(stem) or _is_inner(location):
         return None
     return int(stem)
+
+
+def _is_inner(location: str) -> bool:
+    """Whether a store lies inside another one; a URL must tell by its spelling."""
+    if is_url(location):
+        above = location.split("/")[3:-1]  # without scheme and host
+        return any(_SUFFIX.sub("", segment) != segment for segment in above)
+    return _is_store(os.path.dirname(location))
 
 
 def _in_store(store: Store, name: str) -> Iterator[ImageOrError]:
@@ -161,7 +188,8 @@ def _is_image(store: Store, group: Group) -> bool:
     """Whether it can have layers: an image, a label, or a SpatialData root (labels without an image)."""
     if has_multiscales(group) or has_image_label(group):
         return True
-    return "labels" in store.children(group.path)
+    # Where nothing can be listed, the group may be there nevertheless.
+    return "labels" in store.children(group.path) or read_group(store, join(group.path, "labels")) is not None
 
 
 def _in_plate(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:

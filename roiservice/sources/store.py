@@ -1,4 +1,4 @@
-"""Read-only roots: a local directory, or a zip file (RFC-9 `.ozx`, or plain `.zip`)."""
+"""Read-only roots: a local directory, a zip file (RFC-9 `.ozx`, or plain `.zip`), or either behind a URL."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import clean_path, is_inside, join
+from roiservice.sources.remote.urls import is_url, normalized_url
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -24,8 +25,8 @@ ZIP_SUFFIXES = (".zip", ".ozx")
 class Store(ABC):
     """A read-only root. Safe to use from several threads.
 
-    `location` is its absolute local path, for messages; `limits` are those it was opened with. All paths are
-    relative to the root, with `/`; those that leave it, also by symlinks, raise SourceRefused.
+    `location` is its absolute local path or its URL, for messages; `limits` are those it was opened with. All
+    paths are relative to the root, with `/`; those that leave it, also by symlinks, raise SourceRefused.
     """
 
     def __init__(self, location: str, limits: Limits) -> None:
@@ -49,7 +50,8 @@ class Store(ABC):
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
         """(relative path, size, mtime_ns) of all files below `path`, sorted by path.
 
-        A zip gives itself alone, as ("", size, mtime_ns): its members cannot change without it.
+        A zip gives itself alone, as ("", size, mtime_ns): its members cannot change without it. Remote stores
+        have a digest of the ETag or date in place of the time.
         """
 
     @abstractmethod
@@ -89,11 +91,16 @@ class Store(ABC):
 
 
 def open_store(location: str | Path, limits: Limits) -> Store:
-    """Open a directory or a zip file; the directory may be any group of a larger hierarchy.
+    """Open a directory, a zip file or a URL; the directory may be any group of a larger hierarchy.
 
-    Raises SourceDamaged, naming the location, if it is not there, no directory or no readable zip.
+    Raises SourceDamaged, naming the location, if it is not there, no directory or no readable zip, and
+    SourceRefused for URLs that cannot be used.
     """
     path = absolute(location)
+    if is_url(path):
+        from roiservice.sources.remote.opening import open_remote
+
+        return open_remote(path, limits)
     if os.path.isdir(path):
         return _Folder(path, limits)
     if not os.path.lexists(path):
@@ -104,7 +111,12 @@ def open_store(location: str | Path, limits: Limits) -> Store:
 
 
 def absolute(location: str | Path) -> str:
-    """`location` as an absolute path without symlinks. SourceDamaged if it cannot be a path."""
+    """`location` as an absolute path without symlinks, or as a normalized URL.
+
+    SourceDamaged if it cannot be a path, SourceRefused if it is a URL that cannot be used.
+    """
+    if isinstance(location, str) and is_url(location):
+        return normalized_url(location)
     try:
         return os.path.realpath(os.path.expanduser(location))
     except (ValueError, OSError) as error:
@@ -198,7 +210,7 @@ class _Zip(Store):
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise SourceDamaged(location, "", f"is no readable zip file: {error}") from None
         self._version = ("", status.st_size, status.st_mtime_ns)
-        self._folders = _folders_of(self._zip)
+        self._folders = folders_of(self._zip.namelist())
 
     def read(self, path: str, most: int | None = None) -> bytes | None:
         try:
@@ -230,10 +242,10 @@ class _Zip(Store):
         return GuardedZip(self.location, self.limits)
 
 
-def _folders_of(archive: zipfile.ZipFile) -> dict[str, set[str]]:
-    """Names of the folders below each folder, from the members' paths."""
+def folders_of(names: Iterable[str]) -> dict[str, set[str]]:
+    """Names of the folders below each folder, from the paths of files."""
     folders: dict[str, set[str]] = {}
-    for name in archive.namelist():
+    for name in names:
         parent = name.rpartition("/")[0]
         while parent and clean_path(parent) == parent:
             above, _, own = parent.rpartition("/")

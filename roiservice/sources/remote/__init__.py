@@ -1,0 +1,1 @@
+"""Stores behind a network: http(s), S3, and zip files on either."""

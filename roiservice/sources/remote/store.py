@@ -1,0 +1,286 @@
+"""A remote root as a `Store`: documents by name, folders from listings or consolidated metadata."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.documents import read_json
+from roiservice.sources.limits import Limits
+from roiservice.sources.paths import join
+from roiservice.sources.remote.objects import (
+    Content,
+    Forbidden,
+    HttpObjects,
+    Listing,
+    Version,
+    WebPage,
+    number_of,
+)
+from roiservice.sources.store import Store, folders_of
+
+if TYPE_CHECKING:
+    import zarr.abc.store
+
+ROOT_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
+METADATA = (*ROOT_DOCUMENTS, ".zarray", ".zmetadata")
+LISTED_KEYS = 10_000  # of one array, whose versions make up its token: ten requests
+LISTED_ENTRIES = 10_000  # of one folder
+_KEPT_BYTES = 2**26  # of documents that are read once per store
+
+_CONFIRMED_FOR = 1.0  # seconds for which an array that was there is taken to be there
+
+_Found = TypeVar("_Found")
+
+
+class Remote(Store):
+    """A store behind a network. `requests` and `bytes_read` count what it has asked for."""
+
+    def __init__(self, objects: HttpObjects, limits: Limits) -> None:
+        super().__init__(objects.location, limits)
+        self._objects = objects
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, second tries included."""
+        return self._objects.traffic.requests
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of content received so far."""
+        return self._objects.traffic.bytes
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads for requests to this store's host."""
+        return self._objects.executor
+
+    @abstractmethod
+    def chunk(self, key: str, span: slice | None = None, version: Version | None = None) -> Content | None:
+        """A chunk, a shard, or `span` of it, of `version` if given; None if there is none.
+
+        Any other trouble is an error.
+        """
+
+    def _open_zarr_store(self) -> zarr.abc.store.Store:
+        from roiservice.sources.remote.arrays import RemoteArrays
+
+        return RemoteArrays(self)
+
+
+class RemoteStore(Remote):
+    """A hierarchy behind http(s) or S3.
+
+    Documents are read once per store: what one store tells is of one moment, and a new one looks anew. Of
+    documents and files, 403 and web pages say that there are none; of chunks they are errors (see `objects`).
+    """
+
+    def __init__(self, objects: HttpObjects, limits: Limits) -> None:
+        super().__init__(objects, limits)
+        self._documents: dict[str, bytes | None] = {}
+        self._versions: dict[str, Version | None] = {}
+        self._indices: dict[str, dict[str, set[str]]] = {}
+        self._confirmed: dict[str, float] = {}
+        self._documents_lock = threading.RLock()
+
+    def check(self) -> None:
+        """Raise SourceDamaged if nothing can be found here: no metadata of a group, and no listing."""
+        forbidden: SourceError | None = None
+        for name in ROOT_DOCUMENTS:
+            try:
+                if self._document(name, strict=True) is not None:
+                    return
+            except Forbidden as error:
+                forbidden = error
+            except WebPage:
+                continue
+        if forbidden is not None:
+            raise SourceDamaged(self.location, "", forbidden.reason)
+        if self._objects.listing("", 1) is None:
+            raise SourceDamaged(self.location, "", f"there is none of {', '.join(ROOT_DOCUMENTS)}")
+
+    def read(self, path: str, most: int | None = None) -> bytes | None:
+        """As the base class."""
+        cleaned = self._clean(path)
+        if _is_metadata(cleaned):
+            data = self._document(cleaned)
+            if data is not None:
+                self._check_size(path, len(data), most)
+            return data
+        allowed = self.limits.metadata_bytes if most is None else most
+        content = _or_none(lambda: self._objects.get(cleaned, allowed))
+        return None if content is None else content.data
+
+    def children(self, path: str) -> list[str]:
+        """As the base class."""
+        listing = self._listed(path)
+        return self._consolidated_children(self._clean(path)) if listing is None else list(listing.folders)
+
+    def contents(self, path: str) -> tuple[list[str], list[str]]:
+        """Names of folders and of files directly below `path`; both empty where nothing can be listed."""
+        listing = self._listed(path)
+        if listing is None:
+            return [], []
+        return list(listing.folders), [name for name, _ in listing.files]
+
+    def _listed(self, path: str) -> Listing | None:
+        listing = self._objects.listing(self._clean(path), LISTED_ENTRIES)
+        if listing is not None and not listing.complete:
+            raise SourceRefused(self.location, path, f"holds more than {LISTED_ENTRIES} entries")
+        return listing
+
+    def files(self, path: str) -> Iterator[tuple[str, int, int]]:
+        """As the base class says of the first 10 000 files, where they can be listed; else the documents.
+
+        Numbers made from ETags or dates stand for the time.
+        """
+        cleaned = self._clean(path)
+        for name in (*ROOT_DOCUMENTS, ".zarray"):
+            found = self.stamp(join(cleaned, name))
+            if found is not None:
+                yield found
+        listing = self._objects.listing(cleaned, LISTED_KEYS, deep=True)
+        for name, version in () if listing is None else listing.files:
+            yield join(cleaned, name), version.size, version.number
+
+    def file_exists(self, path: str) -> bool:
+        """As the base class."""
+        return self._version(self._clean(path)) is not None
+
+    def stamp(self, path: str) -> tuple[str, int, int] | None:
+        """As the base class."""
+        version = self._version(self._clean(path))
+        return None if version is None else (path, version.size, version.number)
+
+    def chunk(self, key: str, span: slice | None = None, version: Version | None = None) -> Content | None:
+        """As the base class; an array that has gone or changed since it was opened is an error as well.
+
+        Its chunks would be missing, too.
+        """
+        try:
+            content = self._objects.get(key, self.limits.shard_bytes, span, version)
+        except Forbidden as error:
+            reason = (
+                f"{error.reason}, which does not say whether the chunk is missing (404) or must not be read"
+            )
+            raise Forbidden(self.location, key, reason) from None
+        if content is None:
+            self._check_still_there(key)
+        return content
+
+    def _check_still_there(self, key: str) -> None:
+        document = self._array_document(key)
+        if document is None or time.monotonic() < self._confirmed.get(document, 0.0):
+            return
+        content = self._objects.get(document, self.limits.metadata_bytes)
+        if content is None or content.data != self._documents.get(document, content.data):
+            raise SourceDamaged(self.location, document, "was removed or replaced while its chunks were read")
+        self._confirmed[document] = time.monotonic() + _CONFIRMED_FOR
+
+    def _array_document(self, key: str) -> str | None:
+        """The metadata, read before, of the array that a chunk belongs to."""
+        path = key
+        while path:
+            path = path.rpartition("/")[0]
+            for name in ("zarr.json", ".zarray"):
+                if self._versions.get(join(path, name)) is not None:
+                    return join(path, name)
+        return None
+
+    def _version(self, path: str) -> Version | None:
+        if not _is_metadata(path):
+            return _or_none(lambda: self._objects.head(path))
+        with self._documents_lock:
+            if path not in self._versions:
+                self._document(path)
+            return self._versions[path]
+
+    def _document(self, path: str, *, strict: bool = False) -> bytes | None:
+        """A metadata document; `strict`: raising Forbidden and WebPage."""
+        with self._documents_lock:
+            if path in self._documents:
+                return self._documents[path]
+        try:
+            content = self._objects.get(path, self.limits.metadata_bytes)
+        except (Forbidden, WebPage):
+            self._keep(path, None)
+            if strict:
+                raise
+            return None
+        if content is not None and content.data[:64].lstrip().startswith(b"<"):
+            content = None  # a page that does not even say that it is one
+        self._keep(path, content)
+        return None if content is None else content.data
+
+    def _keep(self, path: str, content: Content | None) -> None:
+        with self._documents_lock:
+            self._versions[path] = None if content is None else _told_apart(content)
+            if content is None or len(content.data) <= _KEPT_BYTES // 8:
+                self._documents[path] = None if content is None else content.data
+            if sum(len(data) for data in self._documents.values() if data) > _KEPT_BYTES:
+                self._documents.clear()
+
+    def _consolidated_children(self, path: str) -> list[str]:
+        """Folders below `path` in the nearest consolidated metadata of it or a group above it."""
+        group = path
+        while True:
+            index = self._index(group)
+            below = path[len(group) :].lstrip("/")
+            if index.get(below):
+                return sorted(index[below])
+            if not group:
+                return []
+            group = group.rpartition("/")[0]
+
+    def _index(self, group: str) -> dict[str, set[str]]:
+        """Names below each folder of `group`, by its consolidated metadata; empty if it has none."""
+        index = self._indices.get(group)
+        if index is None:
+            index = self._indices[group] = folders_of(self._consolidated_names(group))
+        return index
+
+    def _consolidated_names(self, group: str) -> list[str]:
+        """Paths of documents below `group`. What cannot be used of this mere hint is passed over."""
+        names: list[str] = []
+        for document in (join(group, ".zmetadata"), join(group, "zarr.json")):
+            if self.read(document) is None:
+                continue
+            try:
+                content = read_json(self, document) or {}
+            except SourceError:
+                continue
+            if document.endswith(".zmetadata"):
+                names.extend(_keys(content.get("metadata")))
+            else:
+                consolidated = content.get("consolidated_metadata")
+                inner = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+                names.extend(f"{key}/zarr.json" for key in _keys(inner))
+        return names
+
+
+def _is_metadata(path: str) -> bool:
+    return path.rpartition("/")[2] in METADATA
+
+
+def _or_none(ask: Callable[[], _Found | None]) -> _Found | None:
+    """What `ask` gives; None where it is told that there is nothing for us."""
+    try:
+        return ask()
+    except (Forbidden, WebPage):
+        return None
+
+
+def _told_apart(content: Content) -> Version:
+    """The content's version, from the content itself where the server states none."""
+    if content.version.mark:
+        return Version(len(content.data), content.version.mark)
+    return Version(len(content.data), str(number_of(content.data)))
+
+
+def _keys(metadata: object) -> list[str]:
+    return [key for key in metadata if isinstance(key, str)] if isinstance(metadata, dict) else []

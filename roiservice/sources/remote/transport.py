@@ -1,0 +1,282 @@
+"""Requests to one host: bounded in time, size and number, tried again when that may help.
+
+Nothing but the host itself is ever asked: redirects are followed on the same scheme, host and port only.
+"""
+
+from __future__ import annotations
+
+import http
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, SSLError
+
+from roiservice import __version__
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CONNECTIONS = 8  # to one host, from one process
+_BLOCK = 2**18
+_ERROR_BYTES = 2**16  # of the text that comes with an error; connections with longer ones are not used again
+_SLOWEST = 2**16  # bytes per second below which a large answer is given up
+_REDIRECTS = 3
+_MOVED = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may be over in a moment
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a host; times in seconds."""
+
+    connect: float = 5
+    stall: float = 15
+    """Without a single byte."""
+    whole: float = 60
+    """One request; large answers get a second more for each 64 KiB."""
+    tries: int = 4
+    pause: float = 0.5
+    """Before the second try; doubled before each further one."""
+
+
+PATIENCE = Patience()
+
+
+class Traffic:
+    """How many requests were sent and how many bytes of content came back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.bytes = 0
+
+    def add(self, *, requests: int = 0, content: int = 0) -> None:
+        """Count; safe to use from several threads."""
+        with self._lock:
+            self.requests += requests
+            self.bytes += content
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked, and how messages name it: `location` and `part`.
+
+    `headers` are made for each try and URL, as signatures hold the time. Content longer than `most` bytes is
+    refused; it is read for the states in `wanted` only.
+    """
+
+    url: str
+    location: str
+    part: str
+    headers: Callable[[str, str], Mapping[str, str]]
+    most: int
+    method: str = "GET"
+    wanted: tuple[int, ...] = (200, 206)
+    follow: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. `headers` have lower-case names; `data` is the content, or the start of an error's text."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    @property
+    def phrase(self) -> str:
+        """`404 Not Found`."""
+        try:
+            return f"{self.status} {http.HTTPStatus(self.status).phrase}"
+        except ValueError:
+            return str(self.status)
+
+
+class _TryAgain(Exception):
+    """An answer that may be another one in a moment; `pause` is how long the host asks to wait."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Origin:
+    """One scheme, host and port. Safe to use from several threads, not across a fork.
+
+    `executor` has as many threads as there are connections.
+    """
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.traffic = Traffic()
+        self.executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="remote")
+        self._manager = _manager(base)
+
+    def send(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+        """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
+
+        What comes is whole: an answer that is cut short, or whose end cannot be told, is an error.
+        """
+        for _ in range(_REDIRECTS + 1):
+            reply = self._with_retries(request, patience, traffic)
+            if reply.status not in _MOVED or not request.follow:
+                return reply
+            request = replace(request, url=self._moved_to(request, reply))
+        raise _problem(request, "redirects in a circle")
+
+    def _moved_to(self, request: Request, reply: Reply) -> str:
+        url = urljoin(request.url, reply.headers.get("location", ""))
+        if "location" not in reply.headers:
+            raise _problem(request, f"answers {reply.phrase} without saying where to")
+        if origin_of(url) != self.base:
+            reason = f"redirects to {origin_of(url)}; no other host is asked"
+            raise SourceRefused(request.location, request.part, reason)
+        return url
+
+    def _with_retries(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+        for attempt in range(1, patience.tries + 1):
+            try:
+                return self._once(request, patience, traffic)
+            except _TryAgain as error:
+                reason, pause = str(error), error.pause
+            except (SSLError, LocationValueError, DecodeError) as error:
+                raise _problem(request, _said(error)) from error
+            except (HTTPError, OSError) as error:
+                reason, pause = _said(error), None
+            if attempt < patience.tries:
+                time.sleep(min(pause or patience.pause * 2 ** (attempt - 1), patience.stall))
+        raise _problem(request, f"{reason} ({patience.tries} tries)")
+
+    def _once(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+        deadline = time.monotonic() + patience.whole
+        for counter in (traffic, self.traffic):
+            counter.add(requests=1)
+        response = self._manager.request(
+            request.method,
+            request.url,
+            headers={
+                **request.headers(request.method, request.url),
+                "User-Agent": f"roiservice/{__version__}",
+            },
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            timeout=urllib3.Timeout(connect=patience.connect, read=patience.stall),
+            pool_timeout=patience.whole,
+        )
+        whole = False
+        try:
+            if response.status in _PASSING:
+                raise _TryAgain(_passing(response), _pause(response))
+            if request.method == "HEAD" or response.status not in request.wanted:
+                data = response.read(_ERROR_BYTES + 1, decode_content=False)
+                whole = len(data) <= _ERROR_BYTES
+            else:
+                data = _content(request, response, deadline)
+                whole = True
+        finally:
+            for counter in (traffic, self.traffic):
+                counter.add(content=response.tell())
+            if not whole:
+                response.close()
+            response.release_conn()
+        return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@lru_cache(maxsize=64)
+def connect(base: str) -> Origin:
+    """The one `Origin` of this process for a scheme, host and port as `origin_of` gives them."""
+    return Origin(base)
+
+
+# Neither threads nor connections outlive a fork.
+os.register_at_fork(after_in_child=connect.cache_clear)
+
+
+def _manager(base: str) -> urllib3.PoolManager:
+    """A pool of connections, through the proxy that the environment names for this host, if any."""
+    parts = urlsplit(base)
+    proxy = urllib.request.getproxies_environment().get(parts.scheme)
+    if not proxy or parts.hostname in LOOPBACK or urllib.request.proxy_bypass(parts.netloc):
+        return urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True)
+    user = urlsplit(proxy)
+    secret = f"{user.username}:{user.password or ''}" if user.username else None
+    headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
+    return urllib3.ProxyManager(proxy, 1, proxy_headers=headers, maxsize=CONNECTIONS, block=True)
+
+
+def _content(request: Request, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    length = response.headers.get("Content-Length", "")
+    if not length.isdecimal() and not getattr(response, "chunked", False):
+        raise _problem(request, "answers without stating a length, so that nobody can tell if all has come")
+    if length.isdecimal() and int(length) > request.most:
+        raise _too_long(request, length)
+    blocks: list[bytes] = []
+    received = 0
+    while block := response.read1(_BLOCK, decode_content=True):
+        received += len(block)
+        blocks.append(block)
+        if received > request.most:
+            raise _too_long(request, f"more than {request.most}")
+        if time.monotonic() > deadline + received / _SLOWEST:
+            raise _TryAgain(f"is too slow: {received} bytes came in time")
+    return b"".join(blocks)
+
+
+def _too_long(request: Request, length: str) -> SourceError:
+    reason = f"holds {length} bytes; {request.most} are allowed"
+    return SourceRefused(request.location, request.part, reason)
+
+
+def _problem(request: Request, reason: str) -> SourceDamaged:
+    return SourceDamaged(request.location, request.part, f"the server {reason}")
+
+
+def _passing(response: urllib3.BaseHTTPResponse) -> str:
+    return f"answers {Reply(response.status, {}, b'').phrase}"
+
+
+def _pause(response: urllib3.BaseHTTPResponse) -> float | None:
+    stated = response.headers.get("Retry-After", "")
+    return float(stated) if stated.isdecimal() and len(stated) < 6 else None
+
+
+_REASONS = {
+    "ConnectTimeoutError": "does not answer",
+    "NameResolutionError": "is not known by that name",
+    "NewConnectionError": "cannot be reached",
+    "ReadTimeoutError": "has stopped sending",
+    "EmptyPoolError": "is busy with other requests of this service",
+    "SSLError": "has no certificate that can be trusted, or speaks no TLS",
+    "LocationParseError": "has no usable name",
+    "DecodeError": "sends content that cannot be decompressed",
+    "ProtocolError": "broke the connection, or sent less than it had announced",
+    "IncompleteRead": "sent less than it had announced",
+    "ProxyError": "cannot be reached through the proxy",
+}
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in words that hold neither URL nor secret."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in _REASONS:
+            return _REASONS[kind.__name__]
+    return f"cannot be read ({type(error).__name__})"
