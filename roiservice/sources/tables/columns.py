@@ -1,0 +1,158 @@
+"""Columns of properties in the few types that catalogs keep, and the one that names the labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from roiservice.sources.tables.table import Int64
+
+LABEL_NAMES = ("label", "label_value", "label-value", "object", "roi", "shape")
+
+_INT64_MAX = 2**63 - 1
+_WHOLE = r"^\s*[+-]?[0-9]{1,18}\s*$"  # as many digits as fit int64 whatever they are
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The column that names the labels: (n,) values, and which rows have one (elsewhere the value is 0)."""
+
+    name: str
+    values: Int64
+    known: NDArray[np.bool_]
+
+
+def typed_columns(
+    table: pa.Table | Mapping[str, Sequence[Any] | pa.Array], leave_out: Collection[str]
+) -> dict[str, pa.Array]:
+    """Every column but `leave_out` as bool, int64, float64 or string, with nulls.
+
+    Dictionaries are decoded and narrower numbers widened; integers beyond int64, decimals, dates and times
+    become strings; lists and structs JSON text, and so does every value of a column that mixes types. NaN
+    becomes null. Binary columns are left out. Of columns with one name, later ones get `_2`, `_3`, ....
+    """
+    names = table.column_names if isinstance(table, pa.Table) else list(table)
+    out: dict[str, pa.Array] = {}
+    for index, name in enumerate(names):
+        if name in leave_out:
+            continue
+        column = table.column(index) if isinstance(table, pa.Table) else table[name]
+        typed = _typed(column if isinstance(column, pa.Array | pa.ChunkedArray) else _array(column))
+        if typed is not None:
+            out[_unused(name, out)] = typed
+    return out
+
+
+def label_column(columns: Mapping[str, pa.Array]) -> LabelColumn | None:
+    """The column among typed ones that names the labels; None if there is none.
+
+    The first of LABEL_NAMES, whatever its case, whose values are all whole numbers, as numbers or text, or
+    null; not all of them null.
+    """
+    by_name: dict[str, str] = {}
+    for name in columns:
+        by_name.setdefault(name.casefold(), name)
+    for wanted in LABEL_NAMES:
+        if wanted in by_name:
+            found = whole_numbers(columns[by_name[wanted]])
+            if found is not None and found[1].any():
+                return LabelColumn(by_name[wanted], *found)
+    return None
+
+
+def whole_numbers(column: pa.Array) -> tuple[Int64, NDArray[np.bool_]] | None:
+    """Values (n,) of a typed column, 0 for null, and which are not null; None if one is no whole number."""
+    known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+    if pa.types.is_string(column.type):
+        if not pc.all(pc.match_substring_regex(column, _WHOLE)).as_py() and known.any():
+            return None
+        text = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"^\+", "")
+        column = text.cast(pa.int64())
+    if pa.types.is_int64(column.type):
+        return np.asarray(column.fill_null(0).to_numpy()), known
+    if not pa.types.is_float64(column.type):
+        return None
+    values = np.asarray(column.fill_null(0).to_numpy())
+    if not (np.abs(values) < 2.0**63).all() or (values != np.rint(values)).any():
+        return None
+    return values.astype(np.int64), known
+
+
+def json_text(value: Any) -> str | None:
+    """A value as JSON; a string as it is, None for None and for what cannot be written."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):  # integers beyond 64 bits, surrogates, depth
+        pass
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    """Python values as an array; mixed ones as text."""
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        texts = [json_text(value) for value in values]
+        return pa.array([None if text is None else _encodable(text) for text in texts], pa.string())
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates replaced, which JSON may state but UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+def _typed(column: pa.Array | pa.ChunkedArray) -> pa.Array | None:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):  # of older versions, where there is one chunk or none
+        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind):
+        return column
+    if pa.types.is_floating(kind):
+        numbers = column.cast(pa.float64())
+        return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+    if pa.types.is_integer(kind):
+        return _integers(column)
+    if pa.types.is_nested(kind):
+        return pa.array([json_text(value) for value in column.to_pylist()], pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return None
+    return _text(column)
+
+
+def _integers(column: pa.Array) -> pa.Array:
+    largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
+    return column.cast(pa.string() if largest is not None and largest > _INT64_MAX else pa.int64())
+
+
+def _text(column: pa.Array) -> pa.Array | None:
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        return None
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
