@@ -1,0 +1,406 @@
+"""AnnData tables: every encoding of columns, X dense and sparse, regions, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.limits import Limits
+from roiservice.sources.store import open_store
+from roiservice.sources.tables.anndata import MOST_VARIABLES, AnnDataTable, read_anndata, rows_of, values_of
+from tests.sources.support import LIMITS
+from tests.sources.tables.frames import ENCODINGS, Column, write_anndata, write_array, write_texts
+from tests.stores import zip_store
+
+FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
+REGIONS = {"region": "cells", "region_key": "region", "instance_key": "instance_id"}
+
+VALUES: dict[str, list[list[Any]]] = {
+    "array": [[1, -2, 3], [0.5, float("nan"), 2.0], [True, False, True]],
+    "string-array": [["a", "", "ü\u4e2d"]],
+    "fixed-length": [["a", "", "ü\u4e2d"]],
+    "categorical": [["b", None, "a"], [7, 7, None], [0.5, 1.5, 0.5]],
+    "categorical-0.1": [["b", None, "a"], [7, 7, None]],
+    "nullable": [[1, None, 3], [True, None, False]],
+    "nullable-string-array": [["a", None, ""]],
+}
+
+
+def table_at(path: Path, limits: Limits = LIMITS) -> AnnDataTable:
+    return read_anndata(open_store(path.parent, limits), path.name, limits)
+
+
+@FORMATS
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_columns_of_every_encoding(tmp_path: Path, encoding: str, zarr_format: int) -> None:
+    columns = {f"c{number}": (encoding, values) for number, values in enumerate(VALUES[encoding])}
+    table = table_at(write_anndata(tmp_path / "a", columns, zarr_format=zarr_format))
+    expected = {
+        f"c{number}": [None if value != value else value for value in values]  # NaN is null
+        for number, values in enumerate(VALUES[encoding])
+    }
+    assert {name: values.to_pylist() for name, values in table.obs.items()} == expected
+    assert {str(values.type) for values in table.obs.values()} <= {"bool", "int64", "double", "string"}
+    assert table.warnings == ()
+
+
+_INTS = st.integers(-(2**31), 2**31 - 1)
+_TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> dict[str, Column]:
+    rows = draw(st.integers(0, 12))
+    kinds = {
+        "array": st.one_of(st.lists(_INTS, min_size=rows, max_size=rows), _lists(st.booleans(), rows)),
+        "string-array": _lists(_TEXTS, rows),
+        "fixed-length": _lists(_TEXTS, rows),
+        "categorical": _lists(st.one_of(st.none(), _TEXTS), rows),
+        "nullable": _lists(st.one_of(st.none(), _INTS), rows),
+        "nullable-string-array": _lists(st.one_of(st.none(), _TEXTS), rows),
+    }
+    chosen = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=1, max_size=4))
+    return {f"c{number}": (kind, draw(kinds[kind])) for number, kind in enumerate(chosen)}
+
+
+def _lists(values: st.SearchStrategy[Any], rows: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(values, min_size=rows, max_size=rows)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(columns=frames(), zarr_format=st.sampled_from([2, 3]))
+def test_columns_come_back_as_they_were(tmp_path: Path, columns: dict[str, Column], zarr_format: int) -> None:
+    table = table_at(write_anndata(tmp_path / "a", columns, zarr_format=zarr_format))
+    assert {name: values.to_pylist() for name, values in table.obs.items()} == {
+        name: list(values) for name, (_, values) in columns.items()
+    }
+    assert len(table.index) == len(next(iter(columns.values()))[1])
+
+
+@FORMATS
+def test_an_index_has_its_own_name_or_none(tmp_path: Path, zarr_format: int) -> None:
+    columns: dict[str, Column] = {"area": ("array", [1.0, 2.0])}
+    path = write_anndata(tmp_path / "a", columns, index=["x", "y"], zarr_format=zarr_format)
+    named = write_anndata(
+        tmp_path / "b", columns, index=["7", "8"], index_name="label", zarr_format=zarr_format
+    )
+    assert table_at(path).index_name is None
+    assert table_at(path).index.to_pylist() == ["x", "y"]
+    assert table_at(named).index_name == "label"
+    assert list(table_at(named).obs) == ["area"]
+
+
+def test_columns_without_a_stated_order_are_found(tmp_path: Path) -> None:
+    path = write_anndata(
+        tmp_path / "a", {"b": ("array", [1]), "a": ("categorical-0.1", ["x"])}, zarr_format=2
+    )
+    attributes = json.loads((path / "obs/.zattrs").read_text())
+    del attributes["column-order"]
+    (path / "obs/.zattrs").write_text(json.dumps(attributes))
+    assert list(table_at(path).obs) == ["a", "b"]
+
+
+@FORMATS
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "bool", ">f8"])
+def test_x_is_named_by_the_index_of_var(tmp_path: Path, dtype: str, zarr_format: int) -> None:
+    x = np.array([[0, 1], [2, 0], [1, 1]]).astype(dtype)
+    path = write_anndata(
+        tmp_path / "a", {}, index=list("abc"), x=x, variables=["p", "q"], zarr_format=zarr_format
+    )
+    columns = table_at(path).x
+    assert {str(values.type) for values in columns.values()} == {"bool" if dtype == "bool" else "double"}
+    assert {name: values.to_pylist() for name, values in columns.items()} == {
+        "p": x[:, 0].tolist(),
+        "q": x[:, 1].tolist(),
+    }
+
+
+@FORMATS
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_sparse_x_is_as_dense_x(tmp_path: Path, form: str, zarr_format: int) -> None:
+    dense = np.random.default_rng(0).poisson(0.4, (7, 4)).astype(np.float32)
+    path = write_anndata(
+        tmp_path / "a", {}, index=list("abcdefg"), variables=list("wxyz"), zarr_format=zarr_format
+    )
+    write_sparse(path, getattr(sparse, f"{form}_matrix")(dense), form)
+    columns = table_at(path).x
+    np.testing.assert_array_equal(np.column_stack([columns[name].to_numpy() for name in "wxyz"]), dense)
+
+
+def test_entries_stated_twice_are_added_up(tmp_path: Path) -> None:
+    twice = sparse.csr_matrix((np.array([1.0, 2.0, 4.0]), np.array([1, 1, 0]), np.array([0, 2, 3])), (2, 2))
+    path = write_anndata(tmp_path / "a", {}, index=list("ab"), variables=["p", "q"])
+    write_sparse(path, twice, "csr")
+    columns = table_at(path).x
+    assert [columns[name].to_pylist() for name in "pq"] == twice.toarray().T.tolist()
+
+
+def write_sparse(path: Path, matrix: Any, form: str) -> None:
+    group = zarr.open_group(str(path), mode="a").create_group("X")
+    group.attrs.update({"encoding-type": f"{form}_matrix", "shape": list(matrix.shape)})
+    for name in ("data", "indices", "indptr"):
+        write_array(group, name, getattr(matrix, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("indices", [0, 9]), ("indptr", [0, 2]), ("indptr", [0, 5, 2]), ("data", [1.0])]
+)
+def test_a_sparse_x_that_does_not_fit_is_left_out(tmp_path: Path, name: str, values: list[float]) -> None:
+    path = write_anndata(tmp_path / "a", {}, index=list("ab"), variables=["p", "q"])
+    write_sparse(path, sparse.csr_matrix(np.eye(2)), "csr")
+    group = zarr.open_group(str(path), mode="a")
+    del group[f"X/{name}"]
+    write_array(group["X"], name, np.array(values))
+    table = table_at(path)
+    assert table.x == {}
+    assert "do not fit" in table.warnings[0]
+
+
+def test_x_of_many_variables_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    count = MOST_VARIABLES + 1
+    names = [f"gene{number}" for number in range(count)]
+    path = write_anndata(tmp_path / "a", {}, index=list("ab"), x=np.zeros((2, count)), variables=names)
+    table = table_at(path)
+    assert table.x == {}
+    assert f"has {count} variables; {MOST_VARIABLES} are allowed" in table.warnings[0]
+
+
+def test_no_x_is_no_fault(tmp_path: Path) -> None:
+    path = write_anndata(tmp_path / "a", {"a": ("array", [1])})
+    assert (table_at(path).x, table_at(path).warnings) == ({}, ())
+    array = zarr.open_group(str(path), mode="a").create_array("X", shape=(), dtype="bool")
+    array.attrs["encoding-type"] = "null"
+    assert (table_at(path).x, table_at(path).warnings) == ({}, ())
+
+
+def test_obs_wins_over_variables_of_the_same_name(tmp_path: Path) -> None:
+    path = write_anndata(
+        tmp_path / "a", {"a": ("array", [1])}, x=np.array([[2.0, 3.0]]), variables=["a", "b"]
+    )
+    table = table_at(path)
+    assert {name: values.to_pylist() for name, values in table.columns.items()} == {"a": [1], "b": [3.0]}
+    assert "left out: a" in table.warnings[0]
+
+
+@FORMATS
+def test_a_table_in_a_zip(tmp_path: Path, zarr_format: int) -> None:
+    columns: dict[str, Column] = {"c": ("categorical", ["x", None]), "i": ("nullable", [None, 2])}
+    path = write_anndata(tmp_path / "a.zarr", columns, zarr_format=zarr_format)
+    table = read_anndata(open_store(zip_store(path, ".zip", inside="t/"), LIMITS), "t", LIMITS)
+    assert {name: values.to_pylist() for name, values in table.obs.items()} == {
+        "c": ["x", None],
+        "i": [None, 2],
+    }
+
+
+@FORMATS
+@pytest.mark.parametrize("place", ["uns", "attributes"])
+def test_what_a_table_annotates(tmp_path: Path, place: str, zarr_format: int) -> None:
+    stated = {"region": ["cells", "nuclei"], "region_key": "region", "instance_key": "id"}
+    columns: dict[str, Column] = {
+        "region": ("categorical", ["nuclei", "cells", "cells", None]),
+        "id": ("array", [3, 2, 9, 1]),
+        "area": ("array", [0.5, 1.5, 2.5, 3.5]),
+    }
+    path = write_anndata(tmp_path / "a", columns, zarr_format=zarr_format, **{place: stated})
+    table = table_at(path)
+    assert (table.regions, table.region_key, table.instance_key) == (("cells", "nuclei"), "region", "id")
+    assert [(name, rows.tolist()) for name, rows in rows_of(table)] == [("cells", [1, 2]), ("nuclei", [0])]
+    cells, nuclei = values_of(table)
+    assert (cells.layers, cells.label.tolist()) == (("cells",), [2, 9])
+    assert (nuclei.layers, nuclei.label.tolist()) == (("nuclei",), [3])
+    assert {name: values.to_pylist() for name, values in cells.columns.items()} == {"area": [1.5, 2.5]}
+
+
+def test_values_need_labels_of_their_own(tmp_path: Path) -> None:
+    columns: dict[str, Column] = {
+        "region": ("categorical", ["cells"] * 5),
+        "instance_id": ("string-array", ["4", "x", "5.0", "4", "0"]),
+        "area": ("array", [1, 2, 3, 4, 5]),
+    }
+    (values,) = values_of(table_at(write_anndata(tmp_path / "a", columns, uns=REGIONS)))
+    assert values.label.tolist() == [4, 5, 0]
+    assert values.columns["area"].to_pylist() == [1, 3, 5]
+    assert values.warnings == (
+        "1 row left out, first row 2 ('x'): the label is no whole number",
+        "1 row left out, first row 4 ('4'): an earlier row has the same label",
+    )
+
+
+def test_names_of_observations_are_values_unless_they_are_numbers(tmp_path: Path) -> None:
+    columns: dict[str, Column] = {"region": ("categorical", ["cells"] * 2), "instance_id": ("array", [1, 2])}
+    numbered = write_anndata(tmp_path / "a", columns, uns=REGIONS)
+    named = write_anndata(tmp_path / "b", columns, uns=REGIONS, index=["AAC-1", "AAG-1"])
+    assert values_of(table_at(numbered))[0].columns == {}
+    assert values_of(table_at(named))[0].columns["index"].to_pylist() == ["AAC-1", "AAG-1"]
+
+
+def test_a_table_about_nothing_has_no_values(tmp_path: Path) -> None:
+    table = table_at(write_anndata(tmp_path / "a", {"a": ("array", [1])}))
+    assert values_of(table) == []
+    assert [(name, rows.tolist()) for name, rows in rows_of(table)] == [(None, [0])]
+
+
+def test_a_key_without_its_column_is_a_warning(tmp_path: Path) -> None:
+    table = table_at(write_anndata(tmp_path / "a", {"region": ("array", [1])}, uns=REGIONS))
+    assert values_of(table) == []
+    assert "no column 'instance_id'" in table.warnings[0]
+
+
+def test_columns_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
+    columns: dict[str, Column] = {
+        "good": ("array", [1, 2]),
+        "codes": ("categorical", ["x", "y"]),
+        "mask": ("nullable", [1, None]),
+        "gone": ("array", [1, 2]),
+        "text": ("string-array", ["a", "b"]),
+    }
+    path = write_anndata(tmp_path / "a", columns)
+    obs = zarr.open_group(str(path), mode="a")["obs"]
+    obs["codes/codes"][...] = 5
+    del obs["mask/mask"]
+    write_array(obs["mask"], "mask", np.array([True]))
+    del obs["gone"]
+    chunk = path / "obs/text/c/0"
+    chunk.write_bytes(chunk.read_bytes()[:-4])
+    write_array(obs, "long", np.arange(3))
+    write_array(obs, "flat", np.zeros((2, 2)))
+    write_array(obs, "complex", np.zeros(2, complex))
+    obs.create_group("deep").create_group("deeper")
+    order = [*obs.attrs["column-order"], "long", "flat", "complex", "deep", "../../../etc"]
+    obs.attrs["column-order"] = order
+    table = table_at(path)
+    assert list(table.obs) == ["good"]
+    for name, reason in {
+        "codes": "codes without a category",
+        "mask": "one bool for each value",
+        "gone": "no such array or group",
+        "text": "cannot be read",
+        "long": "has 3 rows, but the index has 2",
+        "flat": "has 2 axes instead of 1",
+        "complex": "neither numbers nor texts",
+        "deep": "no column of values",
+        "../../../etc": "cannot be the path",
+    }.items():
+        assert [True for text in table.warnings if f"column {name!r} left out" in text and reason in text]
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (marker,)
+
+    path = write_anndata(tmp_path / "a", {"good": ("array", [1]), "bad": ("array", [1])}, zarr_format=2)
+    document = path / "obs/bad/.zarray"
+    changed = {"dtype": "|O", "filters": [{"id": "pickle"}], "compressor": None, "fill_value": None}
+    document.write_text(json.dumps(json.loads(document.read_text()) | changed))
+    (path / "obs/bad/0").write_bytes(pickle.dumps(Evil()))
+    table = table_at(path)
+    assert list(table.obs) == ["good"]
+    assert "can run code" in table.warnings[0]
+    assert not marker.exists()
+
+
+def test_what_is_no_table_is_damage(tmp_path: Path) -> None:
+    store = open_store(tmp_path, LIMITS)
+    with pytest.raises(SourceDamaged, match="no such group"):
+        read_anndata(store, "nothing", LIMITS)
+    zarr.open_group(str(tmp_path / "empty"), mode="w")
+    with pytest.raises(SourceDamaged, match="no such group"):
+        read_anndata(store, "empty", LIMITS)
+
+
+def test_structured_arrays_of_old_are_refused(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a"), mode="w", zarr_format=2)
+    group.create_array("obs", data=np.zeros(2, "i4"))
+    with pytest.raises(SourceRefused, match=r"before 0\.7"):
+        table_at(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(table_rows=2), "has 3 rows; 2 are allowed"),
+        (Limits(table_bytes=8), "bytes; 8 are allowed"),
+        (Limits(chunk_bytes=8), "chunks of"),
+    ],
+)
+def test_limits_hold_before_anything_is_read(tmp_path: Path, limits: Limits, reason: str) -> None:
+    path = write_anndata(tmp_path / "a", {"a": ("array", [1, 2, 3])})
+    with pytest.raises(SourceRefused, match=reason):
+        table_at(path, limits)
+
+
+def test_huge_arrays_without_chunks_are_not_made(tmp_path: Path) -> None:
+    path = write_anndata(tmp_path / "a", {"a": ("array", [1, 2])}, zarr_format=2)
+    document = path / "obs/a/.zarray"
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"shape": [10**12]}))
+    assert "are allowed" in table_at(path).warnings[0]
+
+
+def test_long_categories_are_counted_before_they_are_written_out(tmp_path: Path) -> None:
+    path = write_anndata(tmp_path / "a", {"c": ("categorical", ["x" * 1000] * 100)})
+    table = table_at(path, Limits(table_bytes=10_000))
+    assert table.obs == {}
+    assert "decodes to 100000 bytes; 10000 are allowed" in table.warnings[0]
+
+
+def test_texts_are_counted_as_they_come(tmp_path: Path) -> None:
+    path = write_anndata(tmp_path / "a", {"c": ("string-array", ["x" * 1000] * 100)})
+    assert "texts of more than 10000 bytes" in table_at(path, Limits(table_bytes=10_000)).warnings[0]
+
+
+JUNK = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-5, 10**12), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    document=st.sampled_from(
+        ["obs/.zattrs", "obs/_index/.zarray", "obs/c/.zattrs", "obs/c/codes/.zarray",
+         "obs/c/categories/.zarray", "X/.zarray", "X/.zattrs", "var/.zattrs",
+         "uns/spatialdata_attrs/region/.zarray"]
+    ),
+    key=st.sampled_from(
+        ["_index", "column-order", "encoding-type", "shape", "chunks", "dtype", "compressor", "filters",
+         "fill_value", "order", "zarr_format", "categories"]
+    ),
+    value=JUNK,
+)  # fmt: skip
+def test_only_source_errors_come_out_of_any_metadata(
+    tmp_path: Path, document: str, key: str, value: Any
+) -> None:
+    path = tmp_path / "a"
+    columns: dict[str, Column] = {"c": ("categorical", ["x", "y"]), "region": ("array", [1, 2])}
+    write_anndata(path, columns, zarr_format=2, x=np.eye(2), variables=["p", "q"], uns=REGIONS)
+    content = json.loads((path / document).read_text()) if (path / document).exists() else {}
+    (path / document).write_text(json.dumps(content | {key: value}))
+    with suppress(SourceError):
+        values_of(table_at(path, Limits(table_bytes=2**20, chunk_bytes=2**20)))
+
+
+def test_scalars_may_have_a_fixed_length(tmp_path: Path) -> None:
+    path = write_anndata(tmp_path / "a", {"region": ("array", [1])}, zarr_format=2)
+    group = zarr.open_group(str(path), mode="a").create_group("uns/spatialdata_attrs")
+    group.create_array("region", data=np.array("cells"))
+    write_texts(group, "instance_key", np.array("region"))
+    table = table_at(path)
+    assert (table.regions, table.instance_key) == (("cells",), "region")
