@@ -32,6 +32,8 @@ from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
 from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
+from roiservice.sources.rules import applied, read_rules
+from roiservice.sources.store import absolute
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
 
@@ -139,10 +141,32 @@ class ImageIndex:
         return Image(number, source.name, source)
 
 
+class TableFiles:
+    """The table files that were given, by the image they belong to."""
+
+    def __init__(self, tables: Sequence[Location], images: ImageIndex) -> None:
+        self._tables = [(image_id, absolute(path)) for image_id, path in tables]
+        self._images = images
+
+    def of(self, image_id: int) -> tuple[str, ...]:
+        """Locations of an image's table files.
+
+        SettingsError for a file without an image's number where there are several images.
+        """
+        unnumbered = [path for number, path in self._tables if number is None]
+        if unnumbered and self._images.total() > 1:
+            raise SettingsError(f"--table {unnumbered[0]}: say whose it is, as in 7={unnumbered[0]}")
+        return tuple(path for number, path in self._tables if number in (None, image_id))
+
+
 class Layers:
     """The layers of images and their current catalogs."""
 
-    def __init__(self, keeper: Keeper, registry: Registry, limits: Limits, settings: Settings) -> None:
+    def __init__(
+        self, keeper: Keeper, registry: Registry, limits: Limits, settings: Settings, tables: TableFiles
+    ) -> None:
+        self._tables = tables
+        self._rules = () if settings.layers is None else read_rules(settings.layers)
         self._keeper = keeper
         self._registry = registry
         self._limits = limits
@@ -155,7 +179,8 @@ class Layers:
         known = self._listings.get(image.id)
         if known is not None and time.monotonic() - known[0] < self._interval:
             return known[1]
-        listing = find_layers(image.source, self._limits)
+        tables = self._tables.of(image.id)
+        listing = find_layers(image.source, self._limits, tables)
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
@@ -176,11 +201,12 @@ class Layers:
                 return layer
         if collection in (ROOT_COLLECTION, ROOT_NAME):
             raise NotFound(f"image {image.id} does not say that it is a label image itself")
-        return self._numbered(image, layer_named(image.source, collection, self._limits))
+        return self.chosen(image, collection)
 
     def chosen(self, image: Image, name: str) -> Layer:
         """As `named`, also by the path below `labels/`; `.` takes the image itself for labels."""
-        return self._numbered(image, layer_named(image.source, name, self._limits))
+        source = layer_named(image.source, name, self._limits, self._tables.of(image.id))
+        return self._numbered(image, source)
 
     def catalog(self, layer: Layer) -> Catalog:
         """The current catalog; a small layer's is built by the first to ask. Raises Building, SourceError."""
@@ -191,8 +217,9 @@ class Layers:
         return self._keeper.build(layer.key, force=force, progress=progress)
 
     def _numbered(self, image: Image, source: LayerSource) -> Layer:
+        source = applied(self._rules, image.id, source)
         number = self._registry.layer_number(image.id, source.collection)
-        return Layer(number, image, source.collection, source.name, source)
+        return Layer(number, image, source.collection, source.shown_name, source)
 
 
 @dataclass(frozen=True)
@@ -206,7 +233,9 @@ class Services:
     cache: PageCache
 
 
-def build_services(settings: Settings, locations: Sequence[Location]) -> Services:
+def build_services(
+    settings: Settings, locations: Sequence[Location], tables: Sequence[Location] = ()
+) -> Services:
     """Wire everything, reading nothing from the locations; SettingsError for unusable directories."""
     limits = Limits()
     try:
@@ -214,12 +243,13 @@ def build_services(settings: Settings, locations: Sequence[Location]) -> Service
         settings.catalog_dir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
+    images = ImageIndex(locations, registry, limits)
     keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     return Services(
         settings=settings,
         registry=registry,
-        images=ImageIndex(locations, registry, limits),
-        layers=Layers(keeper, registry, limits, settings),
+        images=images,
+        layers=Layers(keeper, registry, limits, settings, TableFiles(tables, images)),
         cache=make_cache(
             settings.cache_bytes, settings.redis_url, settings.redis_ttl, settings.redis_max_value
         ),

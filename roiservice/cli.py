@@ -76,6 +76,29 @@ def outline_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Table files that are layers beside those of the stores, and what is said of layers."""
+    for option in (
+        click.option(
+            "--layers",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="TOML file that says what an object of a layer is, its name, and whether it is hidden.",
+        ),
+        click.option(
+            "--table",
+            "tables",
+            metavar="[ID=]PATH",
+            multiple=True,
+            callback=_locations,
+            help="Table of shapes, or of values of labels, of the image ID: GeoJSON, CSV, Parquet, "
+            "FlatGeobuf, OME-XML. Without ID: of the only image. May be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 root_labels_option = click.option(
     "--root-labels",
     is_flag=True,
@@ -129,9 +152,11 @@ def roiservice(context: click.Context) -> None:
 )
 @address_options
 @outline_options
+@table_options
 @root_labels_option
 def serve(
     locations: Sequence[tuple[int | None, str]],
+    tables: Sequence[tuple[int | None, str]],
     host: str,
     port: int,
     public_address: bool,
@@ -145,19 +170,25 @@ def serve(
     """
     from roiservice.commands.serve import serve as run
 
-    run(locations, host, port, public_address=public_address, workers=workers, overrides=overrides)
+    run(locations, tables, host, port, public_address=public_address, workers=workers, overrides=overrides)
 
 
 @roiservice.command()
 @locations
 @click.option("--force", is_flag=True, help="Build even what seems to be up to date.")
 @outline_options
+@table_options
 @root_labels_option
-def build(locations: Sequence[tuple[int | None, str]], force: bool, **overrides: Any) -> int:
+def build(
+    locations: Sequence[tuple[int | None, str]],
+    tables: Sequence[tuple[int | None, str]],
+    force: bool,
+    **overrides: Any,
+) -> int:
     """Build the catalogs of all layers now, so that no request has to wait for one."""
     from roiservice.commands.build import build as run
 
-    return run(locations, force=force, overrides=overrides)
+    return run(locations, tables, force=force, overrides=overrides)
 
 
 @roiservice.command()
@@ -166,7 +197,7 @@ def build(locations: Sequence[tuple[int | None, str]], force: bool, **overrides:
     "-f",
     "--format",
     "format_name",
-    type=click.Choice(["geojson", "ndjson", "wkt", "qupath", "omero"]),
+    type=click.Choice(["geojson", "ndjson", "wkt", "qupath", "omero", "parquet"]),
     default="geojson",
     show_default=True,
     help="What to write.",
@@ -187,14 +218,16 @@ def build(locations: Sequence[tuple[int | None, str]], force: bool, **overrides:
     help="File to write, whole or not at all; without it, standard output.",
 )
 @outline_options
+@table_options
 def export(
     path: str,
+    tables: Sequence[tuple[int | None, str]],
     format_name: str,
     layer: str | None,
     z: Span | None,
     t: Span | None,
     output: Path | None,
-    **outline: Any,
+    **overrides: Any,
 ) -> int:
     """Write the ROIs of one image to a file or standard output.
 
@@ -202,7 +235,7 @@ def export(
     """
     from roiservice.commands.export import export as run
 
-    return run(path, format_name, layer=layer, z=z, t=t, output=output, overrides=outline)
+    return run(path, tables, format_name, layer=layer, z=z, t=t, output=output, overrides=overrides)
 
 
 @roiservice.command()

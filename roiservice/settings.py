@@ -61,6 +61,9 @@ class Settings:
     simplify: float = _setting(0.0, "tolerance in layer pixels to simplify outlines by; 0 keeps them exact")
     smooth: bool = _setting(False, "sub-pixel contours instead of pixel edges")
     root_labels: bool = _setting(False, "take images that have no labels of their own for label images")
+    layers: Path | None = _setting(
+        None, "TOML file that says of layers what an object is, their names, and which are hidden"
+    )
     script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
     forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")
 
@@ -122,6 +125,8 @@ def _parse(variable: str, kind: str, text: str) -> Any:
     try:
         if kind == "Path":
             return _path(text)
+        if kind == "Path | None":
+            return _path(text) if text else None
         if kind == "bool":
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
                 text.lower()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings as hypothesis_settings
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.settings import Settings
@@ -59,6 +60,11 @@ def write_sample_images(folder: Path) -> None:
             moving[t, z, 10:14, 10:14] = 10 + 3 * t + z  # each on one plane
     moving[0, 1:, 20:25, 20:25] = 5  # on two planes
     write_image(folder / "2.zarr", labels={"cells": moving}, axes="tzyx", image_label={})
+
+
+# The first call may compile kernels, and machines that run tests are busy: time is no matter of correctness.
+hypothesis_settings.register_profile("roiservice", deadline=None)
+hypothesis_settings.load_profile("roiservice")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.properties import stated_columns
-from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
+from roiservice.catalog.properties import joined_columns, merged, stated_columns
+from roiservice.catalog.registry import Registry, roi_numbers
+from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
-from roiservice.errors import SourceRefused, TooManyObjects
+from roiservice.errors import SourceError, SourceRefused, TooManyObjects
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
 from roiservice.sources.objects import packed
-from roiservice.sources.planes import LabelLayer, PlaneKey
-from roiservice.sources.tables.table import NO_COLOR
+from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
+from roiservice.sources.tables.layers import Size, TableLayer, read_values
+from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.plane import trace_plane
 
@@ -41,7 +44,7 @@ class LayerVersion:
 
 
 def build_catalog(
-    layer: LabelLayer,
+    layer: LabelLayer | TableLayer,
     version: LayerVersion,
     directory: Path,
     registry: Registry,
@@ -50,17 +53,24 @@ def build_catalog(
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Trace all planes of `layer` and write its catalog to `directory`; nothing is left behind on failure.
+    """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
+    Nothing is left behind on failure. Tables of values that cannot be used cost a warning.
     Raises SourceError naming the part at fault; SourceRefused if a plane has more than `max_vertices`
     outline vertices; TooManyObjects once the whole layer has more than `stop_at_vertices`.
     """
+    if isinstance(layer, TableLayer):
+        _build_table(layer, version, directory, registry)
+        return
+    joined, warnings = _joined(layer)
     labels = np.uint64 if layer.dtype == np.uint64 else np.int64
     exact = not (version.outline.simplify or version.outline.smooth)
     writer = CatalogWriter(directory, layer.frame, labels, np.int32 if exact else np.float64)
     limits = (max_vertices, stop_at_vertices)
     try:
-        for keys, plane_labels, polygons in _traced(layer, limits, progress, writer):
+        for plane, plane_labels, polygons in _traced(layer, limits, progress, writer):
+            if layer.source.objects == BY_COMPONENT:
+                plane_labels, polygons = _components(plane_labels, polygons)
             pixel_count = measure(polygons).area.astype(np.int64)
             kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= version.outline.min_area)
             if len(kept) < len(polygons):
@@ -69,18 +79,90 @@ def build_catalog(
                     polygons.take(kept),
                     pixel_count[kept],
                 )
-            drawn = redraw(polygons, version.outline)
-            planes = [_indices(key) for key in keys]
-            writer.add_plane(planes, plane_labels.astype(labels), drawn, pixel_count, exact=exact)
-        writer.finish(partial(_describe, layer, registry, version.layer_number), _meta(layer, version))
+            writer.add_plane(
+                [_indices(key) for key in plane.keys],
+                plane_labels.astype(labels),
+                redraw(polygons, version.outline),
+                pixel_count,
+                exact=exact,
+                objects=_objects(layer, plane, plane_labels, polygons),
+            )
+        describe = partial(_describe, layer, joined, registry, version.layer_number)
+        writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
     except BaseException:
         writer.discard()
         raise
 
 
+def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:
+    table = layer.read()
+    size = layer.image_size or extent_size(table)
+    warnings = [*layer.warnings, *table.warnings]
+    writer = write_table(table, directory, version.outline.min_area)
+    try:
+        meta = {
+            **common_meta(layer.source, version, size, warnings),
+            "frame": [1.0, 1.0, 0.0, 0.0],
+            "refused": {"rows": table.refused.count, "reasons": list(table.refused.reasons)},
+        }
+        writer.finish(partial(describe_objects, table, registry, version.layer_number), meta)
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _joined(layer: LabelLayer) -> tuple[list[ValueTable], list[str]]:
+    """The tables of values that are about the layer, and what is wrong with them or others."""
+    tables, warnings = [], []
+    for values in layer.source.values:
+        try:
+            tables.append(read_values(layer.source, values, layer.limits))
+        except SourceError as error:
+            warnings.append(str(error))
+        else:
+            warnings += tables[-1].warnings
+    return tables, warnings
+
+
+def _components(labels: NDArray[Any], polygons: Polygons) -> tuple[NDArray[Any], Polygons]:
+    """Every part as a feature of its own."""
+    parts = np.diff(polygons.part_offsets)
+    each = np.arange(polygons.part_offsets[-1] + 1)
+    return np.repeat(labels, parts), Polygons(
+        polygons.xy, polygons.vertex_offsets, polygons.ring_offsets, each
+    )
+
+
+def _objects(
+    layer: LabelLayer, plane: LayerPlane, labels: NDArray[Any], polygons: Polygons
+) -> NDArray[np.int64] | None:
+    """What tells ROIs apart, where that is not the label: a number that lasts while the object does.
+
+    A component's is one more than the index of its first pixel in the array, in C order; at time 0 a label's
+    is the label, later ones have the time in the bits above 32.
+    """
+    if layer.source.objects == BY_COMPONENT:
+        return _first_pixels(polygons, layer.width) + 1 + layer.pixels_before(plane)
+    if layer.source.objects == BY_TIME:
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
+            reason = "labels of one time each must lie from 1 to 2147483647"
+            raise SourceRefused(layer.source.image.location, layer.source.path, reason)
+        return labels.astype(np.int64) + (plane.index[0] << 32)
+    return None
+
+
+def _first_pixels(polygons: Polygons, width: int) -> NDArray[np.int64]:
+    """Index (row * width + column) of the topmost, then leftmost pixel of features of one part each."""
+    if not len(polygons):
+        return np.empty(0, np.int64)
+    index = polygons.xy[:, 1].astype(np.int64) * width + polygons.xy[:, 0]
+    first = polygons.vertex_offsets[polygons.ring_offsets[polygons.part_offsets[:-1]]]
+    return np.asarray(np.minimum.reduceat(index, first))
+
+
 def _traced(
     layer: LabelLayer, limits: tuple[int | None, int | None], progress: Progress | None, writer: CatalogWriter
-) -> Iterator[tuple[tuple[PlaneKey, ...], NDArray[Any], Polygons]]:
+) -> Iterator[tuple[LayerPlane, NDArray[Any], Polygons]]:
     """Labels and polygons of each plane in order; a second thread reads one strip ahead.
 
     `limits` are vertices per plane (past it, SourceRefused) and of all planes (past it, TooManyObjects).
@@ -105,7 +187,7 @@ def _traced(
                 ) from error
             if left is not None:
                 left -= len(polygons.xy)
-            yield plane.keys, labels, polygons
+            yield plane, labels, polygons
 
 
 def _read_ahead(
@@ -137,46 +219,49 @@ def _indices(key: PlaneKey) -> PlaneIndex:
     return t, c, z
 
 
-def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """ROI numbers of distinct labels: labels from 1 to 2**31 - 1 themselves, else lasting ones."""
-    outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
-    numbers = np.where(outside, 0, labels).astype(np.int64)
-    if outside.any():
-        keys = [str(label) for label in labels[outside].tolist()]
-        numbers[outside] = registry.extra_roi_numbers(layer_number, keys)
-    return numbers
-
-
 def _describe(
-    layer: LabelLayer, registry: Registry, layer_number: int, objects: NDArray[Any], labels: NDArray[Any]
+    layer: LabelLayer,
+    joined: Sequence[ValueTable],
+    registry: Registry,
+    layer_number: int,
+    objects: NDArray[Any],
+    labels: NDArray[Any],
 ) -> RoiColumns:
     """ROI numbers, colors and properties of the objects of a label layer."""
-    del objects
     colors = layer.objects.colors
     color = np.full(len(labels), NO_COLOR, np.int64)
     if colors:
         color[:] = [packed(colors[label]) if label in colors else NO_COLOR for label in labels.tolist()]
+    stated = stated_columns(layer.objects.properties, labels)
     return RoiColumns(
-        roi_numbers(registry, layer_number, labels),
+        roi_numbers(registry, layer_number, labels if layer.source.objects == BY_LABEL else objects),
         color,
-        stated_columns(layer.objects.properties, labels),
+        merged([stated, *(joined_columns(table, labels) for table in joined)]),
     )
 
 
-def _meta(layer: LabelLayer, version: LayerVersion) -> dict[str, Any]:
+def _meta(layer: LabelLayer, version: LayerVersion, warnings: Sequence[str]) -> dict[str, Any]:
     frame = asdict(layer.frame)
+    return {
+        **common_meta(layer.source, version, layer.image_size, warnings),
+        "dtype": str(layer.dtype),
+        "layer_size": [layer.height, layer.width],
+        "frame": [frame["scale_x"], frame["scale_y"], frame["offset_x"], frame["offset_y"]],
+    }
+
+
+def common_meta(
+    source: LayerSource, version: LayerVersion, image_size: Size, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """What is kept of any layer beside its features."""
     return {
         "version": version.number,
         "layer_number": version.layer_number,
         "token": version.token,
         "outline": version.outline.key(),
-        # The image group itself has no path below labels/ to be named by.
-        "name": layer.source.image.name if layer.source.name == "." else layer.source.name,
-        "collection": layer.source.collection,
-        "image_name": layer.source.image.name,
-        "dtype": str(layer.dtype),
-        "layer_size": [layer.height, layer.width],
-        "image_size": list(layer.image_size),
-        "frame": [frame["scale_x"], frame["scale_y"], frame["offset_x"], frame["offset_y"]],
-        "warnings": list(layer.warnings),
+        "name": source.shown_name,
+        "collection": source.collection,
+        "image_name": source.image.name,
+        "image_size": list(image_size),
+        "warnings": list(warnings),
     }

@@ -47,7 +47,10 @@ from roiservice.errors import (
     TooManyObjects,
 )
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import LabelLayer, open_layer, source_token
+from roiservice.sources.opened import open_source
+from roiservice.sources.planes import LabelLayer
+from roiservice.sources.tables.layers import TableLayer
+from roiservice.sources.tokens import source_token
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ class Keeper:
             raise Building(layer.source.collection)
         try:
             # Looked at before the lock: a process that builds a large layer holds it for long.
-            self._check_size(open_layer(layer.source, self._limits))
+            self._check_size(open_source(layer.source, self._limits))
             if is_built_elsewhere(self.directory(layer)):
                 raise Building(layer.source.collection)
             with _locked(self.directory(layer), LONGEST_WAIT):
@@ -191,7 +194,7 @@ class Keeper:
         inline_vertices: int | None,
         progress: Progress | None,
     ) -> None:
-        opened = open_layer(layer.source, self._limits)
+        opened = open_source(layer.source, self._limits)
         if inline_vertices is not None:
             self._check_size(opened)
         build_catalog(
@@ -204,7 +207,7 @@ class Keeper:
             progress=progress,
         )
 
-    def _check_size(self, opened: LabelLayer) -> None:
+    def _check_size(self, opened: LabelLayer | TableLayer) -> None:
         if opened.pixels > self._rules.inline_pixels:
             raise TooManyObjects(f"{opened.pixels} pixels")
 

@@ -14,7 +14,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.errors import RoiServiceError, SourceError
 from roiservice.sources.images import ImageSource
-from roiservice.sources.layer import LayerSource
+from roiservice.sources.layer import LayerSource, ValueSource
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 
@@ -39,7 +39,8 @@ def main() -> int:
 
 def _task(plain: dict[str, Any]) -> Task:
     source = plain["layer"]["source"]
-    layer = LayerSource(**{**source, "image": ImageSource(**source["image"])})
+    values = tuple(ValueSource(**each) for each in source["values"])
+    layer = LayerSource(**{**source, "image": ImageSource(**source["image"]), "values": values})
     rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))

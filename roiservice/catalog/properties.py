@@ -31,7 +31,7 @@ def stated_columns(rows: Rows, labels: NDArray[Any]) -> Columns:
         return {}
     of_labels = [rows.get(label, {}) for label in labels.tolist()]
     names = dict.fromkeys(name for row in rows.values() for name in row)
-    return _named((_text(name), _typed([row.get(name) for row in of_labels])) for name in names)
+    return named_columns({_text(name): _typed([row.get(name) for row in of_labels]) for name in names})
 
 
 def joined_columns(table: ValueTable, labels: NDArray[Any]) -> Columns:
@@ -42,7 +42,7 @@ def joined_columns(table: ValueTable, labels: NDArray[Any]) -> Columns:
     found = np.minimum(np.searchsorted(table.label[order], labels), len(order) - 1)
     rows = order[found]
     indices = pa.array(rows, mask=table.label[rows] != labels)
-    return _named((name, column.take(indices)) for name, column in table.columns.items())
+    return named_columns({name: column.take(indices) for name, column in table.columns.items()})
 
 
 def merged(all_columns: Iterable[Columns]) -> Columns:
@@ -59,9 +59,9 @@ def _over(column: pa.Array, known: pa.Array) -> pa.Array:
     return pa.compute.coalesce(column, known) if column.type == known.type else column
 
 
-def _named(columns: Iterable[tuple[str, pa.Array]]) -> Columns:
+def named_columns(columns: Mapping[str, pa.Array]) -> Columns:
     """Columns without those that are null throughout; a prefix for names that are taken."""
-    kept = {name: column for name, column in columns if column.null_count < len(column)}
+    kept = {name: column for name, column in columns.items() if column.null_count < len(column)}
     out: Columns = {}
     for name, column in kept.items():
         free = f"{RESERVED_PREFIX}{name}" if name in RESERVED else name

@@ -11,6 +11,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roiservice.errors import NotWritten
 
@@ -152,3 +156,13 @@ class Registry:
             connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             self._local.connection = connection
         return connection
+
+
+def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """ROI numbers of distinct labels: labels from 1 to 2**31 - 1 themselves, else lasting ones."""
+    outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
+    numbers = np.where(outside, 0, labels).astype(np.int64)
+    if outside.any():
+        keys = [str(label) for label in labels[outside].tolist()]
+        numbers[outside] = registry.extra_roi_numbers(layer_number, keys)
+    return numbers

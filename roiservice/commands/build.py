@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Layer, Services, build_services
+from roiservice.bootstrap import Layer, Location, Services, build_services
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import complain, progress
 from roiservice.errors import RoiServiceError
@@ -18,9 +18,11 @@ from roiservice.sources.planes import open_layer
 IMAGES = 1000  # at a time
 
 
-def build(locations: Sequence[tuple[int | None, str]], *, force: bool, overrides: Mapping[str, Any]) -> int:
+def build(
+    locations: Sequence[Location], tables: Sequence[Location], *, force: bool, overrides: Mapping[str, Any]
+) -> int:
     """Build every layer there is; 1 if an image or a layer could not be built, else 0."""
-    services = build_services(load_settings(overrides), locations)
+    services = build_services(load_settings(overrides), locations, tables)
     failures = len(services.images.problems)
     for problem in services.images.problems:
         complain(problem)

@@ -13,11 +13,12 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from roiservice.bootstrap import Image, Layer, Services, build_services
+from roiservice.bootstrap import Image, Layer, Location, Services, build_services
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.build import build_layers
 from roiservice.commands.console import complain
 from roiservice.encode.formats import FORMATS, Format
+from roiservice.encode.geoparquet import write_geoparquet
 from roiservice.errors import BadParameter, NotFound
 from roiservice.geometry.features import Features
 from roiservice.query.columns import read_features
@@ -32,6 +33,7 @@ NAMED_IMAGES = 5
 
 def export(
     path: str,
+    tables: Sequence[Location],
     format_name: str,
     *,
     layer: str | None,
@@ -41,14 +43,18 @@ def export(
     overrides: Mapping[str, Any],
 ) -> int:
     """Write one layer or all; 1 if a layer could not be written (the sound ones are), else 0."""
-    services = build_services(load_settings(overrides), [(None, path)])
+    services = build_services(load_settings(overrides), [(None, path)], tables)
     if output is not None:
         output = _writable(output)
     layers, failures = _chosen(services, _only_image(services, path), layer)
     catalogs, errors = build_layers(services, layers)
     if catalogs:
         with _opened(output) as file:
-            _write(file, FORMATS[format_name], catalogs, RoiQuery(z=z, t=t))
+            query = RoiQuery(z=z, t=t)
+            if format_name == "parquet":
+                write_geoparquet(file, _all_features(catalogs, query))
+            else:
+                _write(file, FORMATS[format_name], catalogs, query)
         if not any(roi_count(catalog, RoiQuery(z=z, t=t)) for catalog in catalogs):
             complain(f"warning: {path} has no objects" + (" there" if z or t else ""))
     return 1 if failures + errors else 0
@@ -77,6 +83,10 @@ def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequenc
     if not listing.layers and not listing.problems:
         raise NotFound(f"{image.name} has no label images; --layer . takes the image itself for one")
     return listing.layers, len(listing.problems)
+
+
+def _all_features(catalogs: Sequence[Catalog], query: RoiQuery) -> list[Iterator[Features]]:
+    return [_batches(catalog, query, FORMATS["geojson"]) for catalog in catalogs]
 
 
 def _write(file: IO[bytes], form: Format, catalogs: Sequence[Catalog], query: RoiQuery) -> None:

@@ -13,7 +13,9 @@ from roiservice.commands.console import complain
 from roiservice.errors import SourceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import LabelLayer, open_layer
+from roiservice.sources.opened import open_source
+from roiservice.sources.planes import LabelLayer
+from roiservice.sources.tables.layers import TableLayer
 
 IMAGES = 1000  # at a time
 
@@ -44,13 +46,14 @@ def describe(services: Services, image: Image) -> dict[str, Any]:
         warnings += listing.warnings
         for layer in listing.layers:
             try:
-                opened = open_layer(layer.source, Limits())
+                opened = open_source(layer.source, Limits())
             except SourceError as error:
                 problems.append(str(error))
                 continue
             layers.append(_layer(layer, opened))
             warnings += opened.warnings
-            size = size or dict(zip("tczyx", opened.image_size, strict=True))
+            if size is None and opened.image_size is not None:
+                size = dict(zip("tczyx", opened.image_size, strict=True))
     except SourceError as error:
         problems.append(str(error))
     return {
@@ -65,10 +68,17 @@ def describe(services: Services, image: Image) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer, opened: LabelLayer) -> dict[str, Any]:
-    return {
+def _layer(layer: Layer, opened: LabelLayer | TableLayer) -> dict[str, Any]:
+    common = {
         "name": layer.name,
         "collection": layer.collection,
+        "kind": layer.source.kind,
+        "hidden": layer.source.hidden,
+    }
+    if isinstance(opened, TableLayer):
+        return common
+    return {
+        **common,
         "dtype": str(opened.dtype),
         "height": opened.height,
         "width": opened.width,
@@ -100,4 +110,6 @@ def _show(described: list[dict[str, Any]]) -> None:
 
 
 def _cells(layer: dict[str, Any]) -> tuple[str, ...]:
+    if "planes" not in layer:
+        return layer["name"], "", "", layer["kind"]
     return layer["name"], str(layer["planes"]), f"{layer['height']} x {layer['width']}", layer["dtype"]

@@ -10,20 +10,21 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Layer, Services, build_services, warm_up
+from roiservice.bootstrap import Layer, Location, Services, build_services, warm_up
 from roiservice.commands.console import complain, waiting
 from roiservice.errors import SourceError
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer
+from roiservice.sources.opened import open_source
 
 SHOWN_PROBLEMS = 10
 LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example
 
 
 def serve(
-    locations: Sequence[tuple[int | None, str]],
+    locations: Sequence[Location],
+    tables: Sequence[Location],
     host: str,
     port: int,
     *,
@@ -33,20 +34,24 @@ def serve(
 ) -> None:
     """Serve until told to stop; raises before that if settings, address or locations cannot be used."""
     settings = load_settings(overrides)
-    serve_on(listen(host, port, public_address=public_address), locations, settings, workers)
+    serve_on(listen(host, port, public_address=public_address), locations, settings, workers, tables)
 
 
 def serve_on(
-    listener: socket.socket, locations: Sequence[tuple[int | None, str]], settings: Settings, workers: int
+    listener: socket.socket,
+    locations: Sequence[Location],
+    settings: Settings,
+    workers: int,
+    tables: Sequence[Location] = (),
 ) -> None:
     """Serve on a socket that listens already."""
-    prepare(build_services(settings, locations), address_of(listener) + settings.script_name)
+    prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of the registry's connection, which must not be carried into other processes
 
     def make_app() -> Any:
         from roiservice.web import create_app
 
-        return create_app(build_services(settings, locations))
+        return create_app(build_services(settings, locations, tables))
 
     Server(make_app, listener, workers).run()
 
@@ -79,7 +84,7 @@ def example_layer(services: Services) -> Layer | None:
     for image in services.images.page(0, LOOKED_AT):
         with contextlib.suppress(SourceError):  # the service says so to who asks for that image
             for layer in services.layers.of(image).layers:
-                open_layer(layer.source, Limits())
+                open_source(layer.source, Limits())
                 return layer
     return None
 

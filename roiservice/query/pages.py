@@ -144,7 +144,7 @@ def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Rows:
 
 def _on_planes(catalog: Catalog, rows: Rows, query: RoiQuery) -> NDArray[np.bool_]:
     on = np.zeros(len(rows), bool)
-    wanted = replace(query, bbox=None, rois=None, labels=None, min_area=0.0)
+    wanted = replace(query, bbox=None, rois=None, labels=None, min_area=0.0, properties=())
     for first, last in plane_spans(catalog, matching_planes(catalog, wanted)):
         on |= (rows >= first) & (rows < last)
     return on

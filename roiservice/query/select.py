@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
@@ -14,6 +16,21 @@ from roiservice.geometry.features import EVERY_INDEX
 
 Rows = NDArray[np.int64]
 Span = tuple[int, int]
+
+
+Value = int | float | str | bool
+
+
+@dataclass(frozen=True)
+class PropertyFilter:
+    """Objects whose property lies from `low` to `high`, both included; None: no bound. Null never does.
+
+    Names of properties, or `area` and `perimeter` of the feature.
+    """
+
+    name: str
+    low: Value | None
+    high: Value | None
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,13 @@ class RoiQuery:
     rois: tuple[int, ...] | None = None
     labels: tuple[int, ...] | None = None
     min_area: float = 0.0
+    properties: tuple[PropertyFilter, ...] = ()
 
     @property
     def by_plane_only(self) -> bool:
         """Whether whole planes are asked for, nothing else."""
-        return self.bbox is None and self.rois is None and self.labels is None and self.min_area <= 0
+        by_object = self.rois is not None or self.labels is not None or bool(self.properties)
+        return self.bbox is None and not by_object and self.min_area <= 0
 
 
 def matching_planes(catalog: Catalog, query: RoiQuery) -> Rows:
@@ -63,7 +82,26 @@ def matching_rows(catalog: Catalog, query: RoiQuery) -> Rows:
         rows = rows[_meets(catalog.features["box"][rows], query.bbox)]
     if query.min_area > 0:
         rows = rows[catalog.features["area"][rows] >= query.min_area]
+    for each in query.properties:
+        rows = rows[_has(catalog, each, rows)]
     return rows
+
+
+def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows) -> NDArray[np.bool_]:
+    """Which of the rows' objects, or features, have the property asked for."""
+    if asked.name not in catalog.properties:
+        return _between(pa.array(catalog.features[asked.name][rows]), asked)
+    admitted = _between(catalog.properties[asked.name], asked)
+    return np.asarray(admitted[catalog.features["place"][rows]])
+
+
+def _between(column: pa.Array, asked: PropertyFilter) -> NDArray[np.bool_]:
+    inside = pc.is_valid(column)
+    if asked.low is not None:
+        inside = pc.and_(inside, pc.fill_null(pc.greater_equal(column, asked.low), False))
+    if asked.high is not None:
+        inside = pc.and_(inside, pc.fill_null(pc.less_equal(column, asked.high), False))
+    return np.asarray(inside.to_numpy(zero_copy_only=False))
 
 
 def plane_spans(catalog: Catalog, planes: Rows) -> list[Span]:

@@ -45,8 +45,8 @@ class LayerSource:
     `path` is its group inside the store (a table file: its absolute location), `collection` the path below
     the image's group with `/` as `:` (`labels:original:0`; the image group itself: `root`), `name` what
     users call it: a label image by its path below `labels/` (the image group itself: `.`). `values` are
-    tables whose columns become properties of its objects; `objects` says what one object is. A `hidden` layer
-    is not among the ROIs of its image in OMERO's and the viewer's lists.
+    tables whose columns become properties of its objects; `objects` says what one object is. A `hidden`
+    layer is not among the ROIs of its image in OMERO's and the viewer's lists.
     """
 
     image: ImageSource
@@ -57,6 +57,12 @@ class LayerSource:
     values: tuple[ValueSource, ...] = ()
     objects: str = BY_LABEL
     hidden: bool = False
+    title: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """What users see as its name; the image group itself has no path below `labels/` to be named by."""
+        return self.title or (self.image.name if self.name == ROOT_NAME else self.name)
 
 
 @dataclass(frozen=True)

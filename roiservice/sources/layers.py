@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.store import Store, open_store
+from roiservice.sources.tables.files import is_table
+from roiservice.sources.tables.listing import file_layer, find_tables, join_values
 
 _DEPTH = 8  # of groups below labels/ that are searched for unlisted ones
 
@@ -39,27 +41,35 @@ class _Search:
         return path in self.layers or path in self.problems
 
 
-def find_layers(image: ImageSource, limits: Limits) -> Listing:
+def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) -> Listing:
     """The layers of an image: label groups that `labels` lists, and unlisted ones (0.1 to 0.4: "MAY").
+
+    Also the tables of its store, and the files `tables` that were given for it.
 
     What is wrong with one layer is a problem of the listing and leaves the others usable. The image group
     itself is a layer if it has `image-label`. Raises SourceDamaged only if the store cannot be opened.
     """
+    if is_table(image.location):
+        return Listing((file_layer(image, image.location),))
     search = _Search(open_store(image.location, limits), image, limits)
     _add_root(search)
     for path in _listed(search):
         _add_listed(search, path)
     _discover(search, search.base, 0)
+    found = find_tables(search.store, image, tables)
+    search.layers.update({layer.path: layer for layer in found.layers})
     layers = sorted(_distinct(search), key=lambda layer: layer.path)
-    return Listing(tuple(layers), tuple(search.problems.values()), tuple(search.warnings))
+    joined = join_values(layers, found)
+    problems, warnings = (*search.problems.values(), *found.problems), (*search.warnings, *found.warnings)
+    return Listing(tuple(joined), problems, warnings)
 
 
-def layer_named(image: ImageSource, name: str, limits: Limits) -> LayerSource:
+def layer_named(image: ImageSource, name: str, limits: Limits, tables: Sequence[str] = ()) -> LayerSource:
     """The layer by collection id, or path below `labels/`, or "." (the image group, `image-label` or not).
 
     Raises the problem of that layer if it has one, else NotFound with the names there are.
     """
-    listing = find_layers(image, limits)
+    listing = find_layers(image, limits, tables)
     for layer in listing.layers:
         if name == layer.collection:
             return layer

@@ -60,7 +60,7 @@ def parent_of(
     """
     reasons: list[str] = []
     for path in parent_paths(source, group):
-        grid = _grid_at(store, path, reasons)
+        grid = grid_at(store, path, reasons)
         if grid is not None:
             return Parent(grid, frame_of(layer, grid, warnings))
     parent = _spatial_parent(store, source, layer, reasons)
@@ -72,7 +72,7 @@ def parent_of(
 def _spatial_parent(store: Store, source: LayerSource, layer: Grid, reasons: list[str]) -> Parent | None:
     try:
         path = _spatial_reference(store, source)
-        grid = None if path is None else _grid_at(store, path, reasons)
+        grid = None if path is None else grid_at(store, path, reasons)
         if path is None or grid is None:
             return None
         frame = raster_frame(store, source.path, path, (layer.size("z"), grid.size("z")))
@@ -92,7 +92,7 @@ def _spatial_reference(store: Store, source: LayerSource) -> str | None:
     return None if path == source.path else path
 
 
-def _grid_at(store: Store, path: str, reasons: list[str]) -> Grid | None:
+def grid_at(store: Store, path: str, reasons: list[str]) -> Grid | None:
     """Level-0 grid of the image at `path`; None, with a reason, if it cannot be used."""
     try:
         group = read_group(store, path)

@@ -24,9 +24,8 @@ from roiservice.sources.parents import parent_of
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection
 from roiservice.sources.store import Store, open_store
-from roiservice.sources.tokens import source_token
 
-__all__ = ["LabelLayer", "LayerPlane", "PlaneKey", "open_layer", "source_token"]
+__all__ = ["LabelLayer", "LayerPlane", "PlaneKey", "open_layer"]
 
 
 @total_ordering
@@ -74,12 +73,19 @@ class LabelLayer:
     objects: LabelObjects
     pixels: int
     warnings: tuple[str, ...]
+    limits: Limits
     _array: LabelArray = field(repr=False)
     _axes: dict[str, int] = field(repr=False)
 
     def has_axis(self, name: str) -> bool:
         """Whether the array has an axis t, c or z, be it of size 1."""
         return name in self._axes
+
+    def pixels_before(self, plane: LayerPlane) -> int:
+        """Pixels of the planes that come before `plane` by (t, c, z)."""
+        t, c, z = plane.index
+        size_c, size_z = (self._array.shape[self._axes[name]] if name in self._axes else 1 for name in "cz")
+        return ((t * size_c + c) * size_z + z) * self.height * self.width
 
     def strip_rows(self, max_pixels: int) -> int:
         """Rows per strip: as many whole chunk rows as hold at most `max_pixels`, but at least one chunk row.
@@ -142,6 +148,7 @@ def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:
         objects=objects,
         pixels=int(np.prod(array.shape, dtype=object)),
         warnings=(*warnings, *objects.warnings),
+        limits=limits,
         _array=array,
         _axes=grid.axes,
     )

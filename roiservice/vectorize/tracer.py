@@ -179,7 +179,7 @@ def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any
 
 
 @compiled
-def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
+def _link_row(  # noqa: C901 - all kinds of corner, side by side
     p: Any, q: Any, y: int, corners: Any, count: int, table: Any, n: int, south: Any, north: Any
 ) -> int:
     """Add and link the vertices of corner row `y`, between pixel rows `p` and `q`; returns the new count.
@@ -197,27 +197,48 @@ def _link_row(  # noqa: C901 - eight kinds of vertex, side by side
         ne = p[c] if c < width else zero
         se = q[c] if c < width else zero
         up, down, left, right = nw == ne, sw == se, nw == sw, ne == se
-        if (up or down) and (left or right):
-            if down and right:
-                if se != 0:  # all but NW: in from the west, out to the north
-                    table[east_start, NEXT] = n
-                    n = _put(table, n, c, y, north[c], -1)
-            elif down:
-                if sw != 0:  # all but NE: in from the north, out to the east
-                    table[south[c], NEXT] = n
-                    east_start = n
-                    n = _put(table, n, c, y, CHAIN_END, -1)
-            elif right:
-                if ne != 0:  # all but SW: in from the south, out to the west
-                    north[c] = n
-                    n = _put(table, n, c, y, west_end, -1)
-            elif nw != 0:  # all but SE: in from the east, out to the south
+        at = np.uintp(c)
+        # Three of one label and one of another, most corners by far: told apart by one branch each.
+        if down and right:
+            if se != 0:  # all but NW: in from the west, out to the north
+                table[east_start, NEXT] = n
+                n = _put(table, n, c, y, north[at], -1)
+            if nw != 0:  # in from the north, out to the west
+                table[south[at], NEXT] = n
+                n = _put(table, n, c, y, west_end, -1)
+            continue
+        if down and left:
+            if sw != 0:  # all but NE: in from the north, out to the east
+                table[south[at], NEXT] = n
+                east_start = n
+                n = _put(table, n, c, y, CHAIN_END, -1)
+            if ne != 0:  # in from the east, out to the north
+                west_end = n
+                n = _put(table, n, c, y, north[at], -1)
+            continue
+        if up and right:
+            if ne != 0:  # all but SW: in from the south, out to the west
+                north[at] = n
+                n = _put(table, n, c, y, west_end, -1)
+            if sw != 0:  # in from the west, out to the south
+                table[east_start, NEXT] = n
+                south[at] = n
+                n = _put(table, n, c, y, CHAIN_END, -1)
+            continue
+        if up and left:
+            if nw != 0:  # all but SE: in from the east, out to the south
                 run = c - 1
                 while run > 0 and q[run - 1] == sw:
                     run -= 1
                 west_end = n
-                south[c] = n
+                south[at] = n
                 n = _put(table, n, c, y, CHAIN_END, north[run])
+            if se != 0:  # in from the south, out to the east
+                east_start = n
+                north[at] = n
+                n = _put(table, n, c, y, CHAIN_END, -1)
+            continue
+        # Three labels or more, or two diagonally: each has one of the four pixels, or both of a side.
         if nw != 0 and not up and not left:  # in from the north, out to the west
             table[south[c], NEXT] = n
             n = _put(table, n, c, y, west_end, DIAGONAL if nw == se else -1)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from roiservice import __version__
 from roiservice.bootstrap import Image, Layer, LayerListing
+from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import RoiServiceError
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer
+from roiservice.sources.opened import open_source
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
+from roiservice.web.params import MEASURES
 from roiservice.web.problems import reason_of
 
 TITLE = "roiservice"
 ABOUT = "Objects of OME-Zarr label images as regions of interest (ROIs)."
+
+QUERYABLES = "http://www.opengis.net/def/rel/ogc/1.0/queryables"
 
 # The class `core` of OGC API - Features is not claimed: it demands longitude and latitude.
 CONFORMANCE = (
@@ -105,11 +111,45 @@ def collection_document(layer: Layer, size: Size | None) -> dict[str, Any]:
         # Without a frame that no library resolves, GDAL takes pixels for degrees and finds nothing.
         "crs": [crs],
         "storageCrs": crs,
-        "links": [link("self", path), *_item_links(f"{path}/items")],
+        "links": [
+            link("self", path),
+            *_item_links(f"{path}/items"),
+            link(QUERYABLES, f"{path}/queryables", "application/schema+json"),
+        ],
     }
     if size is not None:
         document["extent"] = {"spatial": {"bbox": [[0, 0, size[4], size[3]]], "crs": crs}}
     return document
+
+
+def queryables_document(layer: Layer, catalog: Catalog, base: str) -> dict[str, Any]:
+    """The properties that `items` can be filtered by, as a JSON schema (OGC API - Features - Part 3, 6.2)."""
+    path = collection_path(layer.image.id, layer.collection)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{base}{path}/queryables",
+        "type": "object",
+        "title": layer.name,
+        "properties": {
+            "geometry": {"format": "geometry-any", "description": "by bbox"},
+            "label": {"type": "integer"},
+            **{axis: {"type": "integer", "minimum": 0} for axis in ("z", "t", "c")},
+            **{name: {"type": "number", "minimum": 0} for name in MEASURES},
+            **{name: {"type": kind} for name, kind in _types_of(catalog).items()},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _types_of(catalog: Catalog) -> dict[str, str]:
+    """JSON types of the properties that can be compared."""
+    kinds = {
+        pa.bool_(): "boolean",
+        pa.int64(): "integer",
+        pa.float64(): "number",
+        pa.string(): "string",
+    }
+    return {name: kinds[column.type] for name, column in catalog.properties.items() if column.type in kinds}
 
 
 def problems_of(listing: LayerListing) -> list[dict[str, str]]:
@@ -121,9 +161,11 @@ def image_size(listing: LayerListing) -> Size | None:
     """Size of the image as (t, c, z, y, x), from the metadata of the first of its layers that is sound."""
     for layer in listing.layers:
         try:
-            return open_layer(layer.source, Limits()).image_size
+            size = open_source(layer.source, Limits()).image_size
         except RoiServiceError:
             continue
+        if size is not None:
+            return size
     return None
 
 

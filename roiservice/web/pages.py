@@ -123,6 +123,8 @@ def available(layers: Layers, image: Image) -> Available:
     except RoiServiceError as error:
         return Available((), ((image.name, reason_of(error)),))
     for layer in listing.layers:
+        if layer.source.hidden:
+            continue
         try:
             catalogs.append(layers.catalog(layer))
         except RoiServiceError as error:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+import pyarrow as pa
 from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
-from roiservice.query.select import RoiQuery, Span
+from roiservice.query.select import PropertyFilter, RoiQuery, Span, Value
 
 Arguments = MultiDict[str, str]
 Pairs = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")
 
+MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
 IGNORED = frozenset({"_"})  # jQuery adds the time under this name to defeat caches
 LARGEST = 2**53 - 1  # ids and offsets beyond it cannot be told apart in JavaScript
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
@@ -40,7 +42,8 @@ class ItemsParams:
     """What an items request asks for; `filters` are its filters in one canonical spelling, in one order.
 
     `limit` is None where none was given: then one page of the default size, or everything where the format
-    is streamed. `f` is the format's name, None where it was not given.
+    is streamed. `f` is the format's name, None where it was not given. `properties` are conditions on the
+    objects' own properties, which `with_properties` understands once the layer is known.
     """
 
     f: str | None
@@ -48,6 +51,7 @@ class ItemsParams:
     limit: int | None
     offset: int
     filters: Pairs
+    properties: Pairs = ()
 
 
 def check_known(arguments: Arguments, known: frozenset[str]) -> None:
@@ -92,7 +96,8 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
     Clients ask for the same page again and again, so what was parsed is remembered.
     """
     arguments = Arguments(parse_qsl(query_string.decode(errors="replace"), keep_blank_values=True))
-    check_known(arguments, ITEMS)
+    properties = tuple(sorted((name, text) for name, text in arguments.items() if _is_property(name)))
+    check_known(arguments, ITEMS | {name for name, _ in properties})
     for name in ("crs", "bbox-crs"):
         if arguments.get(name, pixel_crs) != pixel_crs:
             raise BadParameter(name, f"the only frame is {pixel_crs}")
@@ -112,8 +117,52 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
         query=query,
         limit=None if limit is None else min(limit, limit_max),
         offset=_optional(arguments, "offset", _offset) or 0,
-        filters=_canonical(arguments, query, numbers),
+        filters=(*_canonical(arguments, query, numbers), *properties),
+        properties=properties,
     )
+
+
+def _is_property(name: str) -> bool:
+    return name not in ITEMS and name not in IGNORED
+
+
+def with_properties(asked: ItemsParams, columns: Mapping[str, pa.Array]) -> RoiQuery:
+    """The query with its conditions on properties: `name=5`, or `name=2..7` with one end left out or none.
+
+    `property:name` says the same, for names that other parameters have. BadParameter for what is no property
+    of the layer, or no value of it.
+    """
+    conditions = []
+    for name, text in asked.properties:
+        column = name if name in columns or name in MEASURES else name.removeprefix("property:")
+        if column not in columns and column not in MEASURES:
+            known = ", ".join(sorted({*ITEMS, *MEASURES, *columns}))
+            raise BadParameter(name, f"there is no such parameter here; known are: {known}")
+        kind = columns[column].type if column in columns else pa.float64()
+        try:
+            conditions.append(PropertyFilter(column, *_bounds(text, kind)))
+        except ValueError as error:
+            raise BadParameter(name, str(error)) from None
+    return replace(asked.query, properties=tuple(conditions))
+
+
+def _bounds(text: str, kind: pa.DataType) -> tuple[Value | None, Value | None]:
+    if pa.types.is_string(kind):
+        return text, text
+    if pa.types.is_boolean(kind):
+        if text not in ("true", "false"):
+            raise ValueError("is true or false")
+        return text == "true", text == "true"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise ValueError("has values of several kinds, which cannot be compared")
+    low, dots, high = text.partition("..")
+    try:
+        bounds = tuple(_finite(part) if part else None for part in (low, high if dots else low))
+    except ValueError:
+        bounds = (None, None)
+    if bounds == (None, None):
+        raise ValueError("is a number, or a range such as 2..7, 2.. or ..7")
+    return bounds[0], bounds[1]
 
 
 def indices(text: str) -> Span:

@@ -47,7 +47,11 @@ print(catalog.version, catalog.meta["counts"]["features"], flush=True)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    return write_image(tmp_path / "1.zarr", labels={"cells": squares(40, 50)})
+    return write_image(
+        tmp_path / "1.zarr",
+        labels={"cells": squares(40, 50)},
+        image_label={"properties": [{"label-value": 1, "class": "a"}]},
+    )
 
 
 @pytest.fixture

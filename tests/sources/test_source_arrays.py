@@ -16,7 +16,8 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer, source_token
+from roiservice.sources.planes import open_layer
+from roiservice.sources.tokens import source_token
 from tests.sources.support import LIMITS, blobs, edit_array, layer_at, whole
 from tests.stores import (
     write_array,

@@ -15,7 +15,8 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources import slabs
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource
-from roiservice.sources.planes import PlaneKey, open_layer, source_token
+from roiservice.sources.planes import PlaneKey, open_layer
+from roiservice.sources.tokens import source_token
 from tests.sources.support import LIMITS, blobs, edit_array, layer_at, whole
 from tests.stores import (
     TYPES,

@@ -61,6 +61,14 @@ def collection(image_id: int, layer: str) -> Response:
     return json_answer(documents.collection_document(named, size))
 
 
+@blueprint.get("/images/<id:image_id>/collections/<layer>/queryables")
+def queryables(image_id: int, layer: str) -> Response:
+    """What the features of a layer can be selected by, beside the parameters of every layer."""
+    named = services().layers.named(_image(image_id), layer)
+    document = documents.queryables_document(named, services().layers.catalog(named), base())
+    return json_answer(document, media_type="application/schema+json")
+
+
 def _image(image_id: int) -> Image:
     """The image of a request that takes no parameters."""
     check_known(request.args, _NO_PARAMETERS)

@@ -47,14 +47,15 @@ def items(image_id: int, layer: str) -> Response:
     catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and asked.limit is None
     limit = asked.limit or min(settings.page_limit, settings.items_limit_max)
-    selection = (form, asked.query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
+    query = params.with_properties(asked, catalog.properties)
+    selection = (form, query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
     key = page_key(service.registry.uuid, (catalog.version,), *selection)
     tag = digest(key, here, asked.f, asked.filters)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
     if streamed:
-        chunks = items_stream(catalog, form, asked.query, asked.offset)
+        chunks = items_stream(catalog, form, query, asked.offset)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     page = cached(service.cache, key, partial(items_page, catalog, *selection))
     place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties))

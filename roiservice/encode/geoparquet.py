@@ -1,0 +1,109 @@
+"""GeoParquet 1.1 with WKB, one row per feature: what geopandas, GDAL and DuckDB read.
+
+https://geoparquet.org/releases/v1.1.0/. Written batch by batch, so that a layer need not fit into memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from roiservice.geometry.features import Features
+from roiservice.geometry.kinds import NAMES, geometries
+
+# No geometry types: the list may be empty where they are not known. `crs` null: not on the Earth.
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": [], "crs": None, "edges": "planar"}},
+}
+
+
+def write_geoparquet(file: IO[bytes], layers: Sequence[Iterable[Features]]) -> None:
+    """Write all batches of all layers; columns of properties are those of the first batch of each.
+
+    Columns beside `geometry` are those of GeoJSON: `id`, `label`, `layer`, `z`, `t`, `c`, `area`, `color` as
+    #rrggbbaa, `drawn_as`, then the objects' own properties.
+    """
+    begun = [_begun(iter(batches)) for batches in layers]
+    own = pa.unify_schemas(
+        [_own_schema(first) for first, _ in begun if first is not None], promote_options="permissive"
+    )
+    schema = pa.schema([*_FIELDS, *own], metadata={"geo": json.dumps(_GEO)})
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in chain.from_iterable(batches for _, batches in begun):
+            writer.write_table(_table(batch, schema))
+
+
+def _begun(batches: Iterator[Features]) -> tuple[Features | None, Iterator[Features]]:
+    """The first batch, and all of them."""
+    first = next(batches, None)
+    return first, batches if first is None else chain([first], batches)
+
+
+_FIELDS = [
+    pa.field("geometry", pa.binary()),
+    pa.field("id", pa.int64()),
+    pa.field("label", pa.int64()),
+    pa.field("layer", pa.string()),
+    *(pa.field(axis, pa.int32()) for axis in ("z", "t", "c")),
+    pa.field("area", pa.float64()),
+    pa.field("color", pa.string()),
+    pa.field("drawn_as", pa.string()),
+]
+
+
+def _own_schema(features: Features) -> pa.Schema:
+    """Types of the properties; JSON is text here."""
+    kinds = {
+        name: pa.string() if pa.types.is_large_binary(column.type) else column.type
+        for name, column in features.properties.items()
+    }
+    return pa.schema(list(kinds.items()))
+
+
+def _table(features: Features, schema: pa.Schema) -> pa.Table:
+    wkb = shapely.to_wkb(geometries(features.polygons, features.kind))
+    columns = {
+        "geometry": pa.array(wkb.tolist(), pa.binary()),
+        "id": features.feature_id,
+        "label": _labels(features.label),
+        "layer": [features.layer] * len(features),
+        "z": _index(features.z),
+        "t": _index(features.t),
+        "c": _index(features.c),
+        "area": features.area,
+        "color": [None if color is None else f"#{bytes(color).hex()}" for color in features.color],
+        "drawn_as": [NAMES[kind] if kind else None for kind in features.kind.tolist()],
+    }
+    arrays = [
+        pa.array(columns[field.name], field.type)
+        if field.name in columns
+        else _property(features, field.name, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _labels(labels: NDArray[np.int64] | NDArray[np.uint64]) -> pa.Array:
+    """Labels as int64; those beyond it are null, as the type of the column cannot hold them."""
+    beyond = labels > np.uint64(2**63 - 1) if labels.dtype == np.uint64 else np.zeros(len(labels), bool)
+    return pa.array(labels.astype(np.int64), mask=beyond)
+
+
+def _index(index: NDArray[np.int32]) -> pa.Array:
+    """An index; null for an object that lies on every one."""
+    return pa.array(index, mask=index < 0)
+
+
+def _property(features: Features, name: str, kind: pa.DataType) -> pa.Array:
+    column = features.properties.get(name)
+    return pa.nulls(len(features), kind) if column is None else column.cast(kind)

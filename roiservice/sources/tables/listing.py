@@ -1,0 +1,165 @@
+"""Which tables an image has: in its store where conventions put them, and files that were given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from roiservice.errors import SourceError
+from roiservice.sources.groups import Group, read_group
+from roiservice.sources.images import ImageSource
+from roiservice.sources.layer import (
+    BOXES,
+    LABEL_IMAGE,
+    OME_XML,
+    SPATIALDATA,
+    TABLE_FILE,
+    LayerSource,
+    ValueSource,
+)
+from roiservice.sources.limits import Limits
+from roiservice.sources.paths import join
+from roiservice.sources.store import Store
+from roiservice.sources.tables import ngio, spatialdata
+from roiservice.sources.tables.layers import ANNDATA, file_store, read_table_file
+from roiservice.sources.tables.table import ValueTable
+
+_SUFFIX = re.compile(r"(\.ome\.xml|\.[A-Za-z]+)(\.gz|\.zip)?$")
+_OME_XML = "OME/METADATA.ome.xml"
+# What Fractal's converters write for every image: where the camera was, not what is there to see.
+_FIELDS_OF_VIEW = frozenset({"FOV_ROI_table", "well_ROI_table", "image_ROI_table"})
+
+
+@dataclass
+class Tables:
+    """Layers found, tables of values with the label images they are about (() if unsaid), what is wrong."""
+
+    layers: list[LayerSource] = field(default_factory=list)
+    values: list[tuple[ValueSource, tuple[str, ...]]] = field(default_factory=list)
+    problems: list[SourceError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_tables(store: Store, image: ImageSource, given: Sequence[str]) -> Tables:
+    """Tables in an image's store, and the files `given` for it; no table in the store is read for this."""
+    found = Tables()
+    try:
+        root = read_group(store, image.path)
+        if root is not None and spatialdata.is_spatialdata(root):
+            _add_spatialdata(found, store, image)
+        elif root is not None:
+            _add_ngio(found, store, image)
+        _add_omexml(found, store, image)
+    except SourceError as error:
+        found.problems.append(error)
+    for location in given:
+        add_file(found, image, location, store.limits)
+    return found
+
+
+def file_layer(image: ImageSource, location: str) -> LayerSource:
+    """The layer of a file that holds shapes."""
+    name = stem(location)
+    return LayerSource(image, location, f"tables:{name}", name, TABLE_FILE)
+
+
+def stem(location: str) -> str:
+    """Name of a table file without its suffixes: `a/cells.ome.xml` is `cells`, `v1.2.csv` is `v1.2`."""
+    name = location.rpartition("/")[2]
+    return _SUFFIX.sub("", name) or name
+
+
+def add_file(found: Tables, image: ImageSource, location: str, limits: Limits) -> None:
+    """Add a table file as a layer of the image, or as values of its labels."""
+    try:
+        store, name = file_store(location, limits)
+        stamp = store.stamp(name)
+        layers = None if stamp is None else _labels_of(location, stamp, limits)
+    except SourceError as error:
+        found.problems.append(error)
+        return
+    if layers is None:
+        found.layers.append(file_layer(image, location))
+    else:
+        found.values.append((ValueSource(TABLE_FILE, location), layers))
+
+
+def join_values(layers: Sequence[LayerSource], found: Tables) -> list[LayerSource]:
+    """The layers, label images among them with the tables of values that are about them."""
+    labels = {layer.name: layer for layer in layers if layer.kind == LABEL_IMAGE}
+    values: dict[str, tuple[ValueSource, ...]] = {}
+    for source, names in found.values:
+        about = [name for name in names or _meant(source, labels) if name in labels]
+        if not about:
+            found.warnings.append(f"{source.path}: values of labels, but of no label image of this image")
+        for name in about:
+            values[name] = (*values.get(name, ()), replace(source, region=name))
+    return [
+        replace(layer, values=values[layer.name])
+        if layer.kind == LABEL_IMAGE and layer.name in values
+        else layer
+        for layer in layers
+    ]
+
+
+def _meant(source: ValueSource, labels: dict[str, LayerSource]) -> tuple[str, ...]:
+    """The label image of the file's own name, else the only one there is."""
+    name = stem(source.path)
+    if name in labels:
+        return (name,)
+    return tuple(labels) if len(labels) == 1 else ()
+
+
+@lru_cache(256)
+def _labels_of(location: str, stamp: tuple[str, int, int], limits: Limits) -> tuple[str, ...] | None:
+    """Names of the label images a file of values is about; None if it holds shapes. Read once per state."""
+    del stamp
+    table = read_table_file(location, limits)
+    return table.layers if isinstance(table, ValueTable) else None
+
+
+def _add_spatialdata(found: Tables, store: Store, image: ImageSource) -> None:
+    for element in spatialdata.find_elements(store, image.path):
+        collection = f"{element.kind}:{element.name}"
+        found.layers.append(LayerSource(image, element.path, collection, element.name, SPATIALDATA))
+    for name in store.children(join(image.path, "tables")):
+        path = join(image.path, "tables", name)
+        group = read_group(store, path)
+        if group is not None:
+            found.values += [(ValueSource(ANNDATA, path), (region,)) for region in _regions(group)]
+
+
+def _regions(group: Group) -> list[str]:
+    """Names of the elements that a table annotates, as SpatialData repeats them in the attributes."""
+    stated = group.raw.get("region")
+    regions = stated if isinstance(stated, list) else [stated]
+    return [region for region in regions if isinstance(region, str)]
+
+
+def _add_ngio(found: Tables, store: Store, image: ImageSource) -> None:
+    listing = ngio.find_tables(store, image.path)
+    found.problems += listing.problems
+    for entry in listing.entries:
+        if entry.has_boxes:
+            collection = f"tables:{entry.name.replace('/', ':')}"
+            hidden = entry.name in _FIELDS_OF_VIEW
+            layer = LayerSource(image, entry.path, collection, entry.name, BOXES, hidden=hidden)
+            found.layers.append(layer)
+        else:
+            region = () if entry.region is None else (entry.region,)
+            found.values.append((ValueSource(BOXES, entry.path), region))
+
+
+def _add_omexml(found: Tables, store: Store, image: ImageSource) -> None:
+    """OME-XML of a bioformats2raw layout lies beside its images, in the group above them."""
+    parent = image.path.rpartition("/")[0]
+    for folder in dict.fromkeys((image.path, parent)):
+        path = join(folder, _OME_XML)
+        if not store.file_exists(path):
+            continue
+        data = store.read(path, store.limits.table_bytes)
+        if data is not None and b"ROI" in data and b"<" in data:
+            found.layers.append(LayerSource(image, path, "OME", "OME", OME_XML))
+        return
