@@ -56,7 +56,8 @@ def describe_objects(
     if table.key is None:
         numbers = roi_numbers(registry, layer_number, labels)
     else:
-        numbers = registry.extra_roi_numbers(layer_number, [table.key[i] for i in objects.tolist()])
+        keys = [table.key[i] for i in objects.tolist()]
+        numbers = np.array(registry.extra_roi_numbers(layer_number, keys), np.int64)
     columns = {name: column.take(objects) for name, column in table.columns.items()}
     return RoiColumns(numbers, table.color[objects], named_columns(columns))
 

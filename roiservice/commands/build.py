@@ -13,7 +13,7 @@ from roiservice.commands.console import complain, progress
 from roiservice.errors import RoiServiceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import open_layer
+from roiservice.sources.opened import open_source
 
 IMAGES = 1000  # at a time
 
@@ -65,6 +65,6 @@ def build_layers(
 
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
-    pixels = open_layer(layer.source, Limits()).pixels
+    pixels = open_source(layer.source, Limits()).pixels
     with progress(f"{layer.image.name} {layer.name}", pixels) as advance:
         return services.layers.build(layer, force=force, progress=advance)
