@@ -1,0 +1,279 @@
+"""Fractal's tables, as ngio writes them: boxes and values of an image in its group `tables`.
+
+The tables: https://biovisioncenter.github.io/ngio/stable/table_specs/overview/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.groups import Group, read_group
+from roiservice.sources.limits import Limits
+from roiservice.sources.paths import clean_path, join
+from roiservice.sources.store import Store
+from roiservice.sources.tables.boxes import Boxes, ImageGrid, read_extents
+from roiservice.sources.tables.ngiobackends import Columns, backend_named, read_columns
+from roiservice.sources.tables.table import MOST_REASONS, Refusals, ShapeTable, ValueTable
+from roiservice.sources.tables.values import label_numbers, value_table
+
+_TABLES = "tables"
+BOX_TYPES = ("roi_table", "masking_roi_table")
+_LABEL = "label"
+# What ngio takes where the attributes do not say.
+_INDEX_KEYS = {"roi_table": "FieldIndex", "masking_roi_table": _LABEL, "feature_table": _LABEL}
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """One table: `path` is its group in the store, `name` its path below `tables/`.
+
+    `type` as stated: `roi_table`, `masking_roi_table`, `feature_table`, `condition_table`, `generic_table`
+    (also where none is stated), or another one; `version` of it, "" where not stated. `backend` is one of
+    `ngiobackends.BACKENDS`, else what is stated. `region` names the label image it is about, by its path
+    below `labels/`; `index_key` and `instance_key` are the columns that name rows and tell labels. None where
+    not stated.
+    """
+
+    name: str
+    path: str
+    zarr_format: int
+    type: str
+    version: str
+    backend: str
+    region: str | None
+    index_key: str | None
+    instance_key: str | None
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether `read_boxes` can read it."""
+        return self.type in BOX_TYPES
+
+
+@dataclass(frozen=True)
+class TableListing:
+    """The tables of an image or plate, by name, and what is wrong with others."""
+
+    entries: tuple[TableEntry, ...]
+    problems: tuple[SourceError, ...]
+
+
+def find_tables(store: Store, path: str) -> TableListing:
+    """The tables of the image or plate at `path`: those that its group `tables` lists, and unlisted ones.
+
+    An unlisted group is a table if it states a `type` or `backend`; a listed one need not exist. Raises
+    nothing: what is wrong with one table is a problem and leaves the others usable.
+    """
+    base = join(path, _TABLES)
+    entries: dict[str, TableEntry] = {}
+    problems: list[SourceError] = []
+    for name, listed in _names(store, base, problems).items():
+        try:
+            group = read_group(store, join(base, name))
+            if group is not None and (listed or "type" in group.raw or "backend" in group.raw):
+                entries[name] = _entry(name, group)
+        except SourceError as error:
+            problems.append(error)
+    return TableListing(tuple(entries[name] for name in sorted(entries)), tuple(problems))
+
+
+def _names(store: Store, base: str, problems: list[SourceError]) -> dict[str, bool]:
+    """Names of groups to look at, and whether `tables` lists them."""
+    names: dict[str, bool] = {}
+    try:
+        group = read_group(store, base)
+        for index, stated in enumerate(_listed(store, group)):
+            name = clean_path(stated)
+            if name is not None:
+                names[name] = True
+            elif group is not None:
+                reason = f"tables[{index}] is not a path below the group"
+                problems.append(SourceDamaged(store.location, group.document, reason))
+    except SourceError as error:
+        problems.append(error)
+    try:
+        for child in store.children(base):
+            names.setdefault(child, False)
+    except SourceError as error:
+        problems.append(error)
+    if len(names) > store.limits.layers:
+        reason = f"has {len(names)} tables; the first {store.limits.layers} are looked at"
+        problems.append(SourceRefused(store.location, base, reason))
+    return dict(list(names.items())[: store.limits.layers])
+
+
+def _listed(store: Store, group: Group | None) -> list[Any]:
+    """The list `tables`, which v3 too keeps outside `ome`."""
+    stated = None if group is None else group.raw.get(_TABLES, group.attributes.get(_TABLES))
+    if stated is None or group is None:
+        return []
+    if not isinstance(stated, list):
+        raise SourceDamaged(store.location, group.document, "tables must be a list of names")
+    return stated
+
+
+def _entry(name: str, group: Group) -> TableEntry:
+    stated = group.raw
+    kind = stated.get("type")
+    kind = kind if isinstance(kind, str) else "generic_table"
+    version = stated.get("table_version", stated.get("fractal_table_version", ""))
+    region = stated.get("region")
+    return TableEntry(
+        name=name,
+        path=group.path,
+        zarr_format=group.zarr_format,
+        type=kind,
+        version=str(version),
+        backend=backend_named(stated.get("backend")),
+        region=_region_name(region.get("path") if isinstance(region, dict) else region),
+        index_key=_text(stated.get("index_key")) or _INDEX_KEYS.get(kind),
+        instance_key=_text(stated.get("instance_key")),
+    )
+
+
+def _text(stated: object) -> str | None:
+    return stated if isinstance(stated, str) and stated else None
+
+
+def _region_name(path: object) -> str | None:
+    """Path below `labels/` of a stated path such as `../labels/nuclei`; its last segment if it names none."""
+    if not isinstance(path, str):
+        return None
+    segments = [segment for segment in path.split("/") if segment not in ("", ".", "..")]
+    start = segments.index("labels") + 1 if "labels" in segments[:-1] else -1
+    return "/".join(segments[start:]) or None
+
+
+def read_boxes(
+    store: Store,
+    entry: TableEntry,
+    limits: Limits,
+    pixel_size: tuple[float, float, float],
+    image_size: tuple[int, int, int, int, int],
+    frame_seconds: float | None = None,
+    field: str | None = None,
+) -> ShapeTable:
+    """The boxes of a `roi_table` or `masking_roi_table` as rectangles.
+
+    `pixel_size` along z, y, x is that of the image's level 0, in micrometres (1 along z where it has none);
+    `image_size` are its sizes along t, c, z, y, x. The origin of a table is the image's top left corner. A
+    box lies on every plane whose centre it covers, on the plane of its own centre where it covers none, and
+    on every index of z where it covers all or states no z. It is so for t too if `frame_seconds`, the time
+    from one frame to the next, is known; else a box lies on every t.
+
+    Rows of a masking table are called by their labels; of others by their names, with their `label` where
+    each has its own. Rows with one label or name are one object. Rows without a usable position or extent
+    are refused one by one. Of a plate's table `field` takes the rows of one field alone, by its path in the
+    plate (`B/03/0`).
+
+    Raises SourceDamaged if columns of positions are missing or the table cannot be read, SourceRefused above
+    the limits, for other types of tables, and for unusable pixel sizes.
+    """
+    if not entry.has_boxes:
+        raise SourceRefused(store.location, entry.path, f"a {entry.type} holds no boxes")
+    table = _rows_of_field(_read(store, entry, limits), field)
+    grid = ImageGrid(store.location, entry.path, pixel_size, image_size, frame_seconds)
+    boxes = read_extents(table.columns, table.rows, grid)
+    if entry.type == "masking_roi_table":
+        shapes = _boxes_of_labels(store, entry, limits, table, boxes)
+    else:
+        shapes = _boxes_of_names(entry, limits, table, boxes)
+    return replace(
+        shapes, refused=_with_skipped(shapes.refused, table), warnings=(*table.warnings, *shapes.warnings)
+    )
+
+
+def read_values(store: Store, entry: TableEntry, limits: Limits, field: str | None = None) -> ValueTable:
+    """The values of labels that a table of features, conditions or anything else holds.
+
+    The label is told by `instance_key`, by `index_key` of a feature or masking table, or by a column or index
+    called `label`. `layers` is the label image of the table's region, () where it states none. `field` as
+    for `read_boxes`. Raises SourceRefused if no column tells labels; else as `read_boxes`.
+    """
+    table = _rows_of_field(_read(store, entry, limits), field)
+    name, labels = _label_column(store, entry, table)
+    columns = {key: values for key, values in table.columns.items() if key != name}
+    layers = () if entry.region is None else (entry.region,)
+    return value_table(labels, columns, layers, _notes(table))
+
+
+def _read(store: Store, entry: TableEntry, limits: Limits) -> Columns:
+    table = read_columns(store, entry.path, entry.zarr_format, entry.backend, limits)
+    if table.index is None or entry.index_key is None or entry.index_key in table.columns:
+        return table
+    # An index without a name is the one that the attributes name.
+    columns = {entry.index_key: table.index, **table.columns}
+    return Columns(table.rows, columns, None, table.skipped, table.warnings)
+
+
+def _notes(table: Columns) -> tuple[str, ...]:
+    if not table.skipped:
+        return table.warnings
+    count = f"{len(table.skipped)} line{'s' if len(table.skipped) > 1 else ''} left out"
+    return (*table.warnings, f"{count}, the first: {table.skipped[0]}")
+
+
+def _with_skipped(refused: Refusals, table: Columns) -> Refusals:
+    """Lines that were no rows of the table are refused too."""
+    reasons = (*refused.reasons, *table.skipped)[:MOST_REASONS]
+    return Refusals(refused.count + len(table.skipped), reasons)
+
+
+def _label_column(store: Store, entry: TableEntry, table: Columns) -> tuple[str, pa.Array]:
+    index_key = entry.index_key if entry.type in _INDEX_KEYS else None
+    tried = [name for name in dict.fromkeys((entry.instance_key, index_key, _LABEL)) if name is not None]
+    for name in tried:
+        labels = table.columns.get(name)
+        if labels is not None and (not table.rows or label_numbers(labels)[1].any()):
+            return name, labels
+    reason = f"tells no labels: it has no column {' or '.join(map(repr, tried))} of integers"
+    raise SourceRefused(store.location, entry.path, reason)
+
+
+def _rows_of_field(table: Columns, field: str | None) -> Columns:
+    """Rows of a plate's table that are about one field."""
+    if field is None:
+        return table
+    parts = [_plate_text(table, name) for name in ("row", "column", "path_in_well")]
+    if any(part is None for part in parts):
+        return table
+    here = pc.equal(pc.binary_join_element_wise(*parts, "/"), field).fill_null(False)
+    columns = {name: values.filter(here) for name, values in table.columns.items()}
+    return Columns(pc.sum(here).as_py() or 0, columns, None, table.skipped, table.warnings)
+
+
+def _plate_text(table: Columns, name: str) -> pa.Array | None:
+    values = table.columns.get(name)
+    return None if values is None else values.cast(pa.string())
+
+
+def _boxes_of_labels(
+    store: Store, entry: TableEntry, limits: Limits, table: Columns, boxes: Boxes
+) -> ShapeTable:
+    name, column = _label_column(store, entry, table)
+    labels, known = label_numbers(column)
+    boxes = boxes.without(np.flatnonzero(~known), name, "the label is no whole number")
+    columns = {key: values for key, values in table.columns.items() if key != name}
+    return boxes.shape_table(labels, None, columns, limits)
+
+
+def _boxes_of_names(entry: TableEntry, limits: Limits, table: Columns, boxes: Boxes) -> ShapeTable:
+    columns = dict(table.columns)
+    names = columns.get(entry.index_key or "", pa.nulls(table.rows, pa.string()))
+    numbered = [f"row {row + 1}" for row in range(table.rows)] if names.null_count else None
+    keys = names.cast(pa.string())
+    if numbered is not None:
+        keys = pc.coalesce(keys, pa.array(numbered, pa.string()))
+    labels: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    if _LABEL in columns:
+        numbers, known = label_numbers(columns[_LABEL])
+        if known.all() and len(np.unique(numbers)) == len(numbers):
+            labels = numbers
+            del columns[_LABEL]
+    return boxes.shape_table(labels, keys, columns, limits)
