@@ -15,6 +15,9 @@ from roiservice.sources.remote.store import METADATA, Remote
 
 _NOTHING: tuple[str, ...] = ()
 _MARKS = 10_000  # shards of which it is remembered what version was read
+_WHOLE_BYTES = 2**24  # shards up to this size are read whole once a second part of them is asked for
+_KEPT_BYTES = 2**26  # of such shards
+_LOCKS = 8
 
 
 class RemoteArrays(Store):
@@ -31,8 +34,7 @@ class RemoteArrays(Store):
     def __init__(self, store: Remote) -> None:
         super().__init__(read_only=True)
         self._store = store
-        self._marks: OrderedDict[str, Version] = OrderedDict()
-        self._lock = threading.Lock()
+        self._shards = _Shards(store)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteArrays) and other._store is self._store
@@ -54,15 +56,9 @@ class RemoteArrays(Store):
         if key.rpartition("/")[2] in METADATA:
             data = self._store.read(key)
             return data if data is None or span is None else data[span]
-        with self._lock:
-            version = self._marks.get(key) if span is not None else None
-        content = self._store.chunk(key, span, version)
-        if content is not None and span is not None:
-            with self._lock:
-                self._marks[key] = content.version
-                self._marks.move_to_end(key)
-                if len(self._marks) > _MARKS:
-                    self._marks.popitem(last=False)
+        if span is not None:
+            return self._shards.part(key, span)
+        content = self._store.chunk(key)
         return None if content is None else content.data
 
     async def get_partial_values(
@@ -99,6 +95,50 @@ class RemoteArrays(Store):
         """Nothing, as `list`."""
         for key in _NOTHING:
             yield key
+
+
+class _Shards:
+    """Parts of shards, all of one shard from one version of it. Small shards are read whole, once.
+
+    Readers of a shard ask for its index and then for one inner chunk after the other.
+    """
+
+    def __init__(self, store: Remote) -> None:
+        self._store = store
+        self._versions: OrderedDict[str, Version] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+        self._reading = [threading.Lock() for _ in range(_LOCKS)]
+
+    def part(self, key: str, span: slice) -> bytes | None:
+        with self._lock:
+            version = self._versions.get(key)
+        if version is not None and 0 <= version.size <= _WHOLE_BYTES:
+            whole = self._whole(key, version)
+            return None if whole is None else whole[span]
+        content = self._store.chunk(key, span, version)
+        if content is None:
+            return None
+        with self._lock:
+            self._versions[key] = content.version
+            if len(self._versions) > _MARKS:
+                self._versions.popitem(last=False)
+        return content.data
+
+    def _whole(self, key: str, version: Version) -> bytes | None:
+        with self._reading[hash(key) % _LOCKS]:  # several parts are asked for at once, and all wait for one
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            content = self._store.chunk(key, None, version)
+            if content is None:
+                return None
+            with self._lock:
+                self._kept[key] = content.data
+                while sum(map(len, self._kept.values())) > _KEPT_BYTES:
+                    self._kept.popitem(last=False)
+            return content.data
 
 
 def _span(part: ByteRequest | None) -> slice | None:

@@ -100,10 +100,10 @@ class HttpObjects:
         above `most` bytes.
         """
         reply = self._send("GET", key, most, _conditions(span, version))
+        if reply.status == 412 or (reply.status == 404 and version is not None):
+            raise self._replaced(key)
         if reply.status == 404:
             return None
-        if reply.status == 412:
-            raise self._replaced(key)
         if reply.status not in (200, 206) or (span is None and reply.status == 206):
             raise self._refusal(key, reply)
         self._check_page(key, reply)
@@ -193,7 +193,7 @@ class HttpObjects:
     def _signed(self, method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002
         """All headers of one try."""
         # Asked for any encoding, some servers compress, and lengths and ranges would be of something else.
-        return {"Accept-Encoding": "identity", **_password(self._base), **headers}
+        return {"Accept-Encoding": "identity", **password_of(self._base), **headers}
 
     def _refusal(self, key: str, reply: Reply) -> SourceError:
         """The error for a state that is neither content nor "missing"."""
@@ -250,7 +250,7 @@ def _version_of(reply: Reply, size: int) -> Version:
 
 
 @lru_cache(maxsize=64)
-def _password(base: str) -> Mapping[str, str]:
+def password_of(base: str) -> Mapping[str, str]:
     """The user and password of ~/.netrc (or $NETRC) for this host; they leave this machine encrypted only."""
     parts = urlsplit(base)
     host = parts.hostname or ""

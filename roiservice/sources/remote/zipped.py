@@ -11,6 +11,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
@@ -23,6 +24,11 @@ _TAIL = 2**16 + 22  # the longest comment and the record before it; the list of 
 _HEADER = struct.Struct("<4s5H3I2H")
 _SLACK = 256  # for what a member's own header may have more than its entry in the list
 _ENCRYPTED = 0x1
+_KEPT_LISTS = 8  # a layer's list, its token and its planes each open the file anew
+_KEPT_MEMBERS = 100_000  # of one file; some 50 MB
+
+_lists: OrderedDict[tuple[str, Version, int], dict[str, zipfile.ZipInfo]] = OrderedDict()
+_lists_lock = threading.Lock()
 
 
 class RemoteZip(Remote):
@@ -76,15 +82,30 @@ class RemoteZip(Remote):
         if member is None:
             return None
         self._check_size(key, member.file_size, None if _is_metadata(key) else self.limits.shard_bytes)
+        own = Version(member.file_size, self._file_version.mark)
         if span is None:
-            return Content(self._content(key, member), self._file_version)
+            return Content(self._content(key, member), own)
         if member.compress_type != zipfile.ZIP_STORED:
-            return Content(self._content(key, member)[span], self._file_version)
+            return Content(self._content(key, member)[span], own)
         start, stop, _ = span.indices(member.file_size)
         first = self._start(key, member)
-        return Content(self._part(first + start, first + max(start, stop), key), self._file_version)
+        return Content(self._part(first + start, first + max(start, stop), key), own)
 
     def _list(self) -> dict[str, zipfile.ZipInfo]:
+        """All members; known already if this version of the file was opened lately."""
+        known = (self.location, self._file_version, self.limits.metadata_bytes)
+        with _lists_lock:
+            members = _lists.get(known)
+        if members is None:
+            members = self._read_list()
+            with _lists_lock:
+                if len(members) <= _KEPT_MEMBERS:
+                    _lists[known] = members
+                if len(_lists) > _KEPT_LISTS:
+                    _lists.popitem(last=False)
+        return members
+
+    def _read_list(self) -> dict[str, zipfile.ZipInfo]:
         file = _RangeFile(self._objects, self._file_version, self.limits.metadata_bytes)
         try:
             with zipfile.ZipFile(file) as archive:

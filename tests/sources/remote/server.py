@@ -5,10 +5,12 @@ from __future__ import annotations
 import email.utils
 import mimetypes
 import re
+import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,6 +73,24 @@ def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
             yield Served(f"http://{host}:{server.server_port}", faults, asked, headers)
         finally:
             faults.hurry.set()
+            server.shutdown()
+
+
+@contextmanager
+def answering(status: int, body: bytes, headers: dict[str, str]) -> Iterator[str]:
+    """The address of a server that gives one answer to everything."""
+
+    class Handler(_Handler):
+        def _serve(self) -> None:
+            self._answer(status, body, headers)
+
+    Handler.faults = Faults()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
             server.shutdown()
 
 
@@ -165,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             if fault == "stall":
                 self.faults.hurry.wait(10)
+            elif fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
         elif fault == "endless":
             block = b"0" * 65536
@@ -177,7 +199,5 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with suppress(ConnectionError):
             super().handle()
-        except ConnectionError:
-            pass
