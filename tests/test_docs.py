@@ -65,11 +65,11 @@ def test_every_option_that_is_there_exists() -> None:
 
 def test_every_format_is_there() -> None:
     table = README[README.index("| format |") : README.index("## Ids")]
-    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(FORMATS)
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [*FORMATS, "parquet"]
     export = cli.roiservice.commands["export"]
     (choice,) = (p.type for p in export.params if p.name == "format_name")
     assert isinstance(choice, click.Choice)
-    assert list(choice.choices) == list(FORMATS)
+    assert list(choice.choices) == [*FORMATS, "parquet"]
 
 
 def test_every_folder_and_file_that_is_linked_exists() -> None:

@@ -10,7 +10,7 @@ from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
 from roiservice.web.negotiate import accepts_gzip, format_name, prefers_html
-from roiservice.web.params import LARGEST, Paging, image_id, items, lenient_paging, paging
+from roiservice.web.params import LARGEST, Paging, image_id, items, lenient_paging, paging, with_properties
 
 CRS = "http://localhost/def/crs/pixel"
 
@@ -110,7 +110,9 @@ def test_only_one_frame():
 
 
 def test_unknown_and_repeated_parameters():
-    assert refused(colour="red") == "colour"
+    with pytest.raises(BadParameter, match="there is no such parameter here") as error:
+        with_properties(items(b"colour=red", CRS, 10), {})
+    assert error.value.parameter == "colour"
     with pytest.raises(BadParameter, match="more than once"):
         items(b"z=1&z=2", CRS, 10)
     assert items(b"_=1&_=2", CRS, 10) == items(b"", CRS, 10)
