@@ -18,6 +18,7 @@ from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, is_inside, join
 from roiservice.sources.remote.urls import file_name, is_url
 from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, open_store
+from roiservice.sources.tables.files import is_table_alone, stem
 
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
@@ -47,9 +48,9 @@ def find_images(location: str | Path, given_id: int | None, limits: Limits) -> I
     """Images at `location`, lazily, by name; members that cannot be read come as errors among them.
 
     `location`: a store (image, label image, plate, bioformats2raw series, SpatialData), a folder of stores,
-    at any depth, or the URL of either; over http(s), folders of stores cannot be listed. While iterating it
-    raises BadParameter if `given_id` is to number more than one image, and SourceDamaged if there is nothing
-    to be found.
+    at any depth, or the URL of either; over http(s), folders of stores cannot be listed. A table file is
+    taken for an image that has this table alone. While iterating it raises BadParameter if `given_id` is to
+    number more than one image, and SourceDamaged if there is nothing to be found.
     """
     found = _bounded(_found(location, limits), str(location), limits)
     first = list(islice(found, 1))
@@ -75,6 +76,11 @@ def _bounded(found: Iterator[ImageOrError], location: str, limits: Limits) -> It
 
 def _found(location: str | Path, limits: Limits) -> Iterator[ImageOrError]:
     path = absolute(location)
+    if is_table_alone(path) and not os.path.isdir(path):
+        shown = stem(str(location))
+        number = int(shown) if _IMAGE_ID.fullmatch(shown) else None
+        yield ImageSource(path, "", shown, number)
+        return
     if is_url(path):
         yield from _at_url(path, limits)
         return

@@ -15,7 +15,7 @@ from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.store import Store, open_store
-from roiservice.sources.tables.files import is_table
+from roiservice.sources.tables.files import is_table_alone
 from roiservice.sources.tables.listing import file_layer, find_tables, join_values
 
 _DEPTH = 8  # of groups below labels/ that are searched for unlisted ones
@@ -49,7 +49,7 @@ def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) 
     What is wrong with one layer is a problem of the listing and leaves the others usable. The image group
     itself is a layer if it has `image-label`. Raises SourceDamaged only if the store cannot be opened.
     """
-    if is_table(image.location):
+    if is_table_alone(image.location):
         return Listing((file_layer(image, image.location),))
     search = _Search(open_store(image.location, limits), image, limits)
     _add_root(search)

@@ -36,6 +36,11 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(table_suffixes())
 
 
+def is_table_alone(location: str) -> bool:
+    """Whether a location without more said is a table, not an image: a zip is taken for a zipped image."""
+    return is_table(location) and not location.lower().endswith(_ZIP)
+
+
 def stem(path: str) -> str:
     """The name of the file at `path` without the suffix that says what it is."""
     name = path.rstrip("/").rpartition("/")[2]

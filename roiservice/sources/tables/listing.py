@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,10 +22,10 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
 from roiservice.sources.store import Store
 from roiservice.sources.tables import ngio, spatialdata
+from roiservice.sources.tables.files import stem
 from roiservice.sources.tables.layers import ANNDATA, file_store, read_table_file
 from roiservice.sources.tables.table import ValueTable
 
-_SUFFIX = re.compile(r"(\.ome\.xml|\.[A-Za-z]+)(\.gz|\.zip)?$")
 _OME_XML = "OME/METADATA.ome.xml"
 # What Fractal's converters write for every image: where the camera was, not what is there to see.
 _FIELDS_OF_VIEW = frozenset({"FOV_ROI_table", "well_ROI_table", "image_ROI_table"})
@@ -63,12 +62,6 @@ def file_layer(image: ImageSource, location: str) -> LayerSource:
     """The layer of a file that holds shapes."""
     name = stem(location)
     return LayerSource(image, location, f"tables:{name}", name, TABLE_FILE)
-
-
-def stem(location: str) -> str:
-    """Name of a table file without its suffixes: `a/cells.ome.xml` is `cells`, `v1.2.csv` is `v1.2`."""
-    name = location.rpartition("/")[2]
-    return _SUFFIX.sub("", name) or name
 
 
 def add_file(found: Tables, image: ImageSource, location: str, limits: Limits) -> None:
