@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import clean_path, is_inside, join
-from roiservice.sources.remote.urls import is_url, normalized_url
+from roiservice.sources.remote.urls import file_name, is_url, normalized_url
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -108,6 +108,20 @@ def open_store(location: str | Path, limits: Limits) -> Store:
     if not path.lower().endswith(ZIP_SUFFIXES):
         raise SourceDamaged(path, "", f"is neither a directory nor a {' or '.join(ZIP_SUFFIXES)} file")
     return _Zip(path, limits)
+
+
+def open_parent(location: str | Path, limits: Limits) -> tuple[Store, str]:
+    """The folder of a plain file as a store, and the file's path in it; the file need not be there.
+
+    Raises as `open_store`, but of URLs nothing is asked yet.
+    """
+    path = absolute(location)
+    folder, _, name = path.rpartition("/")
+    if is_url(path):
+        from roiservice.sources.remote.opening import open_remote
+
+        return open_remote(folder, limits, plain=True), file_name(path)
+    return open_store(folder or "/", limits), name
 
 
 def absolute(location: str | Path) -> str:

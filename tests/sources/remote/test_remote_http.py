@@ -14,13 +14,13 @@ import zarr
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import find_images
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import source_token
 from roiservice.sources.remote import transport
 from roiservice.sources.remote.objects import Forbidden
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.remote.transport import Patience
-from roiservice.sources.store import open_store
+from roiservice.sources.store import open_parent, open_store
+from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import Faults, Served, served
 from tests.sources.remote.support import described
 from tests.sources.support import LIMITS, blobs, found, image_at, layer_at, listing_of, whole
@@ -342,6 +342,18 @@ def test_folders_are_no_files(server: Served, store_with_cells: str) -> None:
         assert store.stamp("labels") is None
         assert not store.file_exists("labels")
         assert store.children("labels") == []
+
+
+def test_plain_files_have_a_folder(tmp_path: Path, server: Served) -> None:
+    (tmp_path / "in side.zip").mkdir()
+    (tmp_path / "in side.zip" / "a 50%.csv").write_text("label\n1\n")
+    for location in (tmp_path / "in side.zip" / "a 50%.csv", f"{server.url}/in side.zip/a%2050%25.csv"):
+        store, name = open_parent(location, LIMITS)
+        assert name == "a 50%.csv"
+        assert store.read(name) == b"label\n1\n"
+        assert store.read("none.csv") is None
+    store, name = open_parent(f"{server.url}/none.csv", LIMITS)
+    assert store.stamp(name) is None
 
 
 def test_paths_never_leave_the_root(server: Served, store_with_cells: str) -> None:

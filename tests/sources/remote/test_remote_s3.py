@@ -12,7 +12,6 @@ import pytest
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import source_token
 from roiservice.sources.remote import s3
 from roiservice.sources.remote import store as remote_store
 from roiservice.sources.remote.listings import read_page
@@ -20,6 +19,7 @@ from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.s3 import S3Objects
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.store import open_store
+from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import answering
 from tests.sources.remote.support import described
 from tests.sources.support import LIMITS, blobs, found, layer_at, listing_of, whole

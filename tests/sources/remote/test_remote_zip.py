@@ -11,10 +11,10 @@ import pytest
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import source_token
 from roiservice.sources.remote import arrays
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.store import open_store
+from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import Served
 from tests.sources.remote.support import described
 from tests.sources.support import LIMITS, blobs, found, image_at, layer_at, listing_of, whole
