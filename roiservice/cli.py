@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -296,12 +297,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         code = _complain(str(error), FAILED)
     except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
-    except SystemError as error:
-        # What compiled code makes of Ctrl-C.
-        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            raise
-        code = INTERRUPTED
+        # Where KeyboardInterrupt passed code run by `exec`, as dataclasses are made by, Python would end$
+        # itself by a signal, whatever it is told; and threads that read ahead are not waited for.
+        os._exit(INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but what the interpreter does at its end
     sys.exit(code)
 
 

@@ -10,6 +10,7 @@ import click
 from roiservice.bootstrap import Layer, Location, Services, build_services
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import complain, progress
+from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import RoiServiceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
@@ -66,5 +67,10 @@ def build_layers(
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
     pixels = open_source(layer.source, Limits()).pixels
-    with progress(f"{layer.image.name} {layer.name}", pixels) as advance:
-        return services.layers.build(layer, force=force, progress=advance)
+    with progress(f"{layer.image.name} {layer.name}", pixels) as advance, compiled_code() as step:
+
+        def advance_a_step(more: int, features: int) -> None:
+            step()
+            advance(more, features)
+
+        return services.layers.build(layer, force=force, progress=advance_a_step)

@@ -17,9 +17,10 @@ from roiservice.bootstrap import Image, Layer, Location, Services, build_service
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.build import build_layers
 from roiservice.commands.console import complain
+from roiservice.commands.interrupt import Step, compiled_code, unfinished
 from roiservice.encode.formats import FORMATS, Format
 from roiservice.encode.geoparquet import write_geoparquet
-from roiservice.errors import BadParameter, NotFound
+from roiservice.errors import BadParameter, NotFound, NotWritten
 from roiservice.geometry.features import Features
 from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_page, roi_count, roi_page
@@ -49,12 +50,12 @@ def export(
     layers, failures = _chosen(services, _only_image(services, path), layer)
     catalogs, errors = build_layers(services, layers)
     if catalogs:
-        with _opened(output) as file:
+        with _written(output) as file, compiled_code() as step:
             query = RoiQuery(z=z, t=t)
             if format_name == "parquet":
-                write_geoparquet(file, _all_features(catalogs, query))
+                write_geoparquet(file, _all_features(catalogs, query, step))
             else:
-                _write(file, FORMATS[format_name], catalogs, query)
+                _write(file, FORMATS[format_name], catalogs, query, step)
         if not any(roi_count(catalog, RoiQuery(z=z, t=t)) for catalog in catalogs):
             complain(f"warning: {path} has no objects" + (" there" if z or t else ""))
     return 1 if failures + errors else 0
@@ -85,17 +86,17 @@ def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequenc
     return listing.layers, len(listing.problems)
 
 
-def _all_features(catalogs: Sequence[Catalog], query: RoiQuery) -> list[Iterator[Features]]:
-    return [_batches(catalog, query, FORMATS["geojson"]) for catalog in catalogs]
+def _all_features(catalogs: Sequence[Catalog], query: RoiQuery, step: Step) -> list[Iterator[Features]]:
+    return [_batches(catalog, query, FORMATS["geojson"], step) for catalog in catalogs]
 
 
-def _write(file: IO[bytes], form: Format, catalogs: Sequence[Catalog], query: RoiQuery) -> None:
+def _write(file: IO[bytes], form: Format, catalogs: Sequence[Catalog], query: RoiQuery, step: Step) -> None:
     """The whole file, in batches; columns of the objects' own properties are those of all layers."""
     names = tuple(dict.fromkeys(name for catalog in catalogs for name in catalog.properties))
     file.write(form.begin(names))
     separator = b""
     for catalog in catalogs:
-        for features in _batches(catalog, query, form):
+        for features in _batches(catalog, query, form, step):
             encoded = form.encode(_with_columns(features, names))
             if encoded:
                 file.write(separator)
@@ -112,10 +113,11 @@ def _with_columns(features: Features, names: tuple[str, ...]) -> Features:
     return replace(features, properties={name: features.properties.get(name, missing) for name in names})
 
 
-def _batches(catalog: Catalog, query: RoiQuery, form: Format) -> Iterator[Features]:
+def _batches(catalog: Catalog, query: RoiQuery, form: Format, step: Step) -> Iterator[Features]:
     size = ROIS if form.by_roi else FEATURES
     offset, matched = 0, 1
     while offset < matched:
+        step()
         # No budget of shapes: ROIs come with the features of the planes asked for, not with those of others.
         page = (
             roi_page(catalog, query, offset, size, max_shapes=0)
@@ -128,12 +130,26 @@ def _batches(catalog: Catalog, query: RoiQuery, form: Format) -> Iterator[Featur
 
 def _writable(output: Path) -> Path:
     """The file that `output` means, links followed; looked at before any work is done."""
-    output = output.resolve()
+    output = Path(os.path.realpath(output))
+    if output.is_symlink():
+        raise BadParameter("--output", f"{output} is a symbolic link that leads back to itself")
     if output.is_dir():
         raise BadParameter("--output", f"{output} is a folder")
     if not output.parent.is_dir():
         raise BadParameter("--output", f"there is no folder {output.parent}")
     return output
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[IO[bytes]]:
+    """As `_opened`; NotWritten names the file, unless a reader of standard output went away."""
+    try:
+        with _opened(output) as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NotWritten(f"{output or 'standard output'}: {error.strerror}") from error
 
 
 @contextmanager
@@ -155,6 +171,7 @@ def _opened(output: Path | None) -> Iterator[IO[bytes]]:
 @contextmanager
 def _replacing(output: Path) -> Iterator[IO[bytes]]:
     handle, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    unfinished.add(Path(name))
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -163,6 +180,8 @@ def _replacing(output: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    finally:
+        unfinished.discard(Path(name))
 
 
 def _umask() -> int:

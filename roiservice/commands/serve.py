@@ -12,6 +12,7 @@ import click
 
 from roiservice.bootstrap import Layer, Location, Services, build_services, warm_up
 from roiservice.commands.console import complain, waiting
+from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
@@ -63,7 +64,7 @@ def prepare(services: Services, base: str) -> None:
     """
     images = services.images
     total = images.total()
-    with waiting("Compiling; the first start takes up to a minute"):
+    with waiting("Compiling; the first start takes up to a minute"), compiled_code():
         warm_up()
     for problem in images.problems[:SHOWN_PROBLEMS]:
         complain(problem)

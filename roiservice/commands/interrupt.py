@@ -1,0 +1,64 @@
+"""Ctrl-C while compiled code runs.
+
+Python raises KeyboardInterrupt wherever it happens to be. Below compiled code it comes out as SystemError, is
+lost, or brings the process down. While such code is at work, Ctrl-C is raised between two steps instead.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+INTERRUPTED = 130  # the exit code
+LONGEST_STEP = 2.0  # seconds after which a step that is still at work is ended as by a kill
+
+unfinished: set[Path] = set()  # files to be deleted even then
+
+Step = Callable[[], None]
+
+
+@contextmanager
+def compiled_code() -> Iterator[Step]:
+    """Ctrl-C is raised by calls of what this gives, and at the end; main thread only.
+
+    A second Ctrl-C, or a step that takes too long, ends the process at once.
+    """
+    asked = over = False
+
+    def ask(_number: int, _frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            _end()
+        asked = True
+        # Not by `threading`, whose locks the code that was interrupted may hold.
+        _thread.start_new_thread(end_later, ())
+
+    def end_later() -> None:
+        time.sleep(LONGEST_STEP)
+        if not over:
+            _end()
+
+    def step() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield step
+        step()
+    finally:
+        over = True
+        signal.signal(signal.SIGINT, before)
+
+
+def _end() -> None:
+    for path in tuple(unfinished):
+        path.unlink(missing_ok=True)
+    os.write(2, b"\n")
+    os._exit(INTERRUPTED)
