@@ -92,11 +92,15 @@ class Affine:
         return Affine().relative_to(self)
 
     def apply(self, xy: NDArray[Any]) -> Float64:
-        """Map (n, 2) points (x, y); a float64 copy, also where the map is the identity."""
+        """Map (n, 2) points (x, y); a float64 copy, also where the map is the identity.
+
+        Points that are not finite are mapped to others that are not.
+        """
         x, y = np.asarray(xy[:, 0], np.float64), np.asarray(xy[:, 1], np.float64)
         mapped = np.empty((len(xy), 2))
-        mapped[:, 0] = self.xx * x + self.xy * y + self.x0
-        mapped[:, 1] = self.yx * x + self.yy * y + self.y0
+        with np.errstate(invalid="ignore", over="ignore"):
+            mapped[:, 0] = self.xx * x + self.xy * y + self.x0
+            mapped[:, 1] = self.yx * x + self.yy * y + self.y0
         return mapped
 
     def frame(self) -> Frame | None:

@@ -124,6 +124,8 @@ def test_points_of_any_type_are_mapped_to_float64() -> None:
     assert mapped.dtype == np.float64
     assert mapped.tolist() == [[2, 3], [6, 5]]
     assert Affine().apply(np.empty((0, 2))).shape == (0, 2)
+    wild = Affine(xx=1e300).apply(np.array([[math.inf, 1], [math.nan, 1], [1e300, 1]]))
+    assert not np.isfinite(wild[:, 0]).any()
 
 
 def test_numbers_belong_to_the_axes_by_name() -> None:
