@@ -26,7 +26,7 @@ def write_table(table: ShapeTable, directory: Path, min_area: float) -> CatalogW
 
     Points and lines have no area and stay. Nothing is left behind on failure.
     """
-    polygons = _narrow(table.polygons)
+    polygons = _narrow(table.polygons.in_raster_order(~is_open(table.kind)))
     vertices = np.int32 if polygons.xy.dtype == np.int32 else np.float64
     measures = measure_kinds(table.polygons, table.kind)
     kept = np.flatnonzero(is_open(table.kind) | (measures.area >= min_area))

@@ -49,6 +49,27 @@ class Polygons:
         vertices, vertex_offsets = _take(self.vertex_offsets, rings)
         return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, part_offsets)
 
+    def in_raster_order(self, features: NDArray[np.bool_]) -> Polygons:
+        """With the parts of the chosen `features` (f,), and each part's holes, sorted by their first vertex.
+
+        By y, then x: where rings start at their topmost, then leftmost vertex, equal shapes are equal arrays.
+        """
+        if len(self.ring_offsets) == len(self.part_offsets) == len(self.vertex_offsets):
+            return self  # a ring each
+        first = self.xy[self.vertex_offsets[:-1]]
+        of_part = np.repeat(np.arange(len(self.ring_offsets) - 1), np.diff(self.ring_offsets))
+        of_feature = np.repeat(np.arange(len(self)), np.diff(self.part_offsets))
+        exterior = first[self.ring_offsets[:-1]] * features[of_feature, None]
+        parts = np.lexsort((exterior[:, 0], exterior[:, 1], of_feature))
+        rank = np.empty(len(parts), np.int64)
+        rank[parts] = np.arange(len(parts))
+        hole = np.ones(len(first), bool)
+        hole[self.ring_offsets[:-1]] = False
+        rings = np.lexsort((first[:, 0], first[:, 1], hole, rank[of_part]))
+        vertices, vertex_offsets = _take(self.vertex_offsets, rings)
+        ring_offsets = np.r_[0, np.cumsum(np.diff(self.ring_offsets)[parts])]
+        return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, self.part_offsets)
+
     def in_image(self, frame: Frame) -> Polygons:
         """The same polygons, mapped from the layer's frame to the image's."""
         if frame.is_identity:

@@ -80,7 +80,9 @@ def test_an_ellipse_has_its_own_measures_and_touches_its_box(
     assert measures.area[0] == pytest.approx(np.pi * rx * ry)
     assert measures.centroid[0].tolist() == [x, y]
     round_one = shapely.affinity.scale(shapely.Point(x, y).buffer(1, quad_segs=4096), rx, ry)
-    assert measures.perimeter[0] == pytest.approx(round_one.length, rel=5e-4)  # what the approximation is worth
+    assert measures.perimeter[0] == pytest.approx(
+        round_one.length, rel=5e-4
+    )  # what the approximation is worth
     drawn = measure(polygons)
     assert drawn.area[0] > 0, "positive with y down"
     assert drawn.area[0] == pytest.approx(measures.area[0], rel=0.002)

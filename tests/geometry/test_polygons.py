@@ -102,3 +102,16 @@ def test_empty_polygons() -> None:
     assert measure(nothing).boxes.shape == (0, 4)
     assert to_shapely(nothing).shape == (0,)
     assert len(from_shapely(np.empty(0, object))) == 0
+
+
+@some
+@given(patterns)
+def test_parts_and_holes_in_another_order_find_back_to_raster_order(pattern: NDArray[Any]) -> None:
+    traced = polygons_of(pattern)
+    turned = np.empty(len(traced), object)
+    for i, shape in enumerate(to_shapely(traced)):
+        parts = [shapely.Polygon(p.exterior, list(p.interiors)[::-1]) for p in shapely.get_parts(shape)]
+        turned[i] = shapely.MultiPolygon(parts[::-1])
+    again = from_shapely(turned).in_raster_order(np.ones(len(turned), bool)) if len(turned) else traced
+    for one, other in zip(vars(again).values(), vars(traced).values(), strict=True):
+        assert np.array_equal(one, other)
