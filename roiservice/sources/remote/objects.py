@@ -244,9 +244,9 @@ def _range(span: slice) -> str:
 
 def _version_of(reply: Reply, size: int) -> Version:
     """`size` -1: as the headers state it."""
-    stated = reply.headers.get("content-length", "")
+    stated = transport.stated_length(reply.headers)
     mark = reply.headers.get("etag", "") or reply.headers.get("last-modified", "")
-    return Version(int(stated) if size < 0 and stated.isdecimal() else size, mark.strip())
+    return Version(stated if size < 0 and stated is not None else size, mark.strip())
 
 
 @lru_cache(maxsize=64)

@@ -30,8 +30,8 @@ _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _YES = ("1", "true", "yes", "on")
 
-Signer = Callable[[str, str, Mapping[str, str]], Mapping[str, str]]
-"""(method, URL, headers) -> headers with a signature."""
+Signer = Callable[[str, str], Mapping[str, str]]
+"""(method, URL) -> headers that make up a signature."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,12 @@ class S3Objects(HttpObjects):
         return reply
 
     def _signed(self, method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        # Not signed, since proxies may change it.
         plain = {"Accept-Encoding": "identity", **headers}
         if self._account.sign is None:
             return plain
         try:
-            return self._account.sign(method, url, plain)
+            return {**plain, **self._account.sign(method, url)}
         except Exception as error:  # credentials may have to be fetched or renewed first, in many ways
             reason = f"no request can be signed: {type(error).__name__}"
             raise SourceDamaged(self.location, "", reason) from error
@@ -218,8 +219,8 @@ def _signer(session: Any, region: str, *, own_endpoint: bool) -> Signer | None:
     if credentials is None:
         return None
 
-    def sign(method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        request = AWSRequest(method=method, url=url, headers=dict(headers))
+    def sign(method: str, url: str) -> Mapping[str, str]:
+        request = AWSRequest(method=method, url=url)
         S3SigV4Auth(credentials.get_frozen_credentials(), "s3", region).add_auth(request)
         return dict(request.headers.items())
 

@@ -176,11 +176,9 @@ class Origin:
             if response.status in _PASSING:
                 raise _TryAgain(_passing(response), _pause(response))
             if request.method == "HEAD" or response.status not in request.wanted:
-                data = response.read(_ERROR_BYTES + 1, decode_content=False)
-                whole = len(data) <= _ERROR_BYTES
+                data, whole = _start_of(response, deadline)
             else:
-                data = _content(request, response, deadline)
-                whole = True
+                data, whole = _content(request, response, deadline), True
         finally:
             for counter in (traffic, self.traffic):
                 counter.add(content=response.tell())
@@ -223,12 +221,22 @@ def _manager(base: str) -> urllib3.PoolManager:
     return urllib3.ProxyManager(proxy, 1, proxy_headers=headers, maxsize=CONNECTIONS, block=True)
 
 
+def _start_of(response: urllib3.BaseHTTPResponse, deadline: float) -> tuple[bytes, bool]:
+    """The first bytes of an error's text, as sent, and whether that is all."""
+    data = b""
+    while block := response.read1(_ERROR_BYTES, decode_content=False):
+        data += block
+        if len(data) > _ERROR_BYTES or time.monotonic() > deadline:
+            return data, False
+    return data, True
+
+
 def _content(request: Request, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    length = response.headers.get("Content-Length", "")
-    if not length.isdecimal() and not getattr(response, "chunked", False):
+    length = stated_length(response.headers)
+    if length is None and not getattr(response, "chunked", False):
         raise _problem(request, "answers without stating a length, so that nobody can tell if all has come")
-    if length.isdecimal() and int(length) > request.most:
-        raise _too_long(request, length)
+    if length is not None and length > request.most:
+        raise _too_long(request, str(length))
     blocks: list[bytes] = []
     received = 0
     while block := response.read1(_BLOCK, decode_content=True):
@@ -239,6 +247,12 @@ def _content(request: Request, response: urllib3.BaseHTTPResponse, deadline: flo
         if time.monotonic() > deadline + received / _SLOWEST:
             raise _TryAgain(f"is too slow: {received} bytes came in time")
     return b"".join(blocks)
+
+
+def stated_length(headers: Mapping[str, str]) -> int | None:
+    """`Content-Length`; None where there is none that can be used."""
+    stated = headers.get("content-length", "")
+    return int(stated) if stated.isdecimal() and len(stated) < 19 else None
 
 
 def _too_long(request: Request, length: str) -> SourceError:

@@ -118,6 +118,8 @@ class RemoteZip(Remote):
     def _content(self, path: str, member: zipfile.ZipInfo) -> bytes:
         """The whole member, unpacked and checked. One request, if its header is as long as expected."""
         begin = member.header_offset
+        if member.compress_size > member.file_size + member.file_size // 64 + _SLACK:
+            raise SourceDamaged(self.location, path, "is longer packed than unpacked, says the zip file")
         names = len(member.orig_filename.encode()) + len(member.extra)
         expected = begin + _HEADER.size + names + _SLACK + member.compress_size
         data = self._part(begin, min(expected, self._file_version.size), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -259,6 +260,19 @@ def test_a_page_that_does_not_say_so_is_no_document(tmp_path: Path, server: Serv
     for folder in (path, path / "labels", path / "labels" / "cells", path / "labels" / "cells" / "0"):
         (folder / "zarr.json").write_text("\n <!doctype html>")
     assert [layer.name for layer in listing_of(f"{server.url}/a.zarr").layers] == ["cells"]
+
+
+def test_compressed_answers_count_by_what_they_become(tmp_path: Path, server: Served) -> None:
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)})
+    data = (path / "zarr.json").read_bytes() + b" " * 3000
+    (path / "zarr.json").write_bytes(gzip.compress(data))
+    server.faults.on = {"a.zarr/zarr.json": ("gzip", -1)}
+    assert open_store(f"{server.url}/a.zarr", LIMITS).read("zarr.json") == data
+    with pytest.raises(SourceRefused, match="more than 2000 bytes"):
+        open_store(f"{server.url}/a.zarr", Limits(metadata_bytes=2000))
+    (path / "zarr.json").write_bytes(b"no gzip")
+    with pytest.raises(SourceDamaged, match="cannot be decompressed"):
+        open_store(f"{server.url}/a.zarr", LIMITS)
 
 
 def test_slow_answers_end(server: Served, store_with_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
