@@ -24,15 +24,15 @@ _MOST_CHILDREN = 16  # of a shape: its transform, its pixels and its annotations
 _MOST_INDEX = 2**31 - 1
 
 
-@dataclass
+@dataclass(slots=True)
 class _Roi:
-    """One ROI: `number` counts all of the document from 1; texts and colours of its shapes as they come."""
+    """One ROI: `number` counts all of the document from 1; texts and colour of its shapes as they come."""
 
     number: int
     name: str | None
     identifier: str
     description: str | None = None
-    texts: dict[str, None] = field(default_factory=dict)
+    texts: dict[str, None] | None = None
     color: int = NO_COLOR
 
 
@@ -198,6 +198,7 @@ def _note(roi: _Roi, attributes: Mapping[str, str]) -> None:
     """Keep a shape's text, and its colour if it is the ROI's first: the fill's unless that is invisible."""
     text = attributes.get("Text")
     if text:
+        roi.texts = roi.texts or {}
         roi.texts[text] = None
     if roi.color == NO_COLOR:
         fill, stroke = _color(attributes.get("FillColor")), _color(attributes.get("StrokeColor"))
@@ -288,6 +289,6 @@ def _columns(rois: list[_Roi]) -> dict[str, pa.Array]:
     columns = {
         "name": [roi.name for roi in rois],
         "description": [roi.description for roi in rois],
-        "text": ["; ".join(roi.texts) or None for roi in rois],
+        "text": ["; ".join(roi.texts) if roi.texts else None for roi in rois],
     }
     return {name: pa.array(values, pa.string()) for name, values in columns.items() if any(values)}

@@ -9,7 +9,6 @@ import base64
 import binascii
 import bz2
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from roiservice.vectorize.plane import trace_plane
 
 Float64 = NDArray[np.float64]
 
-_SEPARATORS = re.compile(r"[\s,]+")
+_IDENTITY = Affine()
 _UNIT_SQUARE = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
 _MOST_SIDE = 2**22  # pixels of a mask along x or y
 _STRIP_PIXELS = 2**20
@@ -49,7 +48,7 @@ class BadShape(Exception):
         super().__init__(f"{where}: {reason}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outline:
     """What a shape is drawn as.
 
@@ -85,7 +84,7 @@ class ShapeReader:
 
         `transform` are the attributes of its Transform; `mask` is compression and text of its BinData.
         """
-        affine = Affine() if transform is None else _affine(transform)
+        affine = _IDENTITY if transform is None else _affine(transform)
         if kind == "Mask":
             return self._mask(attributes, affine, mask)
         return _READERS[kind](attributes, affine)
@@ -163,20 +162,20 @@ def _ellipse(attributes: Mapping[str, str], affine: Affine) -> Outline:
 
 
 def _point(attributes: Mapping[str, str], affine: Affine) -> Outline:
-    return Outline(POINT, affine.apply(np.array([_numbers(attributes, ("X", "Y"))])))
+    return Outline(POINT, _moved(np.array([_numbers(attributes, ("X", "Y"))]), affine))
 
 
 def _line(attributes: Mapping[str, str], affine: Affine) -> Outline:
     ends = np.array(_numbers(attributes, ("X1", "Y1", "X2", "Y2"))).reshape(2, 2)
-    return Outline(LINE, affine.apply(ends))
+    return Outline(LINE, _moved(ends, affine))
 
 
 def _polyline(attributes: Mapping[str, str], affine: Affine) -> Outline:
-    return Outline(POLYLINE, affine.apply(_points(attributes, 2)))
+    return Outline(POLYLINE, _moved(_points(attributes, 2), affine))
 
 
 def _polygon(attributes: Mapping[str, str], affine: Affine) -> Outline:
-    return Outline(POLYGON, affine.apply(_points(attributes, 3)))
+    return Outline(POLYGON, _moved(_points(attributes, 3), affine))
 
 
 _READERS: dict[str, Callable[[Mapping[str, str], Affine], Outline]] = {
@@ -219,7 +218,7 @@ def _points(attributes: Mapping[str, str], least: int) -> Float64:
     if text is None:
         raise BadShape("Points", "is missing")
     try:
-        values = np.array([part for part in _SEPARATORS.split(text) if part], np.float64)
+        values = np.array(list(map(float, text.replace(",", " ").split())), np.float64)
     except ValueError:
         raise BadShape("Points", "must be pairs of numbers such as 0,0 1,2") from None
     if len(values) % 2 or len(values) < 2 * least:
@@ -235,6 +234,10 @@ def _affine(transform: Mapping[str, str]) -> Affine:
     if affine.is_singular:
         raise BadShape("Transform", "collapses the shape into a line or a point")
     return affine
+
+
+def _moved(vertices: Float64, affine: Affine) -> Float64:
+    return vertices if affine is _IDENTITY else affine.apply(vertices)
 
 
 def _box(low: Float64, high: Float64) -> Float64:
