@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.properties import joined_columns, merged, stated_columns
+from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
@@ -26,6 +27,7 @@ from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.plane import trace_plane
+from roiservice.vectorize.regions import region_measures
 
 # Pixels that are read at once. While one strip is traced the next one is read, so two are in memory.
 STRIP_PIXELS = 2**24
@@ -63,6 +65,7 @@ def build_catalog(
         _build_table(layer, version, directory, registry)
         return
     joined, warnings = _joined(layer)
+    regions = _Regions(layer.source.measures)
     labels = np.uint64 if layer.dtype == np.uint64 else np.int64
     exact = not (version.outline.simplify or version.outline.smooth)
     writer = CatalogWriter(directory, layer.frame, labels, np.int32 if exact else np.float64)
@@ -79,15 +82,17 @@ def build_catalog(
                     polygons.take(kept),
                     pixel_count[kept],
                 )
+            objects = _objects(layer, plane, plane_labels, polygons)
+            regions.add(plane_labels if objects is None else objects, polygons, pixel_count)
             writer.add_plane(
                 [_indices(key) for key in plane.keys],
                 plane_labels.astype(labels),
                 redraw(polygons, version.outline),
                 pixel_count,
                 exact=exact,
-                objects=_objects(layer, plane, plane_labels, polygons),
+                objects=objects,
             )
-        describe = partial(_describe, layer, joined, registry, version.layer_number)
+        describe = partial(_describe, layer, joined, regions, registry, version.layer_number)
         writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
     except BaseException:
         writer.discard()
@@ -122,6 +127,34 @@ def _joined(layer: LabelLayer) -> tuple[list[ValueTable], list[str]]:
         else:
             warnings += tables[-1].warnings
     return tables, warnings
+
+
+class _Regions:
+    """Measures of regions, plane by plane; those of a ROI are of its largest feature."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._objects: list[NDArray[np.int64]] = []
+        self._pixels: list[NDArray[np.int64]] = []
+        self._values: list[NDArray[np.float64]] = []
+
+    def add(self, objects: NDArray[Any], polygons: Polygons, pixel_count: NDArray[np.int64]) -> None:
+        """Measure the features of one plane, if anything is to be measured."""
+        if self._names:
+            self._objects.append(objects.astype(np.int64))
+            self._pixels.append(pixel_count)
+            self._values.append(region_measures(polygons, self._names))
+
+    def columns(self, objects: NDArray[np.int64]) -> dict[str, pa.Array]:
+        """A column for each measure, for the distinct `objects`, sorted."""
+        if not self._objects:
+            return {}
+        of_feature = np.concatenate(self._objects)
+        order = np.lexsort((np.concatenate(self._pixels), of_feature))
+        largest = order[np.searchsorted(of_feature[order], objects, side="right") - 1]
+        values = np.concatenate(self._values)[largest]
+        columns = zip(self._names, values.T, strict=True)
+        return named_columns({name: pa.array(column, from_pandas=True) for name, column in columns})
 
 
 def _components(labels: NDArray[Any], polygons: Polygons) -> tuple[NDArray[Any], Polygons]:
@@ -222,6 +255,7 @@ def _indices(key: PlaneKey) -> PlaneIndex:
 def _describe(
     layer: LabelLayer,
     joined: Sequence[ValueTable],
+    regions: _Regions,
     registry: Registry,
     layer_number: int,
     objects: NDArray[Any],
@@ -236,7 +270,7 @@ def _describe(
     return RoiColumns(
         roi_numbers(registry, layer_number, labels if layer.source.objects == BY_LABEL else objects),
         color,
-        merged([stated, *(joined_columns(table, labels) for table in joined)]),
+        merged([regions.columns(objects), stated, *(joined_columns(table, labels) for table in joined)]),
     )
 
 
@@ -263,5 +297,6 @@ def common_meta(
         "collection": source.collection,
         "image_name": source.image.name,
         "image_size": list(image_size),
+        "text": source.text,
         "warnings": list(warnings),
     }

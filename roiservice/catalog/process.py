@@ -40,7 +40,10 @@ def main() -> int:
 def _task(plain: dict[str, Any]) -> Task:
     source = plain["layer"]["source"]
     values = tuple(ValueSource(**each) for each in source["values"])
-    layer = LayerSource(**{**source, "image": ImageSource(**source["image"]), "values": values})
+    measures = tuple(source["measures"])
+    layer = LayerSource(
+        **{**source, "image": ImageSource(**source["image"]), "values": values, "measures": measures}
+    )
     rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))

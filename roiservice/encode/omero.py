@@ -100,11 +100,32 @@ def _common(features: Features) -> list[bytes]:
     """Members that all shapes of a feature share, one text per feature."""
     axes = zip(features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True)
     out = []
-    for (t, c, z), label, color in zip(axes, features.label.tolist(), features.color, strict=True):
+    for (t, c, z), text, color in zip(axes, _texts(features), features.color, strict=True):
         place = (b'"TheZ":%d,' % z if z >= 0 else b"") + (b'"TheT":%d,' % t if t >= 0 else b"")
         place += b'"TheC":%d,' % c if c >= 0 else b""
-        out.append(b'%b%b"Text":"%d",%b' % (place, _colors(color), label, _SHAPE_END))
+        out.append(b'%b%b"Text":%b,%b' % (place, _colors(color), text, _SHAPE_END))
     return out
+
+
+def _texts(features: Features) -> list[bytes]:
+    """What each object is called, as JSON: the property chosen for that, else the label."""
+    labels = [b'"%d"' % label for label in features.label.tolist()]
+    column = features.properties.get(features.text)
+    if column is None:
+        return labels
+    return [
+        label if value is None else orjson.dumps(_plain(value))
+        for label, value in zip(labels, column.to_pylist(), strict=True)
+    ]
+
+
+def _plain(value: object) -> str:
+    """A value as a person would write it."""
+    if isinstance(value, bytes):  # JSON
+        return value.decode()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _colors(color: tuple[int, int, int, int] | None) -> bytes:

@@ -28,7 +28,8 @@ class Features:
     `boxes` (f, 4) as (x0, y0, x1, y1) float64. `polygons` int32 where the layer's grid is its image's and
     outlines are exact, else float64; `kind` (f,) uint8 says what they are drawn as (see
     `roiservice.geometry.kinds`). `color`: RGBA 0..255 or None. `properties`: by name, a value or null for
-    each feature: bool, int64, float64, string, or JSON as binary.
+    each feature: bool, int64, float64, string, or JSON as binary. `text` names the property that stands for
+    an object where a format shows one text; "": the label does.
     """
 
     layer: str
@@ -48,6 +49,7 @@ class Features:
     polygons: Polygons
     color: list[tuple[int, int, int, int] | None]
     properties: Mapping[str, pa.Array]
+    text: str = ""
 
     def __len__(self) -> int:
         return len(self.feature_id)

@@ -38,6 +38,7 @@ def read_features(catalog: Catalog, rows: Rows) -> Features:
         polygons=read_polygons(catalog, columns["part_first"], columns["part_count"]),
         color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
         properties={name: column.take(taken) for name, column in catalog.properties.items()},
+        text=catalog.meta.get("text", ""),
     )
 
 

@@ -46,7 +46,9 @@ class LayerSource:
     the image's group with `/` as `:` (`labels:original:0`; the image group itself: `root`), `name` what
     users call it: a label image by its path below `labels/` (the image group itself: `.`). `values` are
     tables whose columns become properties of its objects; `objects` says what one object is. A `hidden`
-    layer is not among the ROIs of its image in OMERO's and the viewer's lists.
+    layer is not among the ROIs of its image in OMERO's and the viewer's lists. `title` is shown for its
+    name, `text` names the property that OMERO shows as a shape's text, and `measures` are those of
+    `roiservice.vectorize.regions` that are wanted of a label image.
     """
 
     image: ImageSource
@@ -58,6 +60,13 @@ class LayerSource:
     objects: str = BY_LABEL
     hidden: bool = False
     title: str = ""
+    text: str = ""
+    measures: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """What is asked of its catalog beyond the source: catalogs of equal sources differ by it."""
+        return repr((self.objects, self.shown_name, self.text, self.measures))
 
     @property
     def shown_name(self) -> str:

@@ -6,6 +6,8 @@
     objects = "component"         # label (the default), component, per-t
     title = "Nuclei"
     hidden = false
+    text = "class"                # the property that OMERO shows as a shape's text; the label without it
+    measures = ["solidity"]       # of scikit-image's regionprops, as further properties
 
 Of several entries that fit a layer, a later one has the say on what it states.
 """
@@ -21,8 +23,17 @@ from typing import Any
 
 from roiservice.errors import SettingsError
 from roiservice.sources.layer import LABEL_IMAGE, OBJECTS, LayerSource
+from roiservice.vectorize.regions import MEASURES
 
-_TYPES = {"collection": str, "image": int, "objects": str, "title": str, "hidden": bool}
+_TYPES = {
+    "collection": str,
+    "image": int,
+    "objects": str,
+    "title": str,
+    "hidden": bool,
+    "text": str,
+    "measures": list,
+}
 _LARGEST = 2**20  # bytes of the file
 
 
@@ -35,6 +46,8 @@ class LayerRule:
     objects: str | None = None
     title: str | None = None
     hidden: bool | None = None
+    text: str | None = None
+    measures: tuple[str, ...] | None = None
 
     def fits(self, image_id: int, source: LayerSource) -> bool:
         """Whether the entry is about this layer."""
@@ -56,15 +69,21 @@ def read_rules(path: Path) -> tuple[LayerRule, ...]:
 
 
 def applied(rules: Sequence[LayerRule], image_id: int, source: LayerSource) -> LayerSource:
-    """The layer as the rules have it. `objects` is for label images alone."""
+    """The layer as the rules have it. `objects` and `measures` are for label images alone."""
     for rule in rules:
         if rule.fits(image_id, source):
             source = replace(
                 source,
                 title=source.title if rule.title is None else rule.title,
                 hidden=source.hidden if rule.hidden is None else rule.hidden,
-                objects=rule.objects if rule.objects and source.kind == LABEL_IMAGE else source.objects,
+                text=source.text if rule.text is None else rule.text,
             )
+            if source.kind == LABEL_IMAGE:
+                source = replace(
+                    source,
+                    objects=rule.objects or source.objects,
+                    measures=source.measures if rule.measures is None else rule.measures,
+                )
     return source
 
 
@@ -78,4 +97,8 @@ def _rule(entry: Any, place: str) -> LayerRule:
             raise SettingsError(f"{place}: {name} must be a {_TYPES[name].__name__}")
     if entry.get("objects", OBJECTS[0]) not in OBJECTS:
         raise SettingsError(f"{place}: objects must be one of {', '.join(OBJECTS)}")
-    return LayerRule(**entry)
+    measures = entry.get("measures")
+    for name in measures or ():
+        if name not in MEASURES:
+            raise SettingsError(f"{place}: there is no measure {name!r}; known are {', '.join(MEASURES)}")
+    return LayerRule(**{**entry, "measures": None if measures is None else tuple(measures)})

@@ -23,7 +23,7 @@ def source_token(source: LayerSource, limits: Limits) -> str:
     and those of tables whose values are joined to it. It changes whenever one of them is written, added or
     removed. Raises SourceError if the layer's own metadata cannot be used.
     """
-    digest = hashlib.sha256(f"{source.path}\0{source.objects}\0{source.shown_name}".encode())
+    digest = hashlib.sha256(f"{source.path}\0{source.asked}".encode())
     stamps = table_stamps(source, limits) if source.kind != LABEL_IMAGE else _label_stamps(source, limits)
     for name, size, modified in (*stamps, *value_stamps(source, limits)):
         digest.update(f"\0{name}\0{size}\0{modified}".encode("utf-8", "surrogateescape"))

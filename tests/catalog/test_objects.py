@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.encode import omero
 from roiservice.errors import SourceRefused
 from roiservice.query.columns import read_features
 from tests.catalog.support import keeper_at, layer_key, roi_column
@@ -80,3 +82,28 @@ def test_labels_too_large_to_be_told_apart_by_time_are_refused(tmp_path: Path) -
     array = np.full((2, 4, 4), 2**31, np.uint32)
     with pytest.raises(SourceRefused, match="2147483647"):
         catalog_of(tmp_path, array, "tyx", "per-t")
+
+
+def test_measures_of_a_roi_are_those_of_its_largest_feature(tmp_path: Path) -> None:
+    array = np.zeros((2, 8, 8), np.uint8)
+    array[0, 1:3, 1:3] = 4
+    array[1, 1:7, 1:4] = 4
+    array[1, 0, 6:8] = 7
+    store = write_image(tmp_path / "1.zarr", labels={"cells": array}, axes="zyx")
+    key = layer_key(Registry(tmp_path / "state"), store)
+    asked = replace(key.source, measures=("extent", "area_bbox"))
+    catalog = keeper_at(tmp_path).catalog(LayerKey(key.number, asked))
+    assert catalog.rois["label"].tolist() == [4, 7]
+    assert catalog.properties["area_bbox"].to_pylist() == [18, 2]
+    assert catalog.properties["extent"].to_pylist() == [1, 1]
+
+
+def test_the_text_of_a_shape_is_the_property_chosen(tmp_path: Path) -> None:
+    plane = np.zeros((8, 8), np.uint8)
+    plane[1:3, 1:3], plane[5:7, 5:7] = 1, 2
+    stated = {"properties": [{"label-value": 1, "class": 'a "b"'}]}
+    store = write_image(tmp_path / "1.zarr", labels={"cells": plane}, image_label=stated)
+    key = layer_key(Registry(tmp_path / "state"), store)
+    catalog = keeper_at(tmp_path).catalog(LayerKey(key.number, replace(key.source, text="class")))
+    rois = [json.loads(roi) for roi in omero.rois(read_features(catalog, catalog.roi_rows))]
+    assert [roi["shapes"][0]["Text"] for roi in rois] == ['a "b"', "2"]

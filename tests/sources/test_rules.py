@@ -83,3 +83,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, said: str) -> N
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml"):
         read_rules(tmp_path / "none.toml")
+
+
+def test_measures_are_those_that_there_are(tmp_path: Path) -> None:
+    rules = read_rules(
+        rules_of(tmp_path, '[[layer]]\ncollection = "*"\nmeasures = ["solidity"]\ntext = "class"\n')
+    )
+    assert applied(rules, 7, layer("labels:cells")).measures == ("solidity",)
+    assert applied(rules, 7, layer("labels:cells")).text == "class"
+    with pytest.raises(SettingsError, match="beauty"):
+        read_rules(rules_of(tmp_path, '[[layer]]\ncollection = "*"\nmeasures = ["beauty"]\n'))
