@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from roiservice.sources.tables.files import is_table_alone, stem
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
 _IMAGE_ID = re.compile(r"[1-9][0-9]{0,13}")
+_WELLS_AT_ONCE = 32
 _ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
 
 
@@ -201,22 +203,25 @@ def _is_image(store: Store, group: Group) -> bool:
 def _in_plate(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
     """Fields of all wells. Absent wells and fields are normal: plates list what was planned."""
     wells = _paths(store, group, "plate", "wells")
-    for well_path in sorted(path for path in wells if isinstance(path, str)):
-        well = _group_or_error(store, join(group.path, well_path))
-        if isinstance(well, SourceError):
-            yield well
-        elif well is not None:
-            try:
-                fields = _paths(store, well, "well", "images")
-            except SourceError as error:
-                yield error
-                continue
-            yield from _members(store, group, [_below(well_path, field) for field in fields], name)
+    paths = sorted(path for path in wells if isinstance(path, str))
+    for start in range(0, len(paths), _WELLS_AT_ONCE):
+        some = paths[start : start + _WELLS_AT_ONCE]
+        fields: list[str | SourceError] = []
+        for well_path, well in zip(some, _groups(store, group, some), strict=True):
+            fields += _fields(store, well_path, well)
+        yield from _members(store, group, fields, name)
     yield from (path for path in wells if isinstance(path, SourceError))
 
 
-def _below(well_path: str, field: str | SourceError) -> str | SourceError:
-    return field if isinstance(field, SourceError) else join(well_path, field)
+def _fields(store: Store, well_path: str, well: Group | SourceError | None) -> list[str | SourceError]:
+    """Paths of a well's fields, below the plate; errors in place of unusable ones."""
+    if not isinstance(well, Group):
+        return [] if well is None else [well]
+    try:
+        fields = _paths(store, well, "well", "images")
+    except SourceError as error:
+        return [error]
+    return [field if isinstance(field, SourceError) else join(well_path, field) for field in fields]
 
 
 def _in_series(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
@@ -235,12 +240,21 @@ def _in_series(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
 def _members(store: Store, group: Group, paths: list[str | SourceError], name: str) -> Iterator[ImageOrError]:
     """Images at `paths` below `group`, by path."""
     yield from (path for path in paths if isinstance(path, SourceError))
-    for path in sorted({path for path in paths if isinstance(path, str)}):
-        member = _group_or_error(store, join(group.path, path))
+    some = sorted({path for path in paths if isinstance(path, str)})
+    for path, member in zip(some, _groups(store, group, some), strict=True):
         if isinstance(member, SourceError):
             yield member
         elif member is not None and _is_image(store, member):
             yield ImageSource(store.location, member.path, f"{name}/{path}", None)
+
+
+def _groups(store: Store, above: Group, paths: list[str]) -> Iterable[Group | SourceError | None]:
+    """The groups at `paths` below another one, as `_group_or_error`; read at once where that helps."""
+    full = [join(above.path, path) for path in paths]
+    if store.reads_at_once == 1:
+        return (_group_or_error(store, path) for path in full)
+    with ThreadPoolExecutor(store.reads_at_once) as threads:
+        return list(threads.map(lambda path: _group_or_error(store, path), full))
 
 
 def _group_or_error(store: Store, path: str) -> Group | SourceError | None:

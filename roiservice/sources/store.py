@@ -29,6 +29,9 @@ class Store(ABC):
     paths are relative to the root, with `/`; those that leave it, also by symlinks, raise SourceRefused.
     """
 
+    reads_at_once = 1
+    """Reads that are best under way at the same time."""
+
     def __init__(self, location: str, limits: Limits) -> None:
         self.location = location
         self.limits = limits

@@ -22,6 +22,7 @@ from roiservice.sources.remote.objects import (
     WebPage,
     number_of,
 )
+from roiservice.sources.remote.transport import CONNECTIONS
 from roiservice.sources.store import Store, folders_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _Found = TypeVar("_Found")
 
 class Remote(Store):
     """A store behind a network. `requests` and `bytes_read` count what it has asked for."""
+
+    reads_at_once = CONNECTIONS
 
     def __init__(self, objects: HttpObjects, limits: Limits) -> None:
         super().__init__(objects.location, limits)
@@ -195,10 +198,9 @@ class RemoteStore(Remote):
     def _version(self, path: str) -> Version | None:
         if not _is_metadata(path):
             return _or_none(lambda: self._objects.head(path))
-        with self._documents_lock:
-            if path not in self._versions:
-                self._document(path)
-            return self._versions[path]
+        if path not in self._versions:
+            self._document(path)
+        return self._versions[path]
 
     def _document(self, path: str, *, strict: bool = False) -> bytes | None:
         """A metadata document; `strict`: raising Forbidden and WebPage."""

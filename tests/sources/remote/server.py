@@ -25,8 +25,8 @@ class Faults:
 
     `missing` and `folders`: the state for files that are not there, and for folders; `folders` 200 gives an
     HTML listing, as many servers do. `on` has what happens to paths that match, and how often (-1: always):
-    a state, `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to redirect
-    to.
+    a state, `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to
+    redirect to.
     """
 
     missing: int = 404

@@ -74,6 +74,7 @@ def test_chunks_that_were_never_written_are_background(tmp_path: Path, server: S
     assert (whole(layer_at(f"{server.url}/a.zarr")) == labels).all()
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_consolidated_metadata_finds_unlisted_labels(tmp_path: Path, server: Served, version: str) -> None:
     path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)}, version=version, listed=False)
@@ -393,23 +394,42 @@ def test_requests_and_bytes_are_counted(tmp_path: Path, server: Served, store_wi
 def test_not_more_than_a_few_requests_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.random.default_rng(0).integers(0, 2**16, (64, 64)).astype(np.uint16)
     write_image(tmp_path / "a.zarr", labels={"cells": labels}, chunks=(4, 4))
-    at_once, most, lock = 0, 0, threading.Lock()
     with served(tmp_path) as running:
-        of = running.faults.of
-
-        def counted(path: str) -> str | int | None:
-            nonlocal at_once, most
-            with lock:
-                at_once += 1
-                most = max(most, at_once)
-            time.sleep(0.002)
-            with lock:
-                at_once -= 1
-            return of(path)
-
-        monkeypatch.setattr(running.faults, "of", counted)
+        most = count_at_once(running.faults, monkeypatch)
         assert (whole(layer_at(f"{running.url}/a.zarr"), rows=64) == labels).all()
-    assert 1 < most <= transport.CONNECTIONS
+    assert 1 < max(most) <= transport.CONNECTIONS
+
+
+def count_at_once(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by how many requests are being answered, with each that comes."""
+    at_once, seen, lock = 0, [0], threading.Lock()
+    of = faults.of
+
+    def counted(path: str) -> str | int | None:
+        nonlocal at_once
+        with lock:
+            at_once += 1
+            seen.append(at_once)
+        time.sleep(0.005)
+        with lock:
+            at_once -= 1
+        return of(path)
+
+    monkeypatch.setattr(faults, "of", counted)
+    return seen
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_fields_of_plates_are_read_at_once(
+    tmp_path: Path, server: Served, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {f"{row}/{column}/{field}": {} for row in "AB" for column in range(1, 9) for field in range(3)}
+    path = write_plate(tmp_path / "p.zarr", fields, version=version, absent_wells=["C/1"])
+    most = count_at_once(server.faults, monkeypatch)
+    names = [image.name for image in found(f"{server.url}/p.zarr")]
+    assert names == [image.name for image in found(path)]
+    assert len(names) == len(fields)
+    assert 1 < max(most) <= transport.CONNECTIONS
 
 
 def test_passwords_come_from_netrc(
