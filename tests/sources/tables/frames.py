@@ -129,3 +129,10 @@ def write_texts(group: zarr.Group, name: str, values: Any) -> zarr.Array[Any]:
     array[...] = texts if texts.ndim else texts.item()
     array.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
     return array
+
+
+def write_sparse(path: Path, matrix: Any, form: str) -> None:
+    group = zarr.open_group(str(path), mode="a").create_group("X")
+    group.attrs.update({"encoding-type": f"{form}_matrix", "shape": list(matrix.shape)})
+    for name in ("data", "indices", "indptr"):
+        write_array(group, name, getattr(matrix, name))
