@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from roiservice.sources.tables.geometries import Reasons
 from roiservice.sources.tables.table import Int64
 
-# Levels of lists above a coordinate, and whether the lowest of them are rings.
+_LEAST_OF_RING = 4
+
+# Levels of lists above a coordinate, and how many of those the lowest list has at least.
 ENCODINGS = {
-    "point": (shapely.GeometryType.POINT, 0, False),
-    "linestring": (shapely.GeometryType.LINESTRING, 1, False),
-    "multipoint": (shapely.GeometryType.MULTIPOINT, 1, False),
-    "polygon": (shapely.GeometryType.POLYGON, 2, True),
-    "multilinestring": (shapely.GeometryType.MULTILINESTRING, 2, False),
-    "multipolygon": (shapely.GeometryType.MULTIPOLYGON, 3, True),
+    "point": (shapely.GeometryType.POINT, 0, 1),
+    "linestring": (shapely.GeometryType.LINESTRING, 1, 2),
+    "multipoint": (shapely.GeometryType.MULTIPOINT, 1, 1),
+    "polygon": (shapely.GeometryType.POLYGON, 2, _LEAST_OF_RING),
+    "multilinestring": (shapely.GeometryType.MULTILINESTRING, 2, 2),
+    "multipolygon": (shapely.GeometryType.MULTIPOLYGON, 3, _LEAST_OF_RING),
 }
 
 
@@ -31,17 +33,17 @@ def from_arrow(column: pa.ChunkedArray, encoding: str, reasons: Reasons, name: s
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"geometries in the encoding {encoding!r} cannot be read")
-    kind, levels, rings = ENCODINGS[encoding]
+    kind, levels, least = ENCODINGS[encoding]
     out, first = [np.empty(0, object)], 0
     for chunk in column.chunks:
         storage = chunk.storage if isinstance(chunk.type, pa.BaseExtensionType) else chunk
-        out.append(_chunk(storage, kind, levels, rings, reasons, name, first))
+        out.append(_chunk(storage, kind, levels, least, reasons, name, first))
         first += len(chunk)
     return np.concatenate(out)
 
 
 def _chunk(
-    values: pa.Array, kind: Any, levels: int, rings: bool, reasons: Reasons, name: str, first: int
+    values: pa.Array, kind: Any, levels: int, least: int, reasons: Reasons, name: str, first: int
 ) -> NDArray[Any]:
     out = np.full(len(values), None, object)
     present = np.asarray(values.is_valid().to_numpy(zero_copy_only=False))
@@ -49,8 +51,9 @@ def _chunk(
     rows = np.flatnonzero(present)
     values = values.take(pa.array(rows))
     xy, offsets = _ragged(values, levels)
-    short = _short(xy, offsets, rings) if levels else np.zeros(len(rows), np.bool_)
+    short = broken_lines(xy, offsets, least) if levels else np.zeros(len(rows), np.bool_)
     if short.any():
+        rings = least == _LEAST_OF_RING
         what = "a ring is not closed, or has less than four points" if rings else "a line has only one point"
         reasons.refuse_all(first + rows[short], name, what)
         rows = rows[~short]
@@ -77,16 +80,17 @@ def _ragged(values: pa.Array, levels: int) -> tuple[NDArray[np.float64], list[In
     return np.stack(axes, axis=1).astype(np.float64), offsets
 
 
-def _short(xy: NDArray[np.float64], offsets: list[Int64], rings: bool) -> NDArray[np.bool_]:
-    """Which rows have a ring that is open or of less than four points; or a line of one point."""
+def broken_lines(xy: NDArray[np.float64], offsets: list[Int64], least: int) -> NDArray[np.bool_]:
+    """Which rows have a line of less than `least` points, but not of none; or a ring that is not closed.
+
+    Offsets are those of each level of lists, outermost first.
+    """
     ends = offsets[-1]
     counts = np.diff(ends)
-    if rings:
-        bad = (counts > 0) & (counts < 4)
-        whole = np.flatnonzero(counts >= 4)
+    bad = (counts > 0) & (counts < least)
+    if least == _LEAST_OF_RING:
+        whole = np.flatnonzero(counts >= least)
         bad[whole] = (xy[ends[whole]] != xy[ends[whole + 1] - 1]).any(axis=1)
-    else:
-        bad = counts == 1
     for bounds in reversed(offsets[:-1]):
         total = np.r_[0, np.cumsum(bad)]
         bad = total[bounds[1:]] > total[bounds[:-1]]

@@ -119,7 +119,7 @@ def from_geometries(
     """
     reasons = Reasons() if reasons is None else reasons
     rows = _usable(geometries, radius, reasons, column)
-    atoms, of_row = _atoms(shapely.force_2d(geometries[rows]), rows)
+    atoms, of_row = _atoms(geometries[rows], rows)
     dimension = shapely.get_dimensions(atoms)
     areas, lines, points = (np.flatnonzero(dimension == d) for d in (2, 1, 0))
     boxed = areas[ellipse[of_row[areas]]] if ellipse is not None else areas[:0]
