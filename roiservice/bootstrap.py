@@ -212,6 +212,10 @@ class Layers:
         """The current catalog; a small layer's is built by the first to ask. Raises Building, SourceError."""
         return self._keeper.catalog(layer.key)
 
+    def existing(self, layer: Layer) -> Catalog | None:
+        """The current catalog if it has been built, whatever the state of its source."""
+        return self._keeper.existing(layer.key)
+
     def build(self, layer: Layer, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog up to the source's present state, however large the layer is."""
         return self._keeper.build(layer.key, force=force, progress=progress)

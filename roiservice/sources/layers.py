@@ -9,7 +9,7 @@ from typing import Any
 from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.groups import Group, is_array, read_group
 from roiservice.sources.images import ImageSource
-from roiservice.sources.layer import LABELS, ROOT_COLLECTION, ROOT_NAME, LayerSource, Listing
+from roiservice.sources.layer import LABEL_IMAGE, LABELS, ROOT_COLLECTION, ROOT_NAME, LayerSource, Listing
 from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
@@ -58,7 +58,7 @@ def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) 
     _discover(search, search.base, 0)
     found = find_tables(search.store, image, tables)
     search.layers.update({layer.path: layer for layer in found.layers})
-    layers = sorted(_distinct(search), key=lambda layer: layer.path)
+    layers = sorted(_distinct(search), key=lambda layer: (layer.kind != LABEL_IMAGE, layer.path))
     joined = join_values(layers, found)
     problems, warnings = (*search.problems.values(), *found.problems), (*search.warnings, *found.warnings)
     return Listing(tuple(joined), problems, warnings)

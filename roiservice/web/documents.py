@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -88,19 +89,24 @@ def image_document(image: Image, listing: LayerListing) -> dict[str, Any]:
     }
 
 
-def collections_document(image: Image, listing: LayerListing) -> dict[str, Any]:
-    """All layers of an image that can be served, and what is wrong with the others."""
+def collections_document(
+    image: Image, listing: LayerListing, built: Callable[[Layer], Catalog | None]
+) -> dict[str, Any]:
+    """All layers of an image that can be served, and what is wrong with the others.
+
+    `built` gives a layer's catalog if there is one already.
+    """
     size = image_size(listing)
     path = f"{image_path(image.id)}/collections"
     return {
         "links": [link("self", path)],
-        "collections": [collection_document(layer, size) for layer in listing.layers],
+        "collections": [collection_document(layer, size, built(layer)) for layer in listing.layers],
         "problems": problems_of(listing),
     }
 
 
-def collection_document(layer: Layer, size: Size | None) -> dict[str, Any]:
-    """A layer; its extent is that of its image."""
+def collection_document(layer: Layer, size: Size | None, catalog: Catalog | None) -> dict[str, Any]:
+    """A layer; its extent is that of its image. What its catalog knows is there once it has been built."""
     path = collection_path(layer.image.id, layer.collection)
     crs = pixel_crs()
     document: dict[str, Any] = {
@@ -108,6 +114,8 @@ def collection_document(layer: Layer, size: Size | None) -> dict[str, Any]:
         "title": layer.name,
         "description": f"Objects of {layer.name} in image {layer.image.id}",
         "itemType": "feature",
+        "source": layer.source.kind,
+        "hidden": layer.source.hidden,
         # Without a frame that no library resolves, GDAL takes pixels for degrees and finds nothing.
         "crs": [crs],
         "storageCrs": crs,
@@ -117,6 +125,10 @@ def collection_document(layer: Layer, size: Size | None) -> dict[str, Any]:
             link(QUERYABLES, f"{path}/queryables", "application/schema+json"),
         ],
     }
+    if catalog is not None:
+        document["counts"] = catalog.meta["counts"]
+        document["warnings"] = catalog.meta["warnings"]
+        document["refused"] = catalog.meta.get("refused", {"rows": 0, "reasons": []})
     if size is not None:
         document["extent"] = {"spatial": {"bbox": [[0, 0, size[4], size[3]]], "crs": crs}}
     return document

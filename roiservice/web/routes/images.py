@@ -49,16 +49,18 @@ def conformance(image_id: int) -> Response:
 def collections(image_id: int) -> Response:
     """The layers of an image."""
     found = _image(image_id)
-    return json_answer(documents.collections_document(found, services().layers.of(found)))
+    layers = services().layers
+    return json_answer(documents.collections_document(found, layers.of(found), layers.existing))
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>")
 def collection(image_id: int, layer: str) -> Response:
     """One layer."""
     found = _image(image_id)
-    named = services().layers.named(found, layer)
-    size = documents.image_size(services().layers.of(found))
-    return json_answer(documents.collection_document(named, size))
+    layers = services().layers
+    named = layers.named(found, layer)
+    size = documents.image_size(layers.of(found))
+    return json_answer(documents.collection_document(named, size, layers.existing(named)))
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>/queryables")

@@ -1,0 +1,195 @@
+"""Tables, their values and what is asked of them, over HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from roiservice.bootstrap import build_services
+from roiservice.errors import SettingsError
+from roiservice.settings import Settings
+from roiservice.web import create_app
+from tests.stores import write_image
+
+SHAPES = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "properties": {"label": label, "z": 0, "t": 0, "c": None, "drawn_as": kind, "stain": stain},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[x, 1], [x + 4, 1], [x + 4, 3], [x, 3], [x, 1]]],
+            },
+        }
+        for label, x, kind, stain in (
+            (1, 0, "Rectangle", "red"),
+            (2, 10, "Ellipse", "blue"),
+            (3, 20, None, None),
+        )
+    ],
+}
+VALUES = "label,score,class,alive\n1,0.5,a,true\n3,2.5,b,false\n2,,a,\n9,7,c,true\n"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> FlaskClient:
+    plane = np.zeros((40, 40), np.uint16)
+    for label, row in enumerate(range(0, 40, 10), start=1):
+        plane[row + 2 : row + 2 + label, 2:8] = label
+    image = write_image(tmp_path / "images/7.zarr", labels={"cells": plane})
+    other = write_image(tmp_path / "images/8.zarr", labels={"cells": plane})
+    (tmp_path / "drawn.geojson").write_text(json.dumps(SHAPES))
+    (tmp_path / "cells.csv").write_text(VALUES)
+    (tmp_path / "layers.toml").write_text('[[layer]]\ncollection = "tables:hidden"\nhidden = true\n')
+    (tmp_path / "hidden.geojson").write_text(json.dumps(SHAPES))
+    settings = Settings(
+        catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state", layers=tmp_path / "layers.toml"
+    )
+    tables = [(7, str(tmp_path / name)) for name in ("drawn.geojson", "cells.csv", "hidden.geojson")]
+    services = build_services(settings, [(None, str(image)), (None, str(other))], tables)
+    return create_app(services).test_client()
+
+
+def get(client: FlaskClient, url: str) -> Any:
+    answer = client.get(url)
+    assert answer.status_code == 200, answer.json
+    return answer.json
+
+
+def labels_of(client: FlaskClient, condition: str, layer: str = "labels:cells") -> list[int]:
+    features = get(client, f"/images/7/collections/{layer}/items?{condition}")["features"]
+    return sorted(feature["properties"]["label"] for feature in features)
+
+
+def test_tables_are_layers_of_their_image_alone(client: FlaskClient) -> None:
+    collections = get(client, "/images/7/collections")["collections"]
+    assert [(each["id"], each["source"], each["hidden"]) for each in collections] == [
+        ("labels:cells", "label image", False),
+        ("tables:drawn", "table file", False),
+        ("tables:hidden", "table file", True),
+    ]
+    assert [each["id"] for each in get(client, "/images/8/collections")["collections"]] == ["labels:cells"]
+
+
+def test_all_but_hidden_layers_are_rois_in_omero_s_list(client: FlaskClient) -> None:
+    rois = get(client, "/api/v0/m/rois/?image=7")["data"]
+    kinds = [shape["@type"].rpartition("#")[2] for roi in rois for shape in roi["shapes"]]
+    assert kinds == ["Polygon"] * 4 + ["Rectangle", "Ellipse", "Polygon"]
+    assert get(client, "/images/7/collections/tables:hidden/items")["numberMatched"] == 3
+    assert get(client, "/iviewer/plane_shape_counts/7/")["data"] == [[7]]
+
+
+def test_values_are_properties_of_the_labels(client: FlaskClient) -> None:
+    features = get(client, "/images/7/collections/labels:cells/items")["features"]
+    by_label = {f["properties"]["label"]: f["properties"] for f in features}
+    own = {label: {k: p[k] for k in ("score", "class", "alive") if k in p} for label, p in by_label.items()}
+    assert own == {
+        1: {"score": 0.5, "class": "a", "alive": True},
+        2: {"class": "a"},
+        3: {"score": 2.5, "class": "b", "alive": False},
+        4: {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "labels"),
+    [
+        ("score=0.5", [1]),
+        ("score=..1", [1]),
+        ("score=0.5..2.5", [1, 3]),
+        ("score=3..", []),
+        ("class=a", [1, 2]),
+        ("class=a&score=..1", [1]),
+        ("alive=true", [1]),
+        ("area=13..", [3, 4]),
+        ("perimeter=..16", [1, 2]),
+        ("area=12..&class=a", [2]),
+        ("property:class=b", [3]),
+        ("class=a..b", []),
+        ("bbox=0,0,40,20&class=a", [1, 2]),
+        ("label=1,3&score=1..", [3]),
+    ],
+)
+def test_conditions_on_properties(client: FlaskClient, condition: str, labels: list[int]) -> None:
+    assert labels_of(client, condition) == labels
+
+
+@pytest.mark.parametrize(
+    "condition", ["colour=red", "score=much", "score=..", "score=nan", "alive=yes", "score=1...2"]
+)
+def test_conditions_that_mean_nothing_are_refused(client: FlaskClient, condition: str) -> None:
+    answer = client.get(f"/images/7/collections/labels:cells/items?{condition}")
+    assert answer.status_code == 400
+    assert answer.json["title"]
+    assert condition.partition("=")[0] in answer.json["detail"]
+
+
+def test_conditions_stay_in_links_and_pages_differ(client: FlaskClient) -> None:
+    page = get(client, "/images/7/collections/labels:cells/items?class=a&limit=1")
+    (following,) = (link["href"] for link in page["links"] if link["rel"] == "next")
+    assert "class=a" in following
+    path = following[following.index("/images") :]
+    rest = get(client, path)
+    found = [f["properties"]["label"] for f in (*page["features"], *rest["features"])]
+    assert sorted(found) == [1, 2]
+    assert (page["numberMatched"], rest["numberMatched"]) == (2, 2)
+
+
+def test_queryables_say_what_there_is(client: FlaskClient) -> None:
+    answer = client.get("/images/7/collections/labels:cells/queryables")
+    assert answer.content_type == "application/schema+json"
+    kinds = {name: each.get("type") for name, each in answer.json["properties"].items()}
+    assert {name: kinds[name] for name in ("score", "class", "alive", "area")} == {
+        "score": "number",
+        "class": "string",
+        "alive": "boolean",
+        "area": "number",
+    }
+    (link,) = (
+        each
+        for each in get(client, "/images/7/collections/labels:cells")["links"]
+        if each["rel"].endswith("queryables")
+    )
+    assert client.get(link["href"][link["href"].index("/images") :]).json == answer.json
+
+
+def test_refused_rows_are_told(client: FlaskClient, tmp_path: Path) -> None:
+    bad = {
+        **SHAPES,
+        "features": [*SHAPES["features"], {"type": "Feature", "properties": {}, "geometry": None}],
+    }
+    (tmp_path / "drawn.geojson").write_text(json.dumps(bad))
+    assert get(client, "/images/7/collections/tables:drawn/items")["numberMatched"] == 3
+    document = get(client, "/images/7/collections/tables:drawn")
+    assert document["refused"]["rows"] == 1
+    assert "4" in document["refused"]["reasons"][0]
+    assert document["counts"]["rois"] == 3
+
+
+def test_a_table_without_an_image_s_number_needs_a_single_image(tmp_path: Path) -> None:
+    plane = np.eye(8, dtype=np.uint8)
+    paths = [write_image(tmp_path / f"{name}.zarr", labels={"cells": plane}) for name in (7, 8)]
+    (tmp_path / "drawn.geojson").write_text(json.dumps(SHAPES))
+    settings = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    tables = [(None, str(tmp_path / "drawn.geojson"))]
+    alone = build_services(settings, [(None, str(paths[0]))], tables)
+    assert [layer.collection for layer in alone.layers.of(alone.images.get(7)).layers][1:] == ["tables:drawn"]
+    both = build_services(settings, [(None, str(path)) for path in paths], tables)
+    with pytest.raises(SettingsError, match=r"7=.*drawn\.geojson"):
+        both.layers.of(both.images.get(7))
+
+
+def test_a_table_is_an_image_of_its_own_where_it_is_served_as_one(tmp_path: Path) -> None:
+    (tmp_path / "12.geojson").write_text(json.dumps(SHAPES))
+    settings = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    client = create_app(build_services(settings, [(None, str(tmp_path / "12.geojson"))])).test_client()
+    assert get(client, "/images/12")["layers"] == ["tables:12"]
+    rois = get(client, "/api/v0/m/rois/?image=12")
+    assert rois["meta"]["totalCount"] == 3
+    assert get(client, "/images/12/collections/tables:12/items?stain=blue")["numberMatched"] == 1
