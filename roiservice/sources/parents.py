@@ -16,7 +16,7 @@ from roiservice.sources.objects import source_image_of
 from roiservice.sources.paths import join, relative_path
 from roiservice.sources.store import Store
 from roiservice.sources.tables.spatialdata import (
-    is_spatialdata,
+    is_root,
     raster_documents,
     raster_frame,
     reference_raster,
@@ -86,7 +86,7 @@ def _spatial_parent(store: Store, source: LayerSource, layer: Grid, reasons: lis
 def _spatial_reference(store: Store, source: LayerSource) -> str | None:
     """The raster whose pixels are the image of a SpatialData store; None elsewhere, or if it is the layer."""
     root = read_group(store, source.image.path)
-    if root is None or not is_spatialdata(root):
+    if root is None or not is_root(store, root):
         return None
     path = reference_raster(store, source.image.path)
     return None if path == source.path else path
@@ -98,7 +98,7 @@ def grid_at(store: Store, path: str, reasons: list[str]) -> Grid | None:
         group = read_group(store, path)
         multiscale = None if group is None else multiscale_of(store, group)
         if group is None or multiscale is None:
-            if group is None or not is_spatialdata(group):  # such a root relates its elements by other means
+            if group is None or not is_root(store, group):  # such a root relates its elements by other means
                 reasons.append(f"{path or 'root'}: no multiscales")
             return None
         shape = array_shape(store, join(path, multiscale.levels[0].path), group.zarr_format)

@@ -31,6 +31,7 @@ from roiservice.sources.transforms import is_plain
 SHAPES = "shapes"
 POINTS = "points"
 _RASTERS = ("images", "labels")
+_TABLES = "tables"
 _METADATA = ("zarr.json", ".zgroup", ".zattrs")
 _USUAL_SYSTEM = "global"
 
@@ -45,9 +46,36 @@ class Element:
 
 
 def is_spatialdata(group: Group) -> bool:
-    """Whether the group is the root of a SpatialData store; its elements and tables have the key as well."""
+    """Whether the group says that it is the root of a SpatialData store; elements have that key as well."""
     is_element = has_multiscales(group) or "encoding-type" in group.raw
     return "spatialdata_attrs" in group.raw and not is_element
+
+
+def is_root(store: Store, group: Group) -> bool:
+    """Whether the group is the root of a SpatialData store, even if it does not say so.
+
+    Before container 0.1 (until the end of 2024) roots had no attributes; then their elements tell. Raises
+    SourceError if the metadata of one of these are damaged.
+    """
+    if group.raw:
+        return is_spatialdata(group)
+    for folder in (*_RASTERS, SHAPES, POINTS, _TABLES):
+        for name in _members(store, group.path, folder)[:1]:
+            member = read_group(store, join(group.path, folder, name))
+            if member is not None and _is_element(member):
+                return True
+    return False
+
+
+def _is_element(group: Group) -> bool:
+    if "spatialdata_attrs" in group.raw or "spatialdata-encoding-type" in group.raw:
+        return True
+    if str(group.raw.get("encoding-type")).startswith("ngff:"):
+        return True
+    multiscales = group.attributes.get("multiscales")
+    first = multiscales[0] if isinstance(multiscales, list) and multiscales else None
+    items = first.get("coordinateTransformations") if isinstance(first, dict) else None
+    return isinstance(items, list) and not all(map(is_plain, items))
 
 
 def find_elements(store: Store, root_path: str) -> tuple[Element, ...]:

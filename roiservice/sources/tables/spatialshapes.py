@@ -111,7 +111,9 @@ def _radius(column: pa.Array, reasons: Reasons) -> Float64:
 
 
 def _mapped(geometries: Geometries, affine: Affine) -> Geometries:
-    """The geometries without z, mapped. Those with coordinates that are not finite stay as they are."""
+    """The geometries mapped, without z. Those with coordinates that are not finite stay as they are."""
+    if affine == Affine():
+        return np.asarray(shapely.force_2d(geometries))
     xy, of = shapely.get_coordinates(geometries, return_index=True)
     sound = np.ones(len(geometries), np.bool_)
     sound[of[~np.isfinite(xy).all(axis=1)]] = False  # GEOS might refuse to build them, and with them all

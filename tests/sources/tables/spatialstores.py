@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
+import shapely
+import zarr
 
 from tests.stores import TYPES, edit_attributes, write_group, write_multiscale
 
@@ -84,6 +87,39 @@ def write_element(
         coordinateTransformations=stated,
         spatialdata_attrs=own,
     )
+
+
+def write_shapes(path: Path, shapes: gpd.GeoDataFrame, encoding: str = "WKB", **options: Any) -> Path:
+    """A store with `shapes/s`: GeoParquet in an encoding of its, or ragged arrays (version 0.1)."""
+    root = write_root(path / "a.zarr", "0.1" if encoding == "ragged" else "0.2")
+    if encoding == "ragged":
+        return write_ragged(root, np.asarray(shapes.geometry), shapes.index, shapes.get("radius"))
+    element = write_element(root, "s", **options)
+    shapes.to_parquet(element / "shapes.parquet", geometry_encoding=encoding)
+    return root
+
+
+def write_ragged(root: Path, geometries: Any, index: Any, radius: Any = None) -> Path:
+    """`shapes/s` in version 0.1."""
+    kind, coords, offsets = shapely.to_ragged_array(geometries)
+    geos = {"name": kind.name, "type": kind.value}
+    element = write_element(root, "s", version="0.1", element_version="0.1", geos=geos)
+    write_values(element / "coords", coords)
+    for level, values in enumerate(offsets):
+        write_values(element / f"offset{level}", values)
+    write_values(element / "Index", np.asarray(index))
+    if radius is not None:
+        write_values(element / "radius", np.asarray(radius))
+    return root
+
+
+def write_values(path: Path, values: np.ndarray) -> None:
+    """One array of zarr v2, of numbers or texts."""
+    if values.dtype.kind in "OUT":
+        array = zarr.create_array(str(path), shape=values.shape, dtype=str, zarr_format=2, overwrite=True)
+        array[...] = values.astype(np.dtypes.StringDType())
+    else:
+        zarr.create_array(str(path), data=values, zarr_format=2, overwrite=True)
 
 
 def zarr_version(version: str) -> str:

@@ -13,17 +13,18 @@ from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.sources.groups import read_group
 from roiservice.sources.layers import layer_named
-from roiservice.sources.planes import source_token
 from roiservice.sources.store import Store, open_store
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.spatialdata import (
     Element,
     element_affine,
     find_elements,
+    is_root,
     is_spatialdata,
     raster_to_system,
     reference_raster,
 )
+from roiservice.sources.tokens import source_token
 from tests.sources.support import LIMITS, image_at, layer_at
 from tests.sources.tables.spatialstores import (
     FORMATS,
@@ -33,7 +34,7 @@ from tests.sources.tables.spatialstores import (
     write_raster,
     write_root,
 )
-from tests.stores import edit_attributes, write_array, write_image, zip_store
+from tests.stores import edit_attributes, write_array, write_group, write_image, write_multiscale, zip_store
 
 ZEROS = np.zeros((6, 8), np.int32)
 CELLS = Element("cells", "shapes/cells", "shapes")
@@ -131,6 +132,54 @@ def test_only_the_root_is_a_store(tmp_path: Path) -> None:
     image_group = read_group(other, "")
     assert image_group is not None
     assert not is_spatialdata(image_group)
+
+
+def old(path: Path) -> Path:
+    """A root without attributes, as before container 0.1."""
+    root = write_root(path / "old.zarr", "0.1")
+    (root / ".zattrs").unlink()
+    return root
+
+
+def says_root(root: Path) -> bool:
+    store = open_store(root, LIMITS)
+    group = read_group(store, "")
+    assert group is not None
+    return is_root(store, group)
+
+
+@pytest.mark.parametrize("kind", ["labels", "images", "shapes", "points", "tables"])
+def test_elements_tell_of_an_old_root(tmp_path: Path, kind: str) -> None:
+    root = old(tmp_path)
+    assert not says_root(root)
+    if kind in ("labels", "images"):
+        write_raster(root, "a", ZEROS, folder=kind, version="0.1")
+    elif kind == "tables":
+        write_group(root / kind / "a", "0.4", {"spatialdata-encoding-type": "ngff:regions_table"})
+    else:
+        write_element(root, "a", kind=kind, version="0.1")
+    assert says_root(root)
+
+
+def test_groups_without_attributes_are_no_roots_by_their_labels(tmp_path: Path) -> None:
+    root = old(tmp_path)
+    write_multiscale(root / "labels" / "cells", ZEROS, version="0.4")
+    assert not says_root(root)
+    write_group(root / "shapes" / "cells", "0.4", {"multiscales": [3]})
+    write_group(root / "points" / "cells", "0.4", {"encoding-type": 3})
+    assert not says_root(root)
+    image = write_image(tmp_path / "b.zarr", labels={"cells": ZEROS})
+    write_element(image, "cells")
+    assert not says_root(image)
+
+
+def test_labels_of_an_old_root_get_the_frame_of_its_image(tmp_path: Path) -> None:
+    root = old(tmp_path)
+    write_raster(root, "i", np.zeros((12, 16), np.uint8), folder="images", version="0.1")
+    write_raster(root, "z", np.ones((6, 8), np.int32), transform("scale", [2, 2], "yx"), version="0.1")
+    layer = layer_at(root, "z")
+    assert layer.frame == Frame(scale_x=2, scale_y=2)
+    assert layer.warnings == ()
 
 
 @pytest.mark.parametrize("version", FORMATS)

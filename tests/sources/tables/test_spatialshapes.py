@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely.affinity import affine_transform
 
 from roiservice.errors import SourceDamaged, SourceRefused
-from roiservice.geometry.kinds import ELLIPSE, POINT, POLYGON
+from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import measure, to_shapely
 from roiservice.sources.limits import Limits
 from roiservice.sources.store import open_store
@@ -30,7 +29,13 @@ from roiservice.sources.tables.spatialdata import SHAPES, Element
 from roiservice.sources.tables.spatialshapes import read_shapes
 from roiservice.sources.tables.table import ShapeTable
 from tests.sources.support import LIMITS
-from tests.sources.tables.spatialstores import write_element, write_root
+from tests.sources.tables.spatialstores import (
+    write_element,
+    write_ragged,
+    write_root,
+    write_shapes,
+    write_values,
+)
 
 ELEMENT = Element("s", "shapes/s", SHAPES)
 IDENTITY = Affine()
@@ -41,37 +46,6 @@ NUMBERS = itertools.count()
 SQUARE = shapely.box(0, 0, 4, 4)
 HOLED = shapely.Polygon([(0, 0), (9, 0), (9, 9), (0, 9)], [[(1, 1), (1, 2), (2, 2), (2, 1)]])
 TWO = shapely.MultiPolygon([shapely.box(20, 0, 22, 2), shapely.box(30, 0, 31, 5)])
-
-
-def write(path: Path, shapes: gpd.GeoDataFrame, encoding: str = "WKB", **options: Any) -> Path:
-    """A store with the shapes, as spatialdata writes them."""
-    root = write_root(path / "a.zarr", "0.1" if encoding == "ragged" else "0.2")
-    if encoding == "ragged":
-        return write_ragged(root, np.asarray(shapes.geometry), shapes.index, shapes.get("radius"))
-    element = write_element(root, "s", **options)
-    shapes.to_parquet(element / "shapes.parquet", geometry_encoding=encoding)
-    return root
-
-
-def write_ragged(root: Path, geometries: Any, index: Any, radius: Any = None) -> Path:
-    kind, coords, offsets = shapely.to_ragged_array(geometries)
-    geos = {"name": kind.name, "type": kind.value}
-    element = write_element(root, "s", version="0.1", element_version="0.1", geos=geos)
-    write_array(element / "coords", coords)
-    for level, values in enumerate(offsets):
-        write_array(element / f"offset{level}", values)
-    write_array(element / "Index", np.asarray(index))
-    if radius is not None:
-        write_array(element / "radius", np.asarray(radius))
-    return root
-
-
-def write_array(path: Path, values: np.ndarray) -> None:
-    if values.dtype.kind in "OUT":
-        array = zarr.create_array(str(path), shape=values.shape, dtype=str, zarr_format=2, overwrite=True)
-        array[...] = values.astype(np.dtypes.StringDType())
-    else:
-        zarr.create_array(str(path), data=values, zarr_format=2, overwrite=True)
 
 
 def read(root: Path, affine: Affine = IDENTITY, limits: Limits = LIMITS) -> ShapeTable:
@@ -98,7 +72,9 @@ def boxes(table: ShapeTable) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_polygons_and_multipolygons_are_mapped(tmp_path: Path, encoding: str) -> None:
     geometries = [SQUARE, HOLED, TWO] if encoding != "geoarrow" else [SQUARE, HOLED]
-    table = read(write(tmp_path, frame(geometries, index=[7, 9, 11][: len(geometries)]), encoding), TURN)
+    table = read(
+        write_shapes(tmp_path, frame(geometries, index=[7, 9, 11][: len(geometries)]), encoding), TURN
+    )
     for found, given_ in zip(outlines(table), geometries, strict=True):
         assert found.equals(mapped(given_, TURN))
     assert table.polygons.xy.dtype == np.float64
@@ -111,7 +87,7 @@ def test_polygons_and_multipolygons_are_mapped(tmp_path: Path, encoding: str) ->
 
 
 def test_geoarrow_of_multipolygons(tmp_path: Path) -> None:
-    table = read(write(tmp_path, frame([TWO, shapely.MultiPolygon([HOLED])]), "geoarrow"))
+    table = read(write_shapes(tmp_path, frame([TWO, shapely.MultiPolygon([HOLED])]), "geoarrow"))
     assert [shape.equals(wanted) for shape, wanted in zip(outlines(table), [TWO, HOLED], strict=True)] == [
         True
     ] * 2
@@ -139,7 +115,7 @@ def test_areas_and_boxes_are_those_of_shapely(
         geometries = [shapely.multipolygons(shapely.get_parts(geometry)) for geometry in geometries]
     turn = Affine(math.cos(angle), -math.sin(angle), shift, math.sin(angle), math.cos(angle), -shift)
     affine = Affine(xx=sx, yy=sy).then(turn)
-    table = read(write(tmp_path / str(next(NUMBERS)), frame(geometries), encoding), affine)
+    table = read(write_shapes(tmp_path / str(next(NUMBERS)), frame(geometries), encoding), affine)
     expected = gpd.GeoSeries(geometries).affine_transform(
         [affine.xx, affine.xy, affine.yx, affine.yy, affine.x0, affine.y0]
     )
@@ -153,85 +129,10 @@ def test_areas_and_boxes_are_those_of_shapely(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_z_coordinates_are_left_out(tmp_path: Path, encoding: str) -> None:
     shapes = [shapely.force_3d(SQUARE, 3.0), shapely.force_3d(HOLED, 4.0)]
-    table = read(write(tmp_path, frame(shapes), encoding))
+    table = read(write_shapes(tmp_path, frame(shapes), encoding))
     assert [shape.equals(wanted) for shape, wanted in zip(outlines(table), [SQUARE, HOLED], strict=True)] == [
         True
     ] * 2
-
-
-# Circles.
-
-CENTERS = [(10.0, 20.0), (-3.5, 4.25)]
-RADII = [2.0, 0.5]
-
-
-def circles(path: Path, encoding: str = "WKB", **columns: Any) -> Path:
-    points = [shapely.Point(center) for center in CENTERS]
-    return write(path, frame(points, **{"radius": RADII, **columns}), encoding)
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(
-    ("affine", "radii"),
-    [
-        (Affine(), (1, 1)),
-        (TURN, (2, 2)),
-        (Affine(math.cos(0.4), math.sin(0.4), 3, math.sin(0.4), -math.cos(0.4), 4), (1, 1)),
-        (Affine(xx=3, yy=0.5, x0=7), (3, 0.5)),
-        (Affine(0, -3, 1, 2, 0, 5), (3, 2)),
-    ],
-)
-def test_circles_stay_ellipses(tmp_path: Path, encoding: str, affine: Affine, radii: Any) -> None:
-    table = read(circles(tmp_path, encoding), affine)
-    assert (table.kind == ELLIPSE).all()
-    center = affine.apply(np.array(CENTERS))
-    half = np.array(RADII)[:, None] * radii
-    assert np.allclose(boxes(table), np.hstack([center - half, center + half]), atol=1e-9)
-    assert table.columns == {}
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_tilted_ellipses_are_outlines(tmp_path: Path, encoding: str) -> None:
-    shear = Affine(1, 0.7, 5, 0.1, 2, 6)
-    table = read(circles(tmp_path, encoding), shear)
-    assert (table.kind == POLYGON).all()
-    for shape, center, radius in zip(outlines(table), CENTERS, RADII, strict=True):
-        exact = mapped(shapely.Point(center).buffer(radius, quad_segs=500), shear)
-        assert shape.symmetric_difference(exact).area < 0.002 * exact.area
-        assert shape.is_valid
-
-
-@pytest.mark.parametrize("affine", [Affine(), Affine(xx=2), Affine(xy=0.5)])
-def test_radii_that_make_no_circle(tmp_path: Path, affine: Affine) -> None:
-    radius = [2.0, -1.0, 0.0, None, math.inf]
-    points = [shapely.Point(i, i) for i in range(5)]
-    table = read(write(tmp_path, frame(points, radius=radius)), affine)
-    assert table.label.tolist() == [0, 2, 3]
-    assert table.kind[1:].tolist() == [POINT, POINT]
-    assert table.refused.count == 2
-    assert table.refused.reasons[0] == "row 2, column 'radius': a radius must be finite and not below 0"
-
-
-def test_radii_are_numbers_and_only_of_points(tmp_path: Path) -> None:
-    with pytest.raises(SourceDamaged, match=r"\[shapes/s\]: the column 'radius' must hold numbers"):
-        read(circles(tmp_path / "a", radius=["a", "b"]))
-    assert boxes(read(circles(tmp_path / "b", radius=[1, 2])))[0].tolist() == [9, 19, 11, 21]
-    table = read(write(tmp_path / "c", frame([SQUARE], radius=[3.0])))
-    assert table.columns["radius"].to_pylist() == [3.0]
-    mixed = read(write(tmp_path / "d", frame([SQUARE, shapely.Point(9, 9)], radius=[None, 2.0])))
-    assert mixed.kind.tolist() == [POLYGON, ELLIPSE]
-
-
-def test_points_without_radius_are_points(tmp_path: Path) -> None:
-    table = read(write(tmp_path, frame([shapely.Point(1, 2)])), TURN)
-    assert table.kind.tolist() == [POINT]
-    assert table.polygons.xy.tolist() == [[9, 298]]
-
-
-def test_too_many_tilted_circles_are_refused_before_they_are_made(tmp_path: Path) -> None:
-    root = circles(tmp_path)
-    with pytest.raises(SourceRefused, match="its tilted circles have 128 vertices; 100 are allowed"):
-        read(root, Affine(xy=0.5), replace(LIMITS, table_vertices=100))
 
 
 # Labels, keys and properties.
@@ -240,7 +141,7 @@ def test_too_many_tilted_circles_are_refused_before_they_are_made(tmp_path: Path
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_index_of_texts_gives_keys(tmp_path: Path, encoding: str) -> None:
     index = pd.Index(["aaab-1", "aaac-1"], name=None if encoding == "ragged" else "cell_id", dtype=object)
-    table = read(write(tmp_path, frame([SQUARE, HOLED], index=index), encoding))
+    table = read(write_shapes(tmp_path, frame([SQUARE, HOLED], index=index), encoding))
     assert table.key == ("aaab-1", "aaac-1")
     assert table.label.tolist() == [1, 2]
     name = "index" if encoding == "ragged" else "cell_id"
@@ -248,12 +149,12 @@ def test_an_index_of_texts_gives_keys(tmp_path: Path, encoding: str) -> None:
 
 
 def test_an_index_without_name_is_called_index(tmp_path: Path) -> None:
-    table = read(write(tmp_path, frame([SQUARE], index=pd.Index(["a"], dtype=object))))
+    table = read(write_shapes(tmp_path, frame([SQUARE], index=pd.Index(["a"], dtype=object))))
     assert table.key == ("a",)
     assert list(table.columns) == ["index"]
     shapes = frame([SQUARE], index=pd.Index(["a"], dtype=object))
     shapes["index"] = [3]
-    other = read(write(tmp_path / "b", shapes))
+    other = read(write_shapes(tmp_path / "b", shapes))
     assert other.key == ("a",)
     assert other.columns["index"].to_pylist() == [3]
 
@@ -262,7 +163,7 @@ def test_a_column_of_labels_beside_keys(tmp_path: Path) -> None:
     shapes = frame(
         [SQUARE, HOLED], index=pd.Index(["a", "b"], name="id", dtype=object), label=[31, 32], n=[1, 2]
     )
-    table = read(write(tmp_path, shapes))
+    table = read(write_shapes(tmp_path, shapes))
     assert table.label.tolist() == [31, 32]
     assert table.key == ("a", "b")
     assert {name: values.to_pylist() for name, values in table.columns.items()} == {
@@ -273,13 +174,13 @@ def test_a_column_of_labels_beside_keys(tmp_path: Path) -> None:
 
 def test_labels_that_are_missing_are_no_labels(tmp_path: Path) -> None:
     shapes = frame([SQUARE, HOLED], index=pd.Index(["a", "b"], name="id", dtype=object), label=[31, None])
-    table = read(write(tmp_path, shapes))
+    table = read(write_shapes(tmp_path, shapes))
     assert table.label.tolist() == [1, 2]
     assert table.columns["label"].to_pylist() == [31.0, None]
 
 
 def test_an_index_of_numbers_wins_over_a_column(tmp_path: Path) -> None:
-    table = read(write(tmp_path, frame([SQUARE, HOLED], index=[5, 3], label=[31, 32])))
+    table = read(write_shapes(tmp_path, frame([SQUARE, HOLED], index=[5, 3], label=[31, 32])))
     assert table.label.tolist() == [5, 3]
     assert table.columns["label"].to_pylist() == [31, 32]
 
@@ -287,7 +188,7 @@ def test_an_index_of_numbers_wins_over_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start", "step"), [(0, 1), (5, 3)])
 def test_an_index_that_only_counts_is_not_in_the_file(tmp_path: Path, start: int, step: int) -> None:
     index = pd.RangeIndex(start, start + 2 * step, step)
-    table = read(write(tmp_path, frame([SQUARE, HOLED], index=index)))
+    table = read(write_shapes(tmp_path, frame([SQUARE, HOLED], index=index)))
     assert table.label.tolist() == [start, start + step]
 
 
@@ -306,7 +207,7 @@ def test_an_index_that_only_counts_is_not_in_the_file(tmp_path: Path, start: int
 def test_rows_are_counted_where_there_is_no_index(tmp_path: Path, stated: bytes) -> None:
     import pyarrow.parquet as pq
 
-    root = write(tmp_path, frame([SQUARE, HOLED]))
+    root = write_shapes(tmp_path, frame([SQUARE, HOLED]))
     file = root / "shapes" / "s" / "shapes.parquet"
     table = pq.read_table(file)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"pandas": stated}), file)
@@ -320,7 +221,7 @@ def test_columns_are_properties_with_their_types(tmp_path: Path) -> None:
         ok=[True, False],
         score=np.array([0.5, np.nan], np.float32),
     )
-    table = read(write(tmp_path, shapes))
+    table = read(write_shapes(tmp_path, shapes))
     assert {name: str(values.type) for name, values in table.columns.items()} == {
         "name": "string",
         "ok": "bool",
@@ -338,7 +239,7 @@ def test_bad_rows_leave_the_others(tmp_path: Path) -> None:
     wild = shapely.Polygon([(0, 0), (math.inf, 0), (1, 1), (0, 0)])
     bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)])
     shapes = frame([SQUARE, None, shapely.Polygon(), line, wild, bow, HOLED], index=range(10, 17))
-    table = read(write(tmp_path, shapes), TURN)
+    table = read(write_shapes(tmp_path, shapes), TURN)
     assert table.label.tolist() == [10, 15, 16]
     assert table.refused.count == 4
     assert [reason.split(",")[0] for reason in table.refused.reasons] == ["row 2", "row 3", "row 4", "row 5"]
@@ -350,7 +251,7 @@ def ragged(path: Path, **arrays: Any) -> Path:
     """Ragged polygons: a square, then what replaces its arrays."""
     root = write_ragged(write_root(path / "a.zarr", "0.1"), [SQUARE, HOLED], [1, 2])
     for name, values in arrays.items():
-        write_array(root / "shapes" / "s" / name, np.asarray(values))
+        write_values(root / "shapes" / "s" / name, np.asarray(values))
     return root
 
 
@@ -391,13 +292,6 @@ def test_ragged_arrays_that_do_not_fit_are_damaged(tmp_path: Path, arrays: Any, 
         read(ragged(tmp_path, **arrays))
 
 
-def test_ragged_circles_need_as_many_radii(tmp_path: Path) -> None:
-    root = circles(tmp_path, "ragged")
-    write_array(root / "shapes" / "s" / "radius", np.array([1.0]))
-    with pytest.raises(SourceDamaged, match=r"s/radius\]: has 1 entries for 2 shapes"):
-        read(root)
-
-
 def test_other_types_of_ragged_arrays_are_refused(tmp_path: Path) -> None:
     root = ragged(tmp_path)
     document = root / "shapes" / "s" / ".zattrs"
@@ -425,7 +319,7 @@ def test_elements_without_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_limits(tmp_path: Path, encoding: str) -> None:
-    root = write(tmp_path, frame([SQUARE, HOLED]), encoding)
+    root = write_shapes(tmp_path, frame([SQUARE, HOLED]), encoding)
     with pytest.raises(SourceRefused, match=r"shapes/s.*allowed"):
         read(root, limits=replace(LIMITS, table_rows=1))
     with pytest.raises(SourceRefused, match=r"shapes/s.*allowed"):
