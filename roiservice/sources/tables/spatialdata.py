@@ -20,10 +20,9 @@ from typing import Any
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.sources.arrays import array_document
-from roiservice.sources.documents import read_json
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.ngff import has_multiscales, multiscale_of
-from roiservice.sources.paths import clean_path, join
+from roiservice.sources.paths import join
 from roiservice.sources.store import Store
 from roiservice.sources.tables.affine import Affine, Placement, placements_of
 from roiservice.sources.transforms import is_plain
@@ -81,8 +80,7 @@ def _is_element(group: Group) -> bool:
 def find_elements(store: Store, root_path: str) -> tuple[Element, ...]:
     """Shapes, then points elements below a SpatialData root, by name; whether they are sound is not checked.
 
-    Where the store lists no directories the root's consolidated metadata tell what there is. SourceRefused
-    above the limit of layers.
+    SourceRefused above the limit of layers.
     """
     found = tuple(
         Element(name, join(root_path, kind, name), kind)
@@ -205,26 +203,9 @@ def _names_of(axes: Any) -> tuple[str, ...]:
 
 def _members(store: Store, root_path: str, folder: str) -> list[str]:
     """Names of the groups directly below a folder of the root, sorted."""
-    if not store.children(root_path):
-        return _consolidated(store, root_path, folder)
     base = join(root_path, folder)
     return [
         name
         for name in store.children(base)
         if any(store.file_exists(join(base, name, document)) for document in _METADATA)
     ]
-
-
-def _consolidated(store: Store, root_path: str, folder: str) -> list[str]:
-    """The same from consolidated metadata: v2 `.zmetadata`, v3 `consolidated_metadata` of the root."""
-    document = read_json(store, join(root_path, ".zmetadata"))
-    if document is None:
-        document = (read_json(store, join(root_path, "zarr.json")) or {}).get("consolidated_metadata")
-    nodes = document.get("metadata") if isinstance(document, dict) else None
-    names = set()
-    for key in nodes if isinstance(nodes, dict) else ():
-        above, _, rest = key.partition("/")
-        name = clean_path(rest.split("/")[0])
-        if above == folder and name is not None and name not in _METADATA:
-            names.add(name)
-    return sorted(names)

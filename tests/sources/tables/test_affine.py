@@ -251,3 +251,44 @@ def test_z_that_depends_on_more_than_z_gives_none() -> None:
     rows = [[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert only(entry("affine", rows, "zyx")).z is None
     assert only(entry("affine", [[0, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 0]], "zyx")).z == (0, 4)
+
+
+KEYS = st.sampled_from(
+    [
+        "type",
+        "scale",
+        "translation",
+        "affine",
+        "mapAxis",
+        "transformations",
+        "input",
+        "output",
+        "name",
+        "axes",
+    ]
+)
+WORDS = st.sampled_from(["x", "y", "z", "global", "scale", "affine", "mapAxis", "sequence", "identity", ""])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+STEPS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["scale", "translation", "affine", "mapAxis", "sequence", "identity"])},
+    optional={
+        "scale": ANYTHING,
+        "translation": st.lists(st.floats(), min_size=2, max_size=2),
+        "affine": st.lists(st.lists(st.floats(), min_size=3, max_size=3), min_size=2, max_size=2) | ANYTHING,
+        "mapAxis": ANYTHING,
+        "transformations": st.lists(ANYTHING, max_size=2),
+        "input": ANYTHING,
+        "output": st.just("global") | ANYTHING,
+    },
+)
+
+
+@given(st.lists(STEPS | ANYTHING, max_size=3))
+def test_any_list_gives_placements_or_problems(items: list[Any]) -> None:
+    placements, problems = placements_of(items, ("x", "y"))
+    assert len(placements) + len(problems) <= len(items)
+    for placement in placements.values():
+        placement.xy.inverse()

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import shapely
+import zarr
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import measure
 from roiservice.sources.groups import read_group
 from roiservice.sources.layers import layer_named
 from roiservice.sources.store import Store, open_store
@@ -24,7 +30,10 @@ from roiservice.sources.tables.spatialdata import (
     raster_to_system,
     reference_raster,
 )
+from roiservice.sources.tables.spatialpoints import read_points
+from roiservice.sources.tables.spatialshapes import read_shapes
 from roiservice.sources.tokens import source_token
+from tests.sources.remote.server import served
 from tests.sources.support import LIMITS, image_at, layer_at
 from tests.sources.tables.spatialstores import (
     FORMATS,
@@ -38,19 +47,6 @@ from tests.stores import edit_attributes, write_array, write_group, write_image,
 
 ZEROS = np.zeros((6, 8), np.int32)
 CELLS = Element("cells", "shapes/cells", "shapes")
-
-
-class Unlisted:
-    """A store without listing, as a web server is one."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def children(self, _path: str) -> list[str]:
-        return []
 
 
 def make(
@@ -94,28 +90,31 @@ def test_no_more_elements_than_layers_may_be(tmp_path: Path) -> None:
         find_elements(open_store(root, type(LIMITS)(layers=3)), "")
 
 
-def test_without_listing_consolidated_metadata_tell_what_there_is(tmp_path: Path) -> None:
-    keys = ["shapes", "shapes/b", "shapes/a", "points/p", "images/i", "images/i/0", "shapes/../x", "tables/t"]
-    root = write_root(tmp_path / "three.zarr", "0.2")
-    document = json.loads((root / "zarr.json").read_text())
-    document["consolidated_metadata"] = {"kind": "inline", "metadata": {key: {} for key in keys}}
-    (root / "zarr.json").write_text(json.dumps(document))
-    old = write_root(tmp_path / "two.zarr", "0.1")
-    documents = {f"{key}/.zattrs": {} for key in keys} | {".zattrs": {}, "shapes/.zgroup": {}}
-    (old / ".zmetadata").write_text(json.dumps({"metadata": documents}))
-    for path in (root, old):
-        store: Any = Unlisted(open_store(path, LIMITS))
-        found = [element.path for element in find_elements(store, "")]
-        assert found == ["shapes/a", "shapes/b", "points/p"]
-
-
-@pytest.mark.parametrize("stated", [None, 3, {"metadata": 3}, {"metadata": []}])
-def test_without_listing_and_metadata_there_is_nothing(tmp_path: Path, stated: Any) -> None:
-    root = write_root(tmp_path / "three.zarr", "0.2")
-    document = json.loads((root / "zarr.json").read_text()) | {"consolidated_metadata": stated}
-    (root / "zarr.json").write_text(json.dumps(document))
-    store: Any = Unlisted(open_store(root, LIMITS))
-    assert find_elements(store, "") == ()
+@pytest.mark.parametrize("version", FORMATS)
+@pytest.mark.parametrize("listed", [404, 200])
+def test_elements_behind_a_url(tmp_path: Path, version: str, listed: int) -> None:
+    """Nothing is listed there but by consolidated metadata."""
+    root = write_root(tmp_path / "a.zarr", version)
+    write_raster(root, "i", np.zeros((6, 8), np.uint8), folder="images", version=version)
+    shapes = write_element(root, "s", transform("scale", [2, 2]), version=version)
+    points = write_element(root, "p", kind="points", version=version) / "points.parquet"
+    geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 3, 2)]).to_parquet(shapes / "shapes.parquet")
+    points.mkdir()
+    for number in range(2):
+        pq.write_table(pa.table({"x": [1.0], "y": [number]}), points / f"part.{number}.parquet")
+    zarr.consolidate_metadata(str(root))
+    with served(tmp_path) as server:
+        server.faults.folders = listed
+        store = open_store(f"{server.url}/a.zarr", LIMITS)
+        elements = find_elements(store, "")
+        assert [element.path for element in elements] == ["shapes/s", "points/p"]
+        raster = reference_raster(store, "")
+        assert raster == "images/i"
+        affine = element_affine(store, elements[0], raster)
+        box = measure(read_shapes(store, elements[0], affine, LIMITS).polygons).boxes
+        assert box.tolist() == [[0, 0, 6, 4]]
+        places = read_points(store, elements[1], Affine(), LIMITS).polygons.xy
+        assert places.tolist() == [[1, 0], [1, 1]]
 
 
 def test_only_the_root_is_a_store(tmp_path: Path) -> None:
