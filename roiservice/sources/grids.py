@@ -10,6 +10,17 @@ from roiservice.geometry.frames import Frame, frame_between
 from roiservice.sources.ngff import Multiscale
 
 _OTHER = ("t", "c", "z")
+# Of the units of length that NGFF 0.4 names, those that a microscope may meet.
+_MICROMETRES = {
+    "angstrom": 1e-4,
+    "picometer": 1e-6,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
 _TYPES = {"t": "time", "c": "channel", "z": "space"}
 
 
@@ -26,12 +37,14 @@ class Grid:
     """Level 0 of a multiscale: `axes` maps t, c, z, y, x to array axes (y and x always, others if present).
 
     `scale` and `translation` are in array order, None where not stated or not usable.
+    `units` are those of the axes, () where axes have no names.
     """
 
     shape: tuple[int, ...]
     axes: dict[str, int]
     scale: tuple[float, ...] | None
     translation: tuple[float, ...] | None
+    units: tuple[str | None, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def size(self, name: str) -> int:
@@ -41,6 +54,13 @@ class Grid:
     def scale_of(self, name: str) -> float | None:
         """Scale along axis `name`; None where there is no such axis or no usable scale."""
         return self.scale[self.axes[name]] if self.scale is not None and name in self.axes else None
+
+    def micrometres(self, name: str) -> float | None:
+        """Pixel size along a space axis; without a unit the scale counts as micrometres. None as above."""
+        scale = self.scale_of(name)
+        unit = self.units[self.axes[name]] if self.units and name in self.axes else None
+        factor = 1.0 if unit is None else _MICROMETRES.get(unit.lower())
+        return None if scale is None or factor is None else scale * factor
 
     def translation_of(self, name: str) -> float | None:
         """Translation along axis `name`; None as for `scale_of`."""
@@ -59,7 +79,8 @@ def grid_of(multiscale: Multiscale, shape: tuple[int, ...]) -> Grid:
     axes = _named_axes(multiscale, shape, warnings)
     level = multiscale.levels[0]
     scale = _fitting(level.scale, shape, warnings)
-    return Grid(shape, axes, scale, _fitting(level.translation, shape, warnings), tuple(warnings))
+    translation = _fitting(level.translation, shape, warnings)
+    return Grid(shape, axes, scale, translation, multiscale.units, tuple(warnings))
 
 
 def _fitting(

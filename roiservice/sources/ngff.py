@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from roiservice.errors import SourceDamaged
 from roiservice.sources.groups import Group, read_group
@@ -46,11 +46,13 @@ class Multiscale:
     """The first multiscale of a group.
 
     `axes` are the names in array order, None in 0.1 and 0.2 (then the last ones of t, c, z, y, x); `types`
-    are their types where stated, and `space` the indices of those of type space. `levels` has at least one.
+    and `units` are what is stated of each, and `space` the indices of those of type space. `levels` has at
+    least one.
     """
 
     axes: tuple[str, ...] | None
     types: tuple[str | None, ...]
+    units: tuple[str | None, ...]
     space: tuple[int, ...]
     levels: tuple[Level, ...]
     version: str
@@ -80,13 +82,14 @@ def multiscale_of(store: Store, group: Group) -> Multiscale | None:
         warnings.append(f"{group.document}: only the first of {len(multiscales)} multiscales is used")
     version = _version(group, entry, warnings)
     axes = _axes(store, group, entry)
-    names = None if axes is None else tuple(name for name, _ in axes)
-    types = () if axes is None else tuple(kind for _, kind in axes)
+    names = None if axes is None else tuple(axis.name for axis in axes)
+    types = () if axes is None else tuple(axis.kind for axis in axes)
+    units = () if axes is None else tuple(axis.unit for axis in axes)
     space = tuple(index for index, kind in enumerate(types) if kind == "space")
     levels = _levels(store, group, entry, None if axes is None else len(axes), warnings)
     name = entry.get("name")
     return Multiscale(
-        names, types, space, levels, version, name if isinstance(name, str) else None, tuple(warnings)
+        names, types, units, space, levels, version, name if isinstance(name, str) else None, tuple(warnings)
     )
 
 
@@ -106,8 +109,14 @@ def _version(group: Group, entry: dict[str, Any], warnings: list[str]) -> str:
     return version
 
 
-def _axes(store: Store, group: Group, entry: dict[str, Any]) -> list[tuple[str, str | None]] | None:
-    """Names and types of the axes; None where there are none (0.1, 0.2)."""
+class _Axis(NamedTuple):
+    name: str
+    kind: str | None
+    unit: str | None
+
+
+def _axes(store: Store, group: Group, entry: dict[str, Any]) -> list[_Axis] | None:
+    """The axes, in array order; None where there are none (0.1, 0.2)."""
     axes = entry.get("axes")
     if axes is None:
         axes = _intrinsic_axes(entry)
@@ -119,19 +128,21 @@ def _axes(store: Store, group: Group, entry: dict[str, Any]) -> list[tuple[str, 
     named = [axis for axis in found if axis is not None]
     if len(named) < len(found):
         raise SourceDamaged(store.location, group.document, "every axis must have a name")
-    if len({name for name, _ in named}) < len(named):
+    if len({axis.name for axis in named}) < len(named):
         raise SourceDamaged(store.location, group.document, "names of axes must be unique")
     return named
 
 
-def _axis(axis: Any) -> tuple[str, str | None] | None:
-    """Name and type of one axis: a bare name in 0.3, an object since 0.4; None if there is no name."""
+def _axis(axis: Any) -> _Axis | None:
+    """One axis: a bare name in 0.3, an object since 0.4; None if there is no name."""
     if isinstance(axis, str):
-        return axis, None
+        return _Axis(axis, None, None)
     if not isinstance(axis, dict) or not isinstance(axis.get("name"), str):
         return None
-    kind = axis.get("type")
-    return axis["name"], kind if isinstance(kind, str) else None
+    kind, unit = axis.get("type"), axis.get("unit")
+    return _Axis(
+        axis["name"], kind if isinstance(kind, str) else None, unit if isinstance(unit, str) else None
+    )
 
 
 def _intrinsic_axes(entry: dict[str, Any]) -> Any:

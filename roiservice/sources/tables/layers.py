@@ -160,13 +160,18 @@ def _from_boxes(source: LayerSource, limits: Limits) -> ShapeTable:
         raise SourceDamaged(source.image.location, source.path, "its image has no pixel size to go by")
     for entry in ngio.find_tables(store, source.image.path).entries:
         if entry.path == source.path:
-            return ngio.read_boxes(store, entry, limits, _pixel_size(grid), grid.sizes)
+            seconds = grid.scale_of("t") if grid.size("t") > 1 else None
+            return ngio.read_boxes(store, entry, limits, _pixel_size(source, grid), grid.sizes, seconds)
     raise SourceDamaged(source.image.location, source.path, "is no table any more")
 
 
-def _pixel_size(grid: Grid) -> tuple[float, float, float]:
-    z, y, x = (grid.scale_of(axis) or 1.0 for axis in "zyx")
-    return z, y, x
+def _pixel_size(source: LayerSource, grid: Grid) -> tuple[float, float, float]:
+    """Micrometres along z, y, x; boxes mean nothing without those of y and x."""
+    z, y, x = (grid.micrometres(axis) for axis in "zyx")
+    if y is None or x is None:
+        reason = "is in micrometres, but its image states no pixel size in a unit of length"
+        raise SourceDamaged(source.image.location, source.path, reason)
+    return z or 1.0, y, x
 
 
 def _image_grid(source: LayerSource, limits: Limits, warnings: list[str]) -> Grid | None:
