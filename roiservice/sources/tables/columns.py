@@ -18,7 +18,7 @@ from roiservice.sources.tables.table import Int64
 LABEL_NAMES = ("label", "label_value", "label-value", "object", "roi", "shape")
 
 _INT64_MAX = 2**63 - 1
-_WHOLE = r"^\s*[+-]?[0-9]{1,18}\s*$"  # as many digits as fit int64 whatever they are
+_WHOLE = r"^-?[0-9]{1,18}$"  # as many digits as fit int64 whatever they are
 
 
 @dataclass(frozen=True)
@@ -54,36 +54,41 @@ def typed_columns(
 def label_column(columns: Mapping[str, pa.Array]) -> LabelColumn | None:
     """The column among typed ones that names the labels; None if there is none.
 
-    The first of LABEL_NAMES, whatever its case, whose values are all whole numbers, as numbers or text, or
-    null; not all of them null.
+    The first of LABEL_NAMES, whatever its case, of whose values more than half are whole numbers, as numbers
+    or text; nulls do not count.
     """
     by_name: dict[str, str] = {}
     for name in columns:
         by_name.setdefault(name.casefold(), name)
     for wanted in LABEL_NAMES:
         if wanted in by_name:
-            found = whole_numbers(columns[by_name[wanted]])
-            if found is not None and found[1].any():
-                return LabelColumn(by_name[wanted], *found)
+            column = columns[by_name[wanted]]
+            values, known = some_whole_numbers(column)
+            if not len(column) or 2 * int(known.sum()) > len(column) - column.null_count:
+                return LabelColumn(by_name[wanted], values, known)
     return None
 
 
 def whole_numbers(column: pa.Array) -> tuple[Int64, NDArray[np.bool_]] | None:
     """Values (n,) of a typed column, 0 for null, and which are not null; None if one is no whole number."""
-    known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+    values, known = some_whole_numbers(column)
+    return (values, known) if int(known.sum()) == len(column) - column.null_count else None
+
+
+def some_whole_numbers(column: pa.Array) -> tuple[Int64, NDArray[np.bool_]]:
+    """Values (n,) of a typed column, and which of them are whole numbers within int64; 0 for the others."""
     if pa.types.is_string(column.type):
-        if not pc.all(pc.match_substring_regex(column, _WHOLE)).as_py() and known.any():
-            return None
         text = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"^\+", "")
-        column = text.cast(pa.int64())
+        whole = pc.match_substring_regex(text, _WHOLE)
+        column = pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
     if pa.types.is_int64(column.type):
+        known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
         return np.asarray(column.fill_null(0).to_numpy()), known
-    if not pa.types.is_float64(column.type):
-        return None
-    values = np.asarray(column.fill_null(0).to_numpy())
-    if not (np.abs(values) < 2.0**63).all() or (values != np.rint(values)).any():
-        return None
-    return values.astype(np.int64), known
+    if pa.types.is_float64(column.type):
+        numbers = np.asarray(column.fill_null(np.nan).to_numpy())
+        known = (np.abs(numbers) < 2.0**63) & (numbers == np.rint(numbers))
+        return np.where(known, numbers, 0).astype(np.int64), known
+    return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
 
 
 def json_text(value: Any) -> str | None:

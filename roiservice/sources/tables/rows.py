@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ def shape_table(
     column: str = "geometry",
     index: pa.Array | None = None,
     ellipse: NDArray[np.bool_] | None = None,
+    rectangle: NDArray[np.bool_] | None = None,
 ) -> ShapeTable:
     """The objects of rows with (n,) geometries in image pixels and typed columns (n,).
 
@@ -61,17 +62,19 @@ def shape_table(
     """
     told = _tell(dict(columns), reasons, limits, index)
     if told.label is not None:
-        reasons.refuse_all(np.flatnonzero(~told.label.known), told.label.name, "there is no label")
+        reasons.refuse_all(np.flatnonzero(~told.label.known), told.label.name, "the label is no whole number")
         geometries = geometries.copy()
         geometries[~told.label.known] = None
     drawn = _drawn(told.drawn_as, ELLIPSE)
     if drawn is not None:
         ellipse = drawn if ellipse is None else ellipse | drawn
+    if rectangle is None:
+        rectangle = _drawn(told.drawn_as, RECTANGLE)
     shapes = from_geometries(
         geometries, told.radius, ellipse, reasons, column=column, most_vertices=limits.table_vertices
     )
     return table_of(
-        _with_rectangles(shapes, _drawn(told.drawn_as, RECTANGLE)),
+        _with_rectangles(shapes, rectangle),
         len(geometries),
         label=None if told.label is None else told.label.values,
         key=told.key,
@@ -102,16 +105,16 @@ def value_table(
     notes = list(warnings)
     if len(rows) < len(label.known):
         first = int(np.flatnonzero(~label.known)[0]) + 1
-        notes.append(f"{_rows(len(label.known) - len(rows))} without a label left out, first row {first}")
+        count = _rows(len(label.known) - len(rows))
+        notes.append(f"{count} left out, first row {first}: the label is no whole number")
     _, last = np.unique(label.values[rows][::-1], return_index=True)
     last = rows[np.sort(len(rows) - 1 - last)]
     if len(last) < len(rows):
         first = int(np.setdiff1d(rows, last, assume_unique=True)[0]) + 1
-        notes.append(
-            f"{_rows(len(rows) - len(last))} left out, first row {first}: a later row has the same label"
-        )
+        count = _rows(len(rows) - len(last))
+        notes.append(f"{count} left out, first row {first}: a later row has the same label")
     layers: tuple[str, ...] = ()
-    name = _named("layer", own)
+    name = named("layer", own)
     if name is not None and pa.types.is_string(own[name].type):
         found = pc.unique(own[name].drop_null())
         if len(found) == 1:
@@ -132,6 +135,9 @@ def _tell(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits, index:
     key: pa.Array | None = None
     if label is not None:
         del columns[label.name]
+        shape = named("shape", columns)  # of OMERO.tables: its rows are shapes, several to a ROI
+        if label.name.casefold() == "roi" and shape is not None and whole_numbers(columns[shape]) is not None:
+            del columns[shape]
     else:
         label = _index_label(index)
         if label is None and index is not None and pa.types.is_string(index.type):
@@ -168,7 +174,7 @@ def _unique_texts(values: pa.Array) -> pa.Array | None:
 
 def _layer_key(columns: dict[str, pa.Array], label: LabelColumn, drop_single: bool) -> pa.Array | None:
     """`layer/label` where there are several layers; else None, and one layer's name is of no use."""
-    name = _named("layer", columns)
+    name = named("layer", columns)
     if name is None or not pa.types.is_string(columns[name].type):
         return None
     layers = columns[name].fill_null("")
@@ -183,7 +189,7 @@ def _planes(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits) -> d
     """Indices of the axes that have a column; those columns are taken out."""
     planes: dict[str, Int32] = {}
     for axis in ("t", "c", "z"):
-        name = _named(axis, columns)
+        name = named(axis, columns)
         if name is None:
             continue
         found = whole_numbers(columns[name])
@@ -205,7 +211,7 @@ def _planes(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits) -> d
 
 def _colors(columns: dict[str, pa.Array]) -> Int64 | None:
     """Packed RGBA of a column `color` that can be understood throughout, which then is taken out."""
-    name = _named("color", columns)
+    name = named("color", columns)
     if name is None or not pa.types.is_string(columns[name].type):
         return None
     encoded = columns[name].dictionary_encode()
@@ -235,7 +241,7 @@ def packed_color(text: str) -> int | None:
 
 
 def _radius(columns: Mapping[str, pa.Array]) -> NDArray[np.float64] | None:
-    name = _named("radius", columns)
+    name = named("radius", columns)
     if name is None or not (pa.types.is_float64(columns[name].type) or pa.types.is_int64(columns[name].type)):
         return None
     values = columns[name].cast(pa.float64(), safe=False).fill_null(np.nan)
@@ -265,7 +271,7 @@ def _with_rectangles(shapes: Shapes, rectangle: NDArray[np.bool_] | None) -> Sha
     return Shapes(polygons, kind, shapes.row)
 
 
-def _named(wanted: str, columns: Mapping[str, Any]) -> str | None:
+def named(wanted: str, columns: Collection[str]) -> str | None:
     """The column of that name, exactly or in another case."""
     if wanted in columns:
         return wanted
