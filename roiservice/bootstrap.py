@@ -28,6 +28,7 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
+from roiservice.sources.idmap import IdMap, read_id_map
 from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
 from roiservice.sources.layers import find_layers, layer_named
@@ -77,8 +78,11 @@ class LayerListing:
 class ImageIndex:
     """All images at some locations, found once when first asked for."""
 
-    def __init__(self, locations: Sequence[Location], registry: Registry, limits: Limits) -> None:
+    def __init__(
+        self, locations: Sequence[Location], registry: Registry, limits: Limits, ids: IdMap | None = None
+    ) -> None:
         self._locations = locations
+        self._ids = ids
         self._registry = registry
         self._limits = limits
 
@@ -101,6 +105,11 @@ class ImageIndex:
     def problems(self) -> list[SourceError]:
         """What could not be read while images were looked for."""
         return self._found[1]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What in the file of ids names no image that was found."""
+        return self._ids.warnings() if self._ids is not None and self.total() else ()
 
     @cached_property
     def _in_order(self) -> list[Image]:
@@ -125,12 +134,21 @@ class ImageIndex:
         return images, problems
 
     def _sources(self) -> Iterator[ImageSource | SourceError]:
-        """What all locations hold; a location that cannot be used comes as its error."""
+        """What all locations hold; numbers of the command line come before those of the file."""
         for given_id, path in self._locations:
-            try:
-                yield from find_images(path, given_id, self._limits)
-            except SourceError as error:
-                yield error
+            if self._ids is None:
+                yield from self._at(path, given_id)
+            else:
+                found = list(self._at(path, given_id))
+                numbered = self._ids.numbered(found)
+                yield from numbered if given_id is None else found
+
+    def _at(self, path: str, given_id: int | None) -> Iterator[ImageSource | SourceError]:
+        """What one location holds; one that cannot be used comes as its error."""
+        try:
+            yield from find_images(path, given_id, self._limits)
+        except SourceError as error:
+            yield error
 
     def _numbered(self, source: ImageSource) -> Image:
         number = source.given_id
@@ -247,7 +265,8 @@ def build_services(
         settings.catalog_dir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
-    images = ImageIndex(locations, registry, limits)
+    ids = None if settings.ids is None else read_id_map(settings.ids)
+    images = ImageIndex(locations, registry, limits, ids)
     keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     return Services(
         settings=settings,

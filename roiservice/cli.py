@@ -100,6 +100,13 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+ids_option = click.option(
+    "--ids",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CSV file of path and id that gives images their ids.",
+)
+
 root_labels_option = click.option(
     "--root-labels",
     is_flag=True,
@@ -154,6 +161,7 @@ def roiservice(context: click.Context) -> None:
 @address_options
 @outline_options
 @table_options
+@ids_option
 @root_labels_option
 def serve(
     locations: Sequence[tuple[int | None, str]],
@@ -179,6 +187,7 @@ def serve(
 @click.option("--force", is_flag=True, help="Build even what seems to be up to date.")
 @outline_options
 @table_options
+@ids_option
 @root_labels_option
 def build(
     locations: Sequence[tuple[int | None, str]],
@@ -220,6 +229,7 @@ def build(
 )
 @outline_options
 @table_options
+@ids_option
 def export(
     path: str,
     tables: Sequence[tuple[int | None, str]],
@@ -242,11 +252,12 @@ def export(
 @roiservice.command()
 @locations
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-def images(locations: Sequence[tuple[int | None, str]], as_json: bool) -> int:
+@ids_option
+def images(locations: Sequence[tuple[int | None, str]], as_json: bool, **overrides: Any) -> int:
     """List images, their layers and sizes, and what is wrong with them."""
     from roiservice.commands.images import images as run
 
-    return run(locations, as_json=as_json)
+    return run(locations, as_json=as_json, overrides=overrides)
 
 
 @roiservice.command()

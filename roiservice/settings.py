@@ -61,8 +61,14 @@ class Settings:
     simplify: float = _setting(0.0, "tolerance in layer pixels to simplify outlines by; 0 keeps them exact")
     smooth: bool = _setting(False, "sub-pixel contours instead of pixel edges")
     root_labels: bool = _setting(False, "take images that have no labels of their own for label images")
-    layers: Path | None = _setting(
-        None, "TOML file that says of layers what an object is, their names, and which are hidden"
+    ids: Path | None = field(
+        default=None, metadata={"help": "CSV file of ids of images, as rows of path and id"}
+    )
+    layers: Path | None = field(
+        default=None,
+        metadata={
+            "help": "TOML file that says of layers what an object is, their names, and which are hidden"
+        },
     )
     script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
     forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")

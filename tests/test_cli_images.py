@@ -6,13 +6,14 @@ import json
 import os
 import pty
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.e2e.support import COMMAND, Home
-from tests.stores import edit_attributes, write_image
+from tests.stores import edit_attributes, write_image, write_plate
 
 
 @pytest.fixture
@@ -127,3 +128,57 @@ def test_build_shows_progress_on_a_terminal(home: Home, folder: Path) -> None:
     assert process.wait(60) == 1
     assert b"12 cells" in shown
     assert b"100%" in shown
+
+
+@pytest.fixture
+def plate(tmp_path: Path) -> Path:
+    labels = np.ones((8, 8), np.uint8)
+    return write_plate(tmp_path / "plate.zarr", {"B/03/0": {"cells": labels}, "B/03/1": {"cells": labels}})
+
+
+def test_fields_of_a_plate_are_listed_by_their_wells(home: Home, plate: Path) -> None:
+    rows = home.run("images", plate).stdout.splitlines()[1:]
+    assert [row.split()[1:3] for row in rows] == [["plate/B/03/0", "cells"], ["plate/B/03/1", "cells"]]
+    listed = json.loads(home.run("images", plate, "--json").stdout)["images"]
+    assert [(image["path"], image["well"], image["field"]) for image in listed] == [
+        ("B/03/0", "B/03", "0"),
+        ("B/03/1", "B/03", "1"),
+    ]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_ids_are_taken_from_a_file(home: Home, plate: Path, by: str) -> None:
+    file = plate.parent / "ids.csv"
+    file.write_text("path,id\nplate.zarr#B/03/1,7\nplate.zarr#B/04/0,8\n")
+    option = ["--ids", file] if by == "option" else []
+    home = home if by == "option" else replace(home, settings={"ROISERVICE_IDS": str(file)})
+    done = home.run("images", plate, *option)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split()[:2] == ["7", "plate/B/03/1"]
+    warning = f"{file}: 1 of 2 rows name no image here: plate.zarr#B/04/0 (line 3)"
+    assert done.stderr == f"roiservice: warning: {warning}\n"
+    listing = json.loads(home.run("images", plate, "--json", *option).stdout)
+    assert listing["warnings"] == [warning]
+    assert home.run("build", plate, *option).stderr == done.stderr
+    exported = home.run("export", plate / "B/03/1", *option)
+    assert (exported.returncode, exported.stderr) == (0, ""), "the other rows are none of its business"
+
+
+def test_a_file_of_ids_that_contradicts_itself_stops_every_command(home: Home, plate: Path) -> None:
+    file = plate.parent / "ids.csv"
+    file.write_text("plate.zarr#B/03/1,7\nplate.zarr#B/03/0,7\n")
+    for command in ("serve", "build", "images", "export"):
+        done = home.run(command, plate, "--ids", file)
+        assert done.returncode == 2
+        assert done.stderr == f"roiservice: {file}: lines 1 and 2 both have the id 7\n"
+
+
+def test_warnings_of_layers_are_listed(home: Home, tmp_path: Path) -> None:
+    labels = np.ones((2, 8, 8), np.uint8)
+    path = write_image(tmp_path / "a.zarr", labels={"cells": labels}, axes="tyx", image_shape=(1, 8, 8))
+    done = home.run("images", path)
+    assert done.returncode == 0
+    assert (
+        done.stderr
+        == "roiservice: warning: a: 1 planes of the layer lie outside its image and are left out\n"
+    )

@@ -27,6 +27,8 @@ def build(
     failures = len(services.images.problems)
     for problem in services.images.problems:
         complain(problem)
+    for warning in services.images.warnings:
+        complain(f"warning: {warning}")
     for offset in range(0, services.images.total(), IMAGES):
         for image in services.images.page(offset, IMAGES):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -20,15 +20,23 @@ from roiservice.sources.tables.layers import TableLayer
 IMAGES = 1000  # at a time
 
 
-def images(locations: Sequence[tuple[int | None, str]], *, as_json: bool) -> int:
+def images(
+    locations: Sequence[tuple[int | None, str]], *, as_json: bool, overrides: Mapping[str, Any]
+) -> int:
     """List everything; 1 if anything has a problem, else 0."""
-    services = build_services(load_settings(), locations)
+    services = build_services(load_settings(overrides), locations)
     described = [describe(services, image) for image in _all(services)]
     problems = [str(problem) for problem in services.images.problems]
+    warnings = services.images.warnings
     if as_json:
-        click.echo(json.dumps({"images": described, "problems": problems}, indent=1))
+        click.echo(json.dumps({"images": described, "problems": problems, "warnings": warnings}, indent=1))
     else:
         _show(described)
+        for warning in [
+            *warnings,
+            *(f"{image['name']}: {text}" for image in described for text in image["warnings"]),
+        ]:
+            complain(f"warning: {warning}")
         for problem in [*problems, *(text for image in described for text in image["problems"])]:
             complain(problem)
     return 1 if problems or any(image["problems"] for image in described) else 0
@@ -61,6 +69,8 @@ def describe(services: Services, image: Image) -> dict[str, Any]:
         "name": image.name,
         "location": image.source.location,
         "path": image.source.path,
+        "well": image.source.well,
+        "field": image.source.field,
         "size": size,
         "layers": layers,
         "problems": problems,

@@ -68,6 +68,8 @@ def prepare(services: Services, base: str) -> None:
         warm_up()
     for problem in images.problems[:SHOWN_PROBLEMS]:
         complain(problem)
+    for warning in images.warnings:
+        complain(f"warning: {warning}")
     click.echo(f"{total} image{'' if total == 1 else 's'} to serve. Open one of these; Ctrl-C ends.\n")
     urls = {
         "/": "what is here",

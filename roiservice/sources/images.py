@@ -23,7 +23,7 @@ from roiservice.sources.tables.files import is_table_alone, stem
 
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
-_IMAGE_ID = re.compile(r"[1-9][0-9]{0,13}")
+IMAGE_ID = re.compile(r"[1-9][0-9]{0,13}")
 _WELLS_AT_ONCE = 32
 _ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
 
@@ -34,13 +34,16 @@ class ImageSource:
 
     `location` is its store's absolute path or URL, `path` its group inside ("" = root), `name` what a user
     calls it (`name`, `plate/A/1/0`, `name/0`). `given_id` is the number given by the user, else the store's
-    file name if that is a number and the store holds one image; else None.
+    file name if that is a number and the store holds one image; else None. A field of a plate has the path of
+    its `well` below the plate (`A/1`) and its own path below that as `field` (`0`); other images have None.
     """
 
     location: str
     path: str
     name: str
     given_id: int | None
+    well: str | None = None
+    field: str | None = None
 
 
 ImageOrError = ImageSource | SourceError
@@ -80,7 +83,7 @@ def _found(location: str | Path, limits: Limits) -> Iterator[ImageOrError]:
     path = absolute(location)
     if is_table_alone(path) and not os.path.isdir(path):
         shown = stem(str(location))
-        number = int(shown) if _IMAGE_ID.fullmatch(shown) else None
+        number = int(shown) if IMAGE_ID.fullmatch(shown) else None
         yield ImageSource(path, "", shown, number)
         return
     if is_url(path):
@@ -158,7 +161,7 @@ def _numbered(store: Store, file_name: str) -> Iterator[ImageOrError]:
 def _number_in(file_name: str, location: str) -> int | None:
     """Number of a store called `6001240.zarr`; None for a group inside another one, whatever its name."""
     stem = _SUFFIX.sub("", file_name)
-    if stem == file_name or not _IMAGE_ID.fullmatch(stem) or _is_inner(location):
+    if stem == file_name or not IMAGE_ID.fullmatch(stem) or _is_inner(location):
         return None
     return int(stem)
 
@@ -206,22 +209,29 @@ def _in_plate(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
     paths = sorted(path for path in wells if isinstance(path, str))
     for start in range(0, len(paths), _WELLS_AT_ONCE):
         some = paths[start : start + _WELLS_AT_ONCE]
-        fields: list[str | SourceError] = []
+        fields: dict[str, tuple[str, str]] = {}
         for well_path, well in zip(some, _groups(store, group, some), strict=True):
-            fields += _fields(store, well_path, well)
-        yield from _members(store, group, fields, name)
+            for field in _fields(store, well):
+                if isinstance(field, SourceError):
+                    yield field
+                else:
+                    fields[join(well_path, field)] = (well_path, field)
+        for image in _members(store, group, fields, name):
+            if isinstance(image, ImageSource):
+                own_well, own_field = fields[image.name.removeprefix(f"{name}/")]
+                image = replace(image, well=own_well, field=own_field)
+            yield image
     yield from (path for path in wells if isinstance(path, SourceError))
 
 
-def _fields(store: Store, well_path: str, well: Group | SourceError | None) -> list[str | SourceError]:
-    """Paths of a well's fields, below the plate; errors in place of unusable ones."""
+def _fields(store: Store, well: Group | SourceError | None) -> list[str | SourceError]:
+    """Paths of a well's fields; errors in place of unusable ones."""
     if not isinstance(well, Group):
         return [] if well is None else [well]
     try:
-        fields = _paths(store, well, "well", "images")
+        return _paths(store, well, "well", "images")
     except SourceError as error:
         return [error]
-    return [field if isinstance(field, SourceError) else join(well_path, field) for field in fields]
 
 
 def _in_series(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
@@ -231,16 +241,15 @@ def _in_series(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:
     if isinstance(overview, Group):
         listed = overview.attributes.get("series")
     if isinstance(listed, list):
-        paths: list[str | SourceError] = [path for item in listed if (path := clean_path(item)) is not None]
+        paths = [path for item in listed if (path := clean_path(item)) is not None]
     else:
         paths = [child for child in store.children(group.path) if re.fullmatch("[0-9]+", child)]
     yield from _members(store, group, paths, name)
 
 
-def _members(store: Store, group: Group, paths: list[str | SourceError], name: str) -> Iterator[ImageOrError]:
+def _members(store: Store, group: Group, paths: Iterable[str], name: str) -> Iterator[ImageOrError]:
     """Images at `paths` below `group`, by path."""
-    yield from (path for path in paths if isinstance(path, SourceError))
-    some = sorted({path for path in paths if isinstance(path, str)})
+    some = sorted(set(paths))
     for path, member in zip(some, _groups(store, group, some), strict=True):
         if isinstance(member, SourceError):
             yield member

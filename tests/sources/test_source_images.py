@@ -90,7 +90,14 @@ def test_plate(tmp_path: Path, version: str) -> None:
     ]
     assert all(isinstance(image, ImageSource) and image.given_id is None for image in images)
     assert [image.path for image in images if isinstance(image, ImageSource)] == sorted(fields)
+    assert [(image.well, image.field) for image in images if isinstance(image, ImageSource)] == [
+        ("A/03", "0"),
+        ("A/1", "0"),
+        ("A/1", "1"),
+        ("B/2", "0"),
+    ]
     assert image_at(path / "A/1/0").name == "0"
+    assert image_at(path / "A/1/0").well is None
 
 
 def test_damaged_members_of_a_plate_come_as_errors(tmp_path: Path) -> None:
