@@ -99,6 +99,7 @@ def test_a_file_replaced_between_two_reads_is_an_error(
     path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)})
     archive = zip_store(path)
     layer = layer_at(f"{server.url}/a.ozx")
+    assert ("if-match" in server.headers[-1]) == etags
     status = archive.stat()
     archive.write_bytes(archive.read_bytes())
     os.utime(archive, (status.st_atime, status.st_mtime + 2))
