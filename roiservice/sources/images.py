@@ -20,6 +20,7 @@ from roiservice.sources.paths import clean_path, is_inside, join
 from roiservice.sources.remote.urls import file_name, is_url
 from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, open_store
 from roiservice.sources.tables.files import is_table_alone, stem
+from roiservice.sources.tables.spatialdata import is_root
 
 _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
@@ -200,7 +201,9 @@ def _is_image(store: Store, group: Group) -> bool:
     if has_multiscales(group) or has_image_label(group):
         return True
     # Where nothing can be listed, the group may be there nevertheless.
-    return "labels" in store.children(group.path) or read_group(store, join(group.path, "labels")) is not None
+    if "labels" in store.children(group.path) or read_group(store, join(group.path, "labels")) is not None:
+        return True
+    return is_root(store, group)
 
 
 def _in_plate(store: Store, group: Group, name: str) -> Iterator[ImageOrError]:

@@ -12,6 +12,7 @@ from roiservice.sources.groups import read_group
 from roiservice.sources.layer import BOXES, OME_XML, SPATIALDATA, TABLE_FILE, LayerSource, ValueSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.parents import grid_at
+from roiservice.sources.paths import join
 from roiservice.sources.store import Store, open_store
 from roiservice.sources.tables import files, ngio, omexml, spatialdata
 from roiservice.sources.tables.affine import Affine
@@ -22,7 +23,15 @@ Stamp = tuple[str, int, int]
 Size = tuple[int, int, int, int, int]
 
 ANNDATA = "AnnData table"
-METADATA_FILES = ("zarr.json", ".zgroup", ".zattrs")
+_MEMBERS = (
+    "zarr.json",
+    ".zattrs",
+    "shapes.parquet",
+    "points.parquet",
+    "points.parquet/part.0.parquet",
+    "table.csv",
+    "table.parquet",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,9 @@ def table_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
         yield store.stamp(source.path) or (source.path, -1, -1)
     elif source.kind != TABLE_FILE:
         yield from store.files(source.path)
+        # Files that no zarr metadata know of, named here as well for stores that list nothing.
+        for name in _MEMBERS:
+            yield store.stamp(join(source.path, name)) or (name, -1, -1)
 
 
 def value_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
@@ -182,7 +194,7 @@ def _image_grid(source: LayerSource, limits: Limits, warnings: list[str]) -> Gri
     path: str | None = source.image.path
     try:
         group = read_group(store, source.image.path)
-        if group is not None and spatialdata.is_spatialdata(group):
+        if group is not None and spatialdata.is_root(store, group):
             path = spatialdata.reference_raster(store, source.image.path)
     except SourceError as error:
         warnings.append(f"{error.part}: {error.reason}")

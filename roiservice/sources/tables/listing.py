@@ -46,7 +46,7 @@ def find_tables(store: Store, image: ImageSource, given: Sequence[str]) -> Table
     found = Tables()
     try:
         root = read_group(store, image.path)
-        if root is not None and spatialdata.is_spatialdata(root):
+        if root is not None and spatialdata.is_root(store, root):
             _add_spatialdata(found, store, image)
         elif root is not None:
             _add_ngio(found, store, image)
