@@ -23,7 +23,7 @@ from roiservice.geometry.kinds import (
     POLYLINE,
     ellipse_outlines,
 )
-from roiservice.geometry.polygons import Polygons, from_shapely
+from roiservice.geometry.polygons import Polygons
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables.repair import repaired_polygons
 from roiservice.sources.tables.table import MOST_REASONS, NO_COLOR, Int32, Int64, Refusals, ShapeTable
@@ -255,10 +255,27 @@ def _polygons(atoms: NDArray[Any], of_row: Int64, reasons: Reasons, column: str,
                 reasons.refuse(int(rows[index]) + 1, column, failure)
         kept = shapely.is_geometry(whole)
         whole, rows = whole[kept], rows[kept]
-    polygons = from_shapely(whole)
-    xy = _from_top(polygons.xy, polygons.vertex_offsets)
-    polygons = Polygons(xy, polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
-    return Shapes(polygons, np.full(len(rows), POLYGON, np.uint8), rows)
+        atoms, of_row = shapely.get_parts(whole, return_index=True)
+        part_offsets = _groups(of_row)[1]
+    return Shapes(_rings(atoms, part_offsets), np.full(len(rows), POLYGON, np.uint8), rows)
+
+
+def _rings(parts: NDArray[Any], part_offsets: Int64) -> Polygons:
+    """Parts as arrays: rings unclosed, turned as `Polygons` says, beginning at the top."""
+    counts = shapely.get_num_coordinates(parts)
+    rings = 1 + shapely.get_num_interior_rings(parts)
+    lengths = np.repeat(counts, rings)
+    holed = np.flatnonzero(rings > 1)
+    if len(holed):
+        lengths[np.repeat(rings > 1, rings)] = shapely.get_num_coordinates(shapely.get_rings(parts[holed]))
+        of_part = np.repeat(np.arange(len(parts)), rings)[lengths > 0]  # a hole may be empty
+        rings, lengths = np.bincount(of_part, minlength=len(parts)), lengths[lengths > 0]
+    ring_offsets = _offsets(rings)
+    xy, vertex_offsets = shapely.get_coordinates(parts), _offsets(lengths)
+    hole = np.ones(len(lengths), np.bool_)
+    hole[ring_offsets[:-1]] = False
+    xy = _turned(xy, vertex_offsets, hole)
+    return Polygons(xy, vertex_offsets - np.arange(len(vertex_offsets)), ring_offsets, part_offsets)
 
 
 def _boxed_ellipses(atoms: NDArray[Any], of_row: Int64, reasons: Reasons, column: str) -> Shapes:
@@ -331,19 +348,30 @@ def _merged(groups: list[Shapes]) -> Shapes:
 
 
 @compiled
-def _from_top(xy: Any, offsets: Any) -> Any:
-    """Vertices of rings, each beginning at its topmost, then leftmost; no zero has a sign."""
-    out = np.empty_like(xy)
-    for ring in range(offsets.size - 1):
-        first, end = offsets[ring], offsets[ring + 1]
-        top = first
-        for v in range(first + 1, end):
+def _turned(xy: Any, offsets: Any, hole: Any) -> Any:
+    """Vertices of closed rings as unclosed ones that begin at their topmost, then leftmost vertex.
+
+    Holes have negative signed area, the others positive. No zero has a sign.
+    """
+    out = np.empty((xy.shape[0] - hole.size, 2))
+    at = 0
+    for ring in range(hole.size):
+        first, end = offsets[ring], offsets[ring + 1] - 1
+        top, twice = first, 0.0
+        for v in range(first, end):
             if xy[v, 1] < xy[top, 1] or (xy[v, 1] == xy[top, 1] and xy[v, 0] < xy[top, 0]):
                 top = v
-        for v in range(first, end):
-            source = top + (v - first)
-            if source >= end:
-                source -= end - first
-            out[v, 0] = xy[source, 0] + 0.0
-            out[v, 1] = xy[source, 1] + 0.0
+            twice += (xy[v, 0] - xy[first, 0]) * (xy[v + 1, 1] - xy[first, 1])
+            twice -= (xy[v + 1, 0] - xy[first, 0]) * (xy[v, 1] - xy[first, 1])
+        step = -1 if (twice < 0) != hole[ring] else 1
+        v = top
+        for _ in range(first, end):
+            out[at, 0] = xy[v, 0] + 0.0
+            out[at, 1] = xy[v, 1] + 0.0
+            at += 1
+            v += step
+            if v == end:
+                v = first
+            elif v < first:
+                v = end - 1
     return out
