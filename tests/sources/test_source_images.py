@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from roiservice.errors import BadParameter, SourceDamaged, SourceRefused
+from roiservice.sources import store as store_module
 from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.limits import Limits
+from roiservice.sources.store import Store
+from tests.conftest import start_service
 from tests.sources.support import LIMITS, blobs, found, image_at
 from tests.stores import write_group, write_image, write_multiscale, write_plate, zip_store
 
@@ -210,3 +213,26 @@ def test_locations_that_hold_nothing(tmp_path: Path) -> None:
     for location in (tmp_path, tmp_path / "other.zarr", tmp_path / "empty", tmp_path / "nothing"):
         with pytest.raises(SourceDamaged, match=location.name):
             found(location)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_of_many_stores_nothing_is_read_but_the_metadata_of_each_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    for number in range(1, 21):
+        write_image(tmp_path / f"images/{number}.zarr", labels=CELLS, version=version)
+    read: list[tuple[str, str]] = []
+    real = store_module._Folder.read
+
+    def noted(store: Store, path: str, most: int | None = None) -> bytes | None:
+        read.append((store.location, path))
+        return real(store, path, most)
+
+    monkeypatch.setattr(store_module._Folder, "read", noted)
+    client = start_service(tmp_path / "images").client
+    assert len(client.get("/images").get_json()["images"]) == 20
+    assert [path for _, path in read if "/" in path] == [], "groups below the root are looked at"
+    assert len(read) == len(set(read)), "a document is read twice"
+    read.clear()
+    assert client.get("/images/7/collections/labels:cells").status_code == 200
+    assert {location for location, _ in read} == {str(tmp_path / "images/7.zarr")}
