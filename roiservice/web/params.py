@@ -157,12 +157,14 @@ def _bounds(text: str, kind: pa.DataType) -> tuple[Value | None, Value | None]:
         raise ValueError("has values of several kinds, which cannot be compared")
     low, dots, high = text.partition("..")
     try:
-        bounds = tuple(_finite(part) if part else None for part in (low, high if dots else low))
+        first, last = (_finite(part) if part else None for part in (low, high if dots else low))
     except ValueError:
-        bounds = (None, None)
-    if bounds == (None, None):
+        first = last = None
+    if first is None and last is None:
         raise ValueError("is a number, or a range such as 2..7, 2.. or ..7")
-    return bounds[0], bounds[1]
+    if first is not None and last is not None and first > last:
+        raise ValueError("the range ends before it starts")
+    return first, last
 
 
 def indices(text: str) -> Span:

@@ -21,7 +21,16 @@ SHAPES = {
     "features": [
         {
             "type": "Feature",
-            "properties": {"label": label, "z": 0, "t": 0, "c": None, "drawn_as": kind, "stain": stain},
+            "properties": {
+                "label": label,
+                "z": 0,
+                "t": 0,
+                "c": None,
+                "area": 8,
+                "layer": "old",
+                "drawn_as": kind,
+                "stain": stain,
+            },
             "geometry": {
                 "type": "Polygon",
                 "coordinates": [[[x, 1], [x + 4, 1], [x + 4, 3], [x, 3], [x, 1]]],
