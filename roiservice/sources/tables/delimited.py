@@ -15,7 +15,7 @@ from roiservice.sources.tables import wellknown
 from roiservice.sources.tables.columns import label_column, typed_columns
 from roiservice.sources.tables.geometries import Reasons
 from roiservice.sources.tables.parquet import GEOMETRY_NAMES
-from roiservice.sources.tables.rows import named, shape_table, value_table
+from roiservice.sources.tables.rows import is_own, named, shape_table, value_table
 from roiservice.sources.tables.table import ShapeTable, TableFile, ValueTable
 from roiservice.sources.tables.text import read_text
 
@@ -43,7 +43,8 @@ def read_delimited(file: TableFile, limits: Limits) -> ShapeTable | ValueTable:
     column = _geometry_column(table)
     if column is not None:
         geometries = wellknown.from_text(table.column(column), reasons, column)
-        columns = typed_columns(table, (column,))
+        # Of this service's own exports the ids are those of features, which are made anew.
+        columns = typed_columns(table, (column, "id") if is_own(table.column_names) else (column,))
         return shape_table(geometries, columns, reasons, limits, column=column, index=index)
     columns = typed_columns(table, ())
     located = _located(columns, reasons)

@@ -26,17 +26,18 @@ def values_of(feature: Mapping[str, Any]) -> Values:
     values: Values = dict(properties) if isinstance(properties, dict) else {}
     geometry = feature.get("geometry")
     plane = geometry.get("plane") if isinstance(geometry, dict) else None
-    measured = _measured(values.pop("measurements", None)) if "measurements" in values else {}
+    measured = _measured(values.pop("measurements", None))
     metadata = values.pop("metadata") if isinstance(values.get("metadata"), dict) else {}
-    color = _color(values.get("color"))
+    own_color, class_color = _color(values.get("color")), None
     if isinstance(values.get("classification"), dict):
         stated = values.pop("classification")
         values["classification"] = _class_name(stated)
-        color = color or _color(stated.get("color", stated.get("colorRGB")))
-    if color is not None:
-        values["color"] = color
-    if all(name in measured for name in _OWN_MEASUREMENTS):
+        class_color = _color(stated.get("color", stated.get("colorRGB")))
+    if _is_own(values, measured):
         _take_own(values, measured)
+        class_color = None
+    if own_color or class_color:
+        values["color"] = own_color or class_color
     for name, value in measured.items():
         values.setdefault(name, value)
     for name, value in metadata.items():
@@ -52,20 +53,23 @@ def is_ellipse(geometry: Any) -> bool:
     return isinstance(geometry, dict) and geometry.get("isEllipse") is True
 
 
-def _take_own(values: Values, measured: dict[str, float | None]) -> None:
-    """Label and layer where this service's export to QuPath puts them; its measures are computed anew."""
+def _is_own(values: Values, measured: Values) -> bool:
     name, layer = values.get("name"), values.get("classification")
-    if not isinstance(name, str) or not isinstance(layer, str) or not name.removeprefix("-").isdecimal():
-        return
-    for measurement in _OWN_MEASUREMENTS:
-        del measured[measurement]
-    del values["name"], values["classification"]
+    if not isinstance(name, str) or not isinstance(layer, str):
+        return False
+    return name.removeprefix("-").isdecimal() and all(each in measured for each in _OWN_MEASUREMENTS)
+
+
+def _take_own(values: Values, measured: Values) -> None:
+    """Label, layer and area, as other exports of this service call them."""
+    area, perimeter = _OWN_MEASUREMENTS
+    values["area"] = measured.pop(area)
+    del measured[perimeter]
+    values["label"], values["layer"] = values.pop("name"), values.pop("classification")
     values.pop("objectType", None)
-    values.setdefault("label", name)
-    values.setdefault("layer", layer)
 
 
-def _measured(stated: Any) -> dict[str, float | None]:
+def _measured(stated: Any) -> Values:
     """Measurements: an object of numbers, or of older versions a list of names and values."""
     if isinstance(stated, dict):
         if set(map(type, stated.values())) == {float}:

@@ -20,7 +20,7 @@ from roiservice.sources.tables.columns import LabelColumn, label_column, whole_n
 from roiservice.sources.tables.geometries import Reasons, Shapes, from_geometries, table_of
 from roiservice.sources.tables.table import NO_COLOR, Int32, Int64, ShapeTable, ValueTable
 
-# The columns of this service's own exports: with all of them, `id`, `area` and `drawn_as` are its own too.
+# The columns of this service's own exports: with all of them, `area` and `drawn_as` are its own too.
 _OWN = frozenset({"label", "layer", "z", "t", "c", "area"})
 _OWN_PREFIX = "property:"  # before the names of properties that are called like one of them
 
@@ -125,12 +125,17 @@ def value_table(
     return ValueTable(label.values[last], taken, layers, tuple(notes))
 
 
+def is_own(names: Collection[str]) -> bool:
+    """Whether columns are called as this service's own exports call them."""
+    return all(name in names for name in _OWN)
+
+
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
 def _tell(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits, index: pa.Array | None) -> _Told:
-    own = columns.keys() >= _OWN
+    own = is_own(columns)
     label = label_column(columns)
     key: pa.Array | None = None
     if label is not None:
@@ -149,8 +154,7 @@ def _tell(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits, index:
     radius = _radius(columns)
     drawn_as = columns.pop("drawn_as") if own and "drawn_as" in columns else None
     if own:
-        columns.pop("area", None)
-        columns.pop("id", None)
+        del columns["area"]
         columns = {_without_prefix(name, columns): values for name, values in columns.items()}
     return _Told(label, key, color, planes, radius, drawn_as, columns)
 

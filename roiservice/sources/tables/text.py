@@ -54,9 +54,10 @@ def read_text(file: TableFile, limits: Limits, reasons: Reasons, texts: Collecti
 def _utf8(file: TableFile, reasons: Reasons) -> bytes:
     """The text in UTF-8, without a mark at its beginning."""
     data = file.data.removeprefix(_BOM)
+    data = data.lstrip(b"\r\n")
     if not data.strip():
         raise SourceDamaged(file.location, file.part, "is empty")
-    if b"\0" in data:
+    if b"\0" in data[: 2**10].splitlines()[0]:  # UTF-16, or no text at all
         raise SourceDamaged(file.location, file.part, "is no text in UTF-8")
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
