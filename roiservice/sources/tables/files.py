@@ -56,6 +56,9 @@ def read_table(file: TableFile, limits: Limits) -> Table:
     the name says.
     """
     name = file.part.lower()
+    if not is_table(name):
+        known = ", ".join(table_suffixes())
+        raise SourceRefused(file.location, file.part, f"is no table by its name; known are {known}")
     if name.endswith(_ZIP):
         return _read_zip(file, limits)
     if len(file.data) > limits.table_bytes:
@@ -63,15 +66,11 @@ def read_table(file: TableFile, limits: Limits) -> Table:
     if name.endswith(_GZIP):
         file = replace(file, data=_gunzipped(file, limits))
         name = name.removesuffix(_GZIP)
-    reader = _reader(name)
-    if reader is None:
-        known = ", ".join(table_suffixes())
-        raise SourceRefused(file.location, file.part, f"is no table by its name; known are {known}")
-    return reader(file, limits)
+    return _reader(name)(file, limits)
 
 
-def _reader(name: str) -> Callable[[TableFile, Limits], Table] | None:
-    """The reader for a lower-case name; imported only now, for each comes with libraries of its own."""
+def _reader(name: str) -> Callable[[TableFile, Limits], Table]:
+    """The reader for a lower-case name; imported only now, as each has libraries of its own."""
     if name.endswith(_JSON):
         from roiservice.sources.tables.geojson import read_geojson
 
@@ -88,11 +87,9 @@ def _reader(name: str) -> Callable[[TableFile, Limits], Table] | None:
         from roiservice.sources.tables.flatgeobuf import read_flatgeobuf
 
         return read_flatgeobuf
-    if name.endswith(_OME_XML):
-        from roiservice.sources.tables.omexml import read_omexml
+    from roiservice.sources.tables.omexml import read_omexml
 
-        return read_omexml
-    return None
+    return read_omexml
 
 
 def _gunzipped(file: TableFile, limits: Limits) -> bytes:

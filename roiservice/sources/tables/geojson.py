@@ -81,6 +81,8 @@ def _no_collection() -> Iterator[None]:
 
 def _read_document(file: TableFile, document: bytes, rows: _Rows) -> None:
     limits = rows.limits
+    if not document.strip():
+        raise SourceDamaged(file.location, file.part, "bad JSON: it is empty")
     try:
         starts, ends = feature_spans(document)
     except CutShort as error:
@@ -89,7 +91,7 @@ def _read_document(file: TableFile, document: bytes, rows: _Rows) -> None:
     if rows.count + len(starts) > limits.table_rows:
         raise SourceRefused(file.location, file.part, f"has more than {limits.table_rows} features")
     for first, end in _batches(starts, ends):
-        _add(rows, _parsed(document, starts[first:end], ends[first:end], rows, file))
+        _add(rows, _parsed(document, starts[first:end], ends[first:end], rows))
         if rows.vertices > limits.table_vertices:
             reason = f"its shapes have more than {limits.table_vertices} vertices"
             raise SourceRefused(file.location, file.part, reason)
@@ -124,7 +126,7 @@ def _batches(starts: Int64, ends: Int64) -> Iterator[tuple[int, int]]:
         yield from pairwise(bounds)
 
 
-def _parsed(document: bytes, starts: Int64, ends: Int64, rows: _Rows, file: TableFile) -> list[Any]:
+def _parsed(document: bytes, starts: Int64, ends: Int64, rows: _Rows) -> list[Any]:
     """These features, parsed; None for those that are too large."""
     most = rows.limits.metadata_bytes
     texts = [
@@ -136,19 +138,20 @@ def _parsed(document: bytes, starts: Int64, ends: Int64, rows: _Rows, file: Tabl
     try:
         parsed: list[Any] = orjson.loads(joined)
     except orjson.JSONDecodeError:
-        return [_parsed_alone(text, rows.count + i + 1, file) for i, text in enumerate(texts)]
+        return [_parsed_alone(text, rows.count + i + 1, rows.reasons) for i, text in enumerate(texts)]
     return parsed
 
 
-def _parsed_alone(text: bytes, row: int, file: TableFile) -> Any:
+def _parsed_alone(text: bytes, row: int, reasons: Reasons) -> Any:
     """One feature, read by the more patient parser, which knows NaN and integers of any size."""
     try:
         return json.loads(text)
     except RecursionError:
-        raise SourceRefused(file.location, file.part, f"feature {row} is nested too deep") from None
+        reasons.refuse(row, "", "the feature is nested too deep")
+        return None
     except ValueError as error:
         reason = f"bad JSON in feature {row}: {str(error)[:100]}"
-        raise SourceDamaged(file.location, file.part, reason) from None
+        raise SourceDamaged(reasons.location, reasons.part, reason) from None
 
 
 def _add(rows: _Rows, features: list[Any]) -> None:

@@ -102,7 +102,11 @@ def read_geoparquet(
     table, index = _read(parts, schema, location, part, limits, reasons)
     if geometry.name not in table.column_names:
         raise SourceDamaged(location, part, f"has no column {geometry.name!r}, which its metadata names")
-    geometries = _geometries(table.column(geometry.name), geometry, reasons)
+    try:
+        geometries = _geometries(table.column(geometry.name), geometry, reasons)
+    except Exception as error:  # noqa: BLE001 - of whatever kind, the file is at fault
+        reason = f"column {geometry.name!r} cannot be read: {_first_line(error)}"
+        raise SourceDamaged(location, part, reason) from None
     others = [n for n in table.column_names if n != geometry.name and n not in geometry.helpers]
     return geometries, table.select(others), index
 
