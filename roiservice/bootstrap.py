@@ -198,7 +198,14 @@ class Layers:
         if known is not None and time.monotonic() - known[0] < self._interval:
             return known[1]
         tables = self._tables.of(image.id)
-        listing = find_layers(image.source, self._limits, tables)
+        try:
+            listing = find_layers(image.source, self._limits, tables)
+        except SourceError:
+            if known is None:
+                raise
+            # A host that is down for a while: what was there goes on being served.
+            self._listings[image.id] = (time.monotonic(), known[1])
+            return known[1]
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)

@@ -142,7 +142,8 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def roiservice(context: click.Context) -> None:
     """Serve the objects of OME-Zarr label images as regions of interest (ROIs).
 
-    A PATH is an OME-Zarr image, a plate, a zip of one (.ozx), or a folder that holds any of these.
+    A PATH is an OME-Zarr image, a plate, a zip of one (.ozx), a folder that holds any of these, a table of
+    shapes, or the http(s):// or s3:// URL of one.
     Every setting can be given as an environment variable ROISERVICE_NAME.
     """
     if context.invoked_subcommand is None:

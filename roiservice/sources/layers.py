@@ -116,7 +116,9 @@ def _listed(search: _Search) -> Iterator[str]:
     except SourceError as error:
         search.problems[search.base] = error
         return
-    entries: Any = group.attributes.get("labels") if group is not None else None
+    entries: Any = None
+    if group is not None:  # ngio puts the list of 0.5 beside `ome`, not into it
+        entries = group.attributes.get("labels", group.raw.get("labels"))
     if group is None or entries is None:
         return
     if not isinstance(entries, list):

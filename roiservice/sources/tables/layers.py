@@ -13,7 +13,7 @@ from roiservice.sources.layer import BOXES, OME_XML, SPATIALDATA, TABLE_FILE, La
 from roiservice.sources.limits import Limits
 from roiservice.sources.parents import grid_at
 from roiservice.sources.paths import join
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.store import open_parent, open_store
 from roiservice.sources.tables import files, ngio, omexml, spatialdata
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.anndata import read_anndata, values_of
@@ -68,7 +68,7 @@ def open_table(source: LayerSource, limits: Limits) -> TableLayer:
 def table_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
     """(path, size, mtime_ns) of all files that a table layer depends on; -1 for those that do not exist."""
     if source.kind == TABLE_FILE:
-        store, name = file_store(source.path, limits)
+        store, name = open_parent(source.path, limits)
         stamp = store.stamp(name)
         if stamp is None:
             raise SourceDamaged(source.path, "", "there is no such file")
@@ -94,7 +94,7 @@ def value_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
     """As `table_stamps`, of the tables whose columns are joined to a layer."""
     for values in source.values:
         if values.kind == TABLE_FILE:
-            store, name = file_store(values.path, limits)
+            store, name = open_parent(values.path, limits)
             yield store.stamp(name) or (name, -1, -1)
         else:
             yield from open_store(source.image.location, limits).files(values.path)
@@ -119,15 +119,9 @@ def read_values(source: LayerSource, values: ValueSource, limits: Limits) -> Val
     raise SourceDamaged(source.image.location, values.path, f"has no rows for {values.region!r} any more")
 
 
-def file_store(location: str, limits: Limits) -> tuple[Store, str]:
-    """The folder of a table file as a store, and the file's name in it."""
-    folder, _, name = location.rpartition("/")
-    return open_store(folder or "/", limits), name
-
-
 def read_table_file(location: str, limits: Limits) -> ShapeTable | ValueTable:
     """A table file, wherever it lies. Raises SourceError."""
-    store, name = file_store(location, limits)
+    store, name = open_parent(location, limits)
     data = store.read(name, limits.table_bytes)
     if data is None:
         raise SourceDamaged(location, "", "there is no such file")

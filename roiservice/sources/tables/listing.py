@@ -20,10 +20,10 @@ from roiservice.sources.layer import (
 )
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
-from roiservice.sources.store import Store
+from roiservice.sources.store import Store, open_parent
 from roiservice.sources.tables import ngio, spatialdata
 from roiservice.sources.tables.files import stem
-from roiservice.sources.tables.layers import ANNDATA, file_store, read_table_file
+from roiservice.sources.tables.layers import ANNDATA, read_table_file
 from roiservice.sources.tables.table import ValueTable
 
 _OME_XML = "OME/METADATA.ome.xml"
@@ -67,7 +67,7 @@ def file_layer(image: ImageSource, location: str) -> LayerSource:
 def add_file(found: Tables, image: ImageSource, location: str, limits: Limits) -> None:
     """Add a table file as a layer of the image, or as values of its labels."""
     try:
-        store, name = file_store(location, limits)
+        store, name = open_parent(location, limits)
         stamp = store.stamp(name)
         layers = None if stamp is None else _labels_of(location, stamp, limits)
     except SourceError as error:
