@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables import geoarrow, wellknown
 from roiservice.sources.tables.columns import typed_columns
+from roiservice.sources.tables.footer import Footer, FooterDamaged, read_footer
 from roiservice.sources.tables.geometries import Reasons
-from roiservice.sources.tables.rows import shape_table, value_table
+from roiservice.sources.tables.rows import is_own, shape_table, value_table
 from roiservice.sources.tables.table import ShapeTable, TableFile, ValueTable
 
 # What tables without metadata call their geometries, best first.
@@ -72,7 +74,7 @@ def read_parquet(file: TableFile, limits: Limits) -> ShapeTable | ValueTable:
     column = _geometry_of(schema)
     return shape_table(
         geometries,
-        typed_columns(table, ()),
+        typed_columns(table, ("id",) if is_own(table.column_names) else ()),  # ids are made anew
         reasons,
         limits,
         column="geometry" if column is None else column.name,
@@ -179,26 +181,33 @@ def _index_name(schema: pa.Schema) -> str | None:
 
 def _checked_schema(parts: Sequence[bytes], location: str, part: str, limits: Limits) -> pa.Schema:
     """The schema of the first part; the footers of all are held against the limits before any reading."""
-    rows, size = 0, 0
-    schema: pa.Schema | None = None
+    rows, sizes = 0, Counter[str]()
     for data in parts:
-        opened = _opened(data, location, part)
-        schema = opened.schema_arrow if schema is None else schema
-        rows += opened.metadata.num_rows
-        sizes = _sizes(opened.metadata)
-        size += sum(sizes.values())
-        for name, bytes_of_column in sizes.items():
-            if bytes_of_column > limits.table_bytes:
-                reason = f"column {name!r} has {bytes_of_column} bytes; {limits.table_bytes} are allowed"
-                raise SourceRefused(location, part, reason)
+        footer = _footer(data, location, part)
+        rows += footer.rows
+        for chunk in footer.chunks:
+            sizes[".".join(chunk.path)] += chunk.least_bytes
+    for name, size in sizes.items():
+        if size > limits.table_bytes:
+            reason = f"column {name!r} has {size} bytes; {limits.table_bytes} are allowed"
+            raise SourceRefused(location, part, reason)
     if rows > limits.table_rows:
         raise SourceRefused(location, part, f"has {rows} rows; {limits.table_rows} are allowed")
-    if size > _TABLES_TOGETHER * limits.table_bytes:
-        reason = f"its columns have {size} bytes; {_TABLES_TOGETHER * limits.table_bytes} are allowed"
+    if sizes.total() > _TABLES_TOGETHER * limits.table_bytes:
+        reason = (
+            f"its columns have {sizes.total()} bytes; {_TABLES_TOGETHER * limits.table_bytes} are allowed"
+        )
         raise SourceRefused(location, part, reason)
-    if schema is None:
+    if not parts:
         raise SourceDamaged(location, part, "has no file of rows")
-    return schema
+    return _opened(parts[0], location, part).schema_arrow
+
+
+def _footer(data: bytes, location: str, part: str) -> Footer:
+    try:
+        return read_footer(data)
+    except FooterDamaged as error:
+        raise SourceDamaged(location, part, f"is no Parquet file that can be read: {error}") from None
 
 
 def _opened(data: bytes, location: str, part: str, **options: Any) -> Any:
@@ -207,26 +216,6 @@ def _opened(data: bytes, location: str, part: str, **options: Any) -> Any:
     except Exception as error:  # noqa: BLE001 - of whatever kind, the file is at fault
         reason = f"is no Parquet file that can be read: {_first_line(error)}"
         raise SourceDamaged(location, part, reason) from None
-
-
-def _sizes(metadata: Any) -> dict[str, int]:
-    """Decoded bytes per column, as far as the footer tells: texts may still be stored once and used often."""
-    sizes: dict[str, int] = {}
-    widths = {}
-    for index in range(metadata.num_columns):
-        column = metadata.schema.column(index)
-        widths[column.path] = 0 if column.physical_type == "BYTE_ARRAY" else max(8, column.length or 0)
-    for chunk in _chunks(metadata):
-        path = chunk.path_in_schema
-        size = max(chunk.total_uncompressed_size, chunk.num_values * widths[path])
-        sizes[path] = sizes.get(path, 0) + size
-    return sizes
-
-
-def _chunks(metadata: Any) -> Any:
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            yield metadata.row_group(group).column(column)
 
 
 def _read(
@@ -254,8 +243,7 @@ def _read(
 
 def _read_part(data: bytes, location: str, part: str, limits: Limits, reasons: Reasons) -> pa.Table:
     """One part, its texts decoded after they were found to be within the limits."""
-    opened = _opened(data, location, part)
-    often, prefixed, nested = _swelling(opened.metadata, opened.schema_arrow.names, limits)
+    often, prefixed, nested = _swelling(_footer(data, location, part), limits)
     opened = _opened(data, location, part, read_dictionary=sorted(often))
     for name in sorted(nested):
         reasons.warn(f"column {name!r} is left out: its lists of texts may be too large")
@@ -270,9 +258,7 @@ def _read_part(data: bytes, location: str, part: str, limits: Limits, reasons: R
     return table.replace_schema_metadata(opened.schema_arrow.metadata)
 
 
-def _swelling(
-    metadata: Any, names: Collection[str], limits: Limits
-) -> tuple[set[str], dict[str, int], set[str]]:
+def _swelling(footer: Footer, limits: Limits) -> tuple[set[str], dict[str, int], set[str]]:
     """Columns of texts that may have more bytes than the footer tells: stored once and used by many rows.
 
     Those of dictionaries; those where each text states only how it differs from the one before, with the
@@ -281,19 +267,16 @@ def _swelling(
     often: set[str] = set()
     prefixed: dict[str, int] = {}
     nested: set[str] = set()
-    for chunk in _chunks(metadata):
-        if chunk.physical_type != "BYTE_ARRAY":
+    for chunk in footer.chunks:
+        name = chunk.path[0]
+        if not chunk.is_text or chunk.encoded_bytes * chunk.values <= limits.table_bytes:
             continue
-        size = chunk.total_uncompressed_size
-        if size * chunk.num_values <= limits.table_bytes:
-            continue
-        path = chunk.path_in_schema
-        if path not in names:
-            nested.add(path.split(".")[0])
-        elif "DELTA_BYTE_ARRAY" in chunk.encodings:
-            prefixed[path] = max(size, prefixed.get(path, 0))
-        elif chunk.has_dictionary_page or {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(chunk.encodings):
-            often.add(path)
+        if len(chunk.path) > 1:
+            nested.add(name)
+        elif chunk.has_prefixes:
+            prefixed[name] = max(chunk.encoded_bytes, prefixed.get(name, 0))
+        elif chunk.has_dictionary:
+            often.add(name)
     return often - prefixed.keys(), prefixed, nested
 
 

@@ -149,7 +149,7 @@ def _tell(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits, index:
             key = _unique_texts(index)
     planes = _planes(columns, reasons, limits)
     if label is not None:
-        key = _layer_key(columns, label, drop_single=own)
+        key = _layer_key(columns, label, own=own)
     color = _colors(columns)
     radius = _radius(columns)
     drawn_as = columns.pop("drawn_as") if own and "drawn_as" in columns else None
@@ -176,15 +176,18 @@ def _unique_texts(values: pa.Array) -> pa.Array | None:
     return values if not values.null_count and pc.count_distinct(values).as_py() == len(values) else None
 
 
-def _layer_key(columns: dict[str, pa.Array], label: LabelColumn, drop_single: bool) -> pa.Array | None:
-    """`layer/label` where there are several layers; else None, and one layer's name is of no use."""
+def _layer_key(columns: dict[str, pa.Array], label: LabelColumn, own: bool) -> pa.Array | None:
+    """`layer/label` where there are several layers; else None, and one layer's name is of no use.
+
+    In this service's own exports a layer may be called by a number.
+    """
     name = named("layer", columns)
-    if name is None or not pa.types.is_string(columns[name].type):
+    if name is None or not (own or pa.types.is_string(columns[name].type)):
         return None
-    layers = columns[name].fill_null("")
+    layers = columns[name].cast(pa.string()).fill_null("")
     if pc.count_distinct(layers).as_py() > 1:
         return pc.binary_join_element_wise(layers, pa.array(label.values).cast(pa.string()), "/")
-    if drop_single:
+    if own:
         del columns[name]
     return None
 
