@@ -20,6 +20,30 @@ ROISERVICE = [sys.executable, "-m", "roiservice"]
 STEPS = "rois,page,plane,select,deeplink"
 
 
+# Beside the coins of the first image: shapes that the client has classes of its own for.
+PLACE = {"layer": "drawn", "z": 0, "t": 0, "c": None, "area": 0}
+SHAPES = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "properties": {"label": label, **PLACE, **drawn},
+            "geometry": {"type": kind, "coordinates": coordinates},
+        }
+        for label, (kind, drawn, coordinates) in enumerate(
+            [
+                ("Polygon", {"drawn_as": "Rectangle"}, [[[20, 20], [90, 20], [90, 60], [20, 60], [20, 20]]]),
+                ("Polygon", {"drawn_as": "Ellipse"}, [[[50, 95], [90, 120], [50, 145], [10, 120], [50, 95]]]),
+                ("Point", {}, [220, 40]),
+                ("LineString", {}, [[30, 180], [120, 160]]),
+                ("LineString", {}, [[200, 170], [220, 190], [240, 165]]),
+            ],
+            1,
+        )
+    ],
+}
+
+
 def main() -> int:
     shared = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as scratch:
@@ -34,7 +58,9 @@ def main() -> int:
             many,
         ]
         locations = [f"{number}={store}" for number, store in enumerate(stores, 1)]
-        with service(locations) as base:
+        drawn = Path(scratch, "drawn.geojson")
+        drawn.write_text(json.dumps(SHAPES), encoding="utf-8")
+        with service([*locations, "--table", f"1={drawn}"]) as base:
             failed = [image for image in listed(locations) if not view(shared, base, image, Path(scratch))]
     print(f"viewer: {len(stores)} images, {len(failed)} failed")
     return 1 if failed else 0

@@ -253,12 +253,18 @@ def export(
 @roiservice.command()
 @locations
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@table_options
 @ids_option
-def images(locations: Sequence[tuple[int | None, str]], as_json: bool, **overrides: Any) -> int:
+def images(
+    locations: Sequence[tuple[int | None, str]],
+    tables: Sequence[tuple[int | None, str]],
+    as_json: bool,
+    **overrides: Any,
+) -> int:
     """List images, their layers and sizes, and what is wrong with them."""
     from roiservice.commands.images import images as run
 
-    return run(locations, as_json=as_json, overrides=overrides)
+    return run(locations, tables, as_json=as_json, overrides=overrides)
 
 
 @roiservice.command()

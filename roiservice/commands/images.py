@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Image, Layer, Services, build_services
+from roiservice.bootstrap import Image, Layer, Location, Services, build_services
 from roiservice.commands.console import complain
 from roiservice.errors import SourceError
 from roiservice.settings import load_settings
@@ -21,10 +21,10 @@ IMAGES = 1000  # at a time
 
 
 def images(
-    locations: Sequence[tuple[int | None, str]], *, as_json: bool, overrides: Mapping[str, Any]
+    locations: Sequence[Location], tables: Sequence[Location], *, as_json: bool, overrides: Mapping[str, Any]
 ) -> int:
     """List everything; 1 if anything has a problem, else 0."""
-    services = build_services(load_settings(overrides), locations)
+    services = build_services(load_settings(overrides), locations, tables)
     described = [describe(services, image) for image in _all(services)]
     problems = [str(problem) for problem in services.images.problems]
     warnings = services.images.warnings
