@@ -93,6 +93,10 @@ class ImageIndex:
             raise NotFound(f"there is no image {image_id}")
         return image
 
+    def has(self, image_id: int) -> bool:
+        """Whether there is an image with this number."""
+        return image_id in self._found[0]
+
     def page(self, offset: int, limit: int) -> list[Image]:
         """Images `offset` to `offset + limit`, by number."""
         return self._in_order[offset : offset + limit]
@@ -169,8 +173,12 @@ class TableFiles:
     def of(self, image_id: int) -> tuple[str, ...]:
         """Locations of an image's table files.
 
-        SettingsError for a file without an image's number where there are several images.
+        SettingsError for a file without an image's number where there are several images, and for one of an
+        image that there is not.
         """
+        for number, path in self._tables:
+            if number is not None and not self._images.has(number):
+                raise SettingsError(f"--table {number}={path}: there is no image {number}")
         unnumbered = [path for number, path in self._tables if number is None]
         if unnumbered and self._images.total() > 1:
             raise SettingsError(f"--table {unnumbered[0]}: say whose it is, as in 7={unnumbered[0]}")

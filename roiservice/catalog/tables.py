@@ -73,13 +73,16 @@ def extent_size(table: ShapeTable) -> tuple[int, int, int, int, int]:
 
 def _planes(table: ShapeTable, kept: Rows, boxes: NDArray[np.float64]) -> Iterator[tuple[PlaneIndex, Rows]]:
     """The features of each plane, in the order of a catalog's rows."""
+    if not len(kept):
+        return
     keys = np.stack([table.t, table.z, table.c], axis=1)[kept]
     planes, which = np.unique(keys, axis=0, return_inverse=True)
     order = np.argsort(which.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(which.ravel(), minlength=len(planes)))
     for (t, z, c), last, first in zip(planes.tolist(), ends, np.r_[0, ends[:-1]], strict=True):
         rows = kept[order[first:last]]
-        along = np.lexsort((table.label[table.object[rows]], hilbert_keys(boxes[rows])))
+        labels = table.label[table.object[rows]].view(np.uint64)  # the order that the tracer gives them
+        along = np.lexsort((labels, hilbert_keys(boxes[rows])))
         yield (t, c, z), rows[along]
 
 

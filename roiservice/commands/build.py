@@ -58,13 +58,22 @@ def build_layers(
     for layer in layers:
         try:
             catalog = _built(services, layer, force=force)
-            for warning in catalog.meta["warnings"]:
+            for warning in [*catalog.meta["warnings"], *_refused(catalog)]:
                 complain(f"{layer.image.name} {layer.name}: warning: {warning}")
             catalogs.append(catalog)
         except RoiServiceError as error:
             complain(error)
             errors += 1
     return catalogs, errors
+
+
+def _refused(catalog: Catalog) -> list[str]:
+    """Rows of a table that could not be used, in one line with the first reason."""
+    refused = catalog.meta.get("refused", {"rows": 0})
+    if not refused["rows"]:
+        return []
+    rows = "1 row" if refused["rows"] == 1 else f"{refused['rows']} rows"
+    return [f"{rows} refused: {refused['reasons'][0]}" + (", ..." if refused["rows"] > 1 else "")]
 
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:

@@ -61,10 +61,18 @@ _FIELDS = [
 ]
 
 
+_TAKEN = frozenset(field.name for field in _FIELDS)
+
+
+def _column(name: str) -> str:
+    """A property's column; told apart from the columns above."""
+    return f"property:{name}" if name in _TAKEN else name
+
+
 def _own_schema(features: Features) -> pa.Schema:
     """Types of the properties; JSON is text here."""
     kinds = {
-        name: pa.string() if pa.types.is_large_binary(column.type) else column.type
+        _column(name): pa.string() if pa.types.is_large_binary(column.type) else column.type
         for name, column in features.properties.items()
     }
     return pa.schema(list(kinds.items()))
@@ -84,10 +92,11 @@ def _table(features: Features, schema: pa.Schema) -> pa.Table:
         "color": [None if color is None else f"#{bytes(color).hex()}" for color in features.color],
         "drawn_as": [NAMES[kind] if kind else None for kind in features.kind.tolist()],
     }
+    own = {_column(name): column for name, column in features.properties.items()}
     arrays = [
         pa.array(columns[field.name], field.type)
         if field.name in columns
-        else _property(features, field.name, field.type)
+        else _property(own.get(field.name), len(features), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -104,6 +113,5 @@ def _index(index: NDArray[np.int32]) -> pa.Array:
     return pa.array(index, mask=index < 0)
 
 
-def _property(features: Features, name: str, kind: pa.DataType) -> pa.Array:
-    column = features.properties.get(name)
-    return pa.nulls(len(features), kind) if column is None else column.cast(kind)
+def _property(column: pa.Array | None, count: int, kind: pa.DataType) -> pa.Array:
+    return pa.nulls(count, kind) if column is None else column.cast(kind)

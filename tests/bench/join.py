@@ -44,9 +44,7 @@ def main(rows: str = "1000000") -> None:
         assert isinstance(table, ValueTable)
         columns = joined_columns(table, labels)
         seconds = time.perf_counter() - began
-        print(
-            f"{count} rows, {len(columns)} columns joined in {seconds:.2f} s, {peak() - before} MB more at most"
-        )
+        print(f"{count} rows, {len(columns)} columns: {seconds:.2f} s, at most {peak() - before} MB more")
         assert (
             columns["intensity"][4].as_py() == table.columns["intensity"][list(table.label).index(5)].as_py()
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pytest
 import shapely
 
@@ -137,3 +139,16 @@ def test_geopandas_reads_the_parquet(features: Features) -> None:
     assert table["area"].tolist() == features.area.tolist()
     assert table["c"].isna().all()
     assert json.loads(table.to_json())["type"] == "FeatureCollection"
+
+
+def test_properties_called_like_columns_of_the_parquet_are_told_apart(features: Features) -> None:
+    own = {
+        name: pa.array([f"{name} {i}" for i in range(len(features))]) for name in ("id", "geometry", "note")
+    }
+    file = io.BytesIO()
+    write_geoparquet(file, [[replace(features, properties=own)]])
+    table = geopandas.read_parquet(io.BytesIO(file.getvalue()))
+    assert table["id"].tolist() == features.feature_id.tolist()
+    assert table["property:id"].tolist()[:2] == ["id 0", "id 1"]
+    assert table["property:geometry"].tolist()[0] == "geometry 0"
+    assert table["note"].tolist()[0] == "note 0"

@@ -202,3 +202,21 @@ def test_a_table_is_an_image_of_its_own_where_it_is_served_as_one(tmp_path: Path
     rois = get(client, "/api/v0/m/rois/?image=12")
     assert rois["meta"]["totalCount"] == 3
     assert get(client, "/images/12/collections/tables:12/items?stain=blue")["numberMatched"] == 1
+
+
+def test_a_table_of_an_image_that_there_is_not_stops_the_start(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "7.zarr", labels={"cells": np.eye(8, dtype=np.uint8)})
+    settings = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    services = build_services(settings, [(None, str(path))], [(5, str(tmp_path / "drawn.geojson"))])
+    with pytest.raises(SettingsError, match="there is no image 5"):
+        services.layers.of(services.images.get(7))
+
+
+@pytest.mark.parametrize("rows", ["WKT,label\n", "WKT,label\nPOLYGON EMPTY,1\nfoo,2\n"])
+def test_a_table_without_a_usable_row_is_an_empty_layer(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "12.csv").write_text(rows)
+    settings = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    client = create_app(build_services(settings, [(None, str(tmp_path / "12.csv"))])).test_client()
+    assert get(client, "/images/12/collections/tables:12/items")["numberMatched"] == 0
+    assert get(client, "/images/12/collections/tables:12")["refused"]["rows"] == rows.count("\n") - 1
+    assert get(client, "/api/v0/m/rois/?image=12")["data"] == []
