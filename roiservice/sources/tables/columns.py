@@ -128,8 +128,10 @@ def _typed(column: pa.Array | pa.ChunkedArray) -> pa.Array | None:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    if pa.types.is_boolean(kind) or pa.types.is_string(kind):
+    if pa.types.is_boolean(kind):
         return column
+    if pa.types.is_string(kind):
+        return _valid_text(column)
     if pa.types.is_floating(kind):
         numbers = column.cast(pa.float64())
         return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
@@ -142,6 +144,18 @@ def _typed(column: pa.Array | pa.ChunkedArray) -> pa.Array | None:
     return _text(column)
 
 
+def _valid_text(column: pa.Array) -> pa.Array:
+    """A column of strings, with bytes replaced that are no UTF-8: files do not always keep to it."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array(
+            [value and value.decode("utf-8", "replace") for value in column.cast(pa.binary()).to_pylist()],
+            pa.string(),
+        )
+    return column
+
+
 def _integers(column: pa.Array) -> pa.Array:
     largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
     return column.cast(pa.string() if largest is not None and largest > _INT64_MAX else pa.int64())
@@ -149,7 +163,7 @@ def _integers(column: pa.Array) -> pa.Array:
 
 def _text(column: pa.Array) -> pa.Array | None:
     try:
-        return column.cast(pa.string())
+        return _valid_text(column.cast(pa.string()))
     except pa.ArrowException:
         return None
 

@@ -32,6 +32,7 @@ def read_flatgeobuf(file: TableFile, limits: Limits) -> ShapeTable:
     reasons = Reasons(file.location, file.part)
     try:
         metadata, table = pyogrio.raw.read_arrow(io.BytesIO(file.data), max_features=limits.table_rows + 1)
+        table.validate(full=True)  # of damaged files GDAL makes tables whose use could end the process
     except Exception as error:  # noqa: BLE001 - of whatever kind, the file is at fault
         raise SourceDamaged(file.location, file.part, f"GDAL cannot read it: {_first_line(error)}") from None
     if table.num_rows > limits.table_rows:

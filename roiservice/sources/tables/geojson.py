@@ -26,7 +26,7 @@ from roiservice.sources.tables.qupath import is_ellipse, values_of
 from roiservice.sources.tables.rows import shape_table
 from roiservice.sources.tables.table import Int64, ShapeTable, TableFile
 
-_BATCH_BYTES = 2**24  # of text that is parsed together: Python needs some ten times as much for it
+_BATCH_BYTES = 2**20  # of text that is parsed together: Python needs some ten times as much for it
 _BATCH_ROWS = 10_000
 _MOST_COLUMNS = 1000
 
@@ -93,7 +93,7 @@ def _read_document(file: TableFile, document: bytes, rows: _Rows) -> None:
     for first, end in _batches(starts, ends):
         _add(rows, _parsed(document, starts[first:end], ends[first:end], rows))
         if rows.vertices > limits.table_vertices:
-            reason = f"its shapes have more than {limits.table_vertices} vertices"
+            reason = f"its shapes have more than the {limits.table_vertices} vertices allowed"
             raise SourceRefused(file.location, file.part, reason)
 
 

@@ -128,7 +128,7 @@ def from_geometries(
     points = np.setdiff1d(points, round_, assume_unique=True) if len(round_) else points
     total = int(shapely.get_num_coordinates(atoms).sum()) + ELLIPSE_VERTICES * (len(boxed) + len(round_))
     if total > most_vertices:
-        reason = f"its shapes have more than {most_vertices} vertices"
+        reason = f"its shapes have more than the {most_vertices} vertices allowed"
         raise SourceRefused(reasons.location, reasons.part, reason)
     groups = [
         _polygons(atoms[areas], of_row[areas], reasons, column, most_vertices),

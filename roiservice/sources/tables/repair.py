@@ -68,10 +68,8 @@ def _areas_of(geometries: NDArray[Any]) -> NDArray[Any]:
 
 def _tangled(polygons: NDArray[Any]) -> NDArray[np.bool_]:
     """Which polygons have so many edges with overlapping boxes that repairing them might take very long."""
-    rings, of_polygon = shapely.get_rings(
-        shapely.get_parts(polygons, return_index=True)[0], return_index=True
-    )
-    of_part = shapely.get_parts(polygons, return_index=True)[1]
+    parts, of_polygon = shapely.get_parts(polygons, return_index=True)
+    rings, of_part = shapely.get_rings(parts, return_index=True)
     xy, of_ring = shapely.get_coordinates(rings, return_index=True)
     edge = of_ring[1:] == of_ring[:-1]
     boxes = np.concatenate([np.minimum(xy[1:], xy[:-1]), np.maximum(xy[1:], xy[:-1])], axis=1)[edge]

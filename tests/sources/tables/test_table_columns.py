@@ -64,6 +64,12 @@ def test_binary_is_left_out_and_so_is_what_is_asked_for() -> None:
     assert list(typed_columns(table, ("c",))) == ["b"]
 
 
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    offsets, data = pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0"), pa.py_buffer(b"\xffab")
+    damaged = pa.Array.from_buffers(pa.string(), 2, [None, offsets, data])
+    assert typed_columns({"a": damaged}, ())["a"].to_pylist() == ["\ufffd", "ab"]
+
+
 def test_columns_of_one_name_are_told_apart() -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "a", "a"])
     assert {name: column[0].as_py() for name, column in typed_columns(table, ()).items()} == {

@@ -248,7 +248,7 @@ def test_what_is_no_table_is_refused(data: bytes, error: type[Exception], messag
 def test_limits_hold() -> None:
     with pytest.raises(SourceRefused, match="has more than 2 rows"):
         read("label,a\n1,1\n2,2\n3,3\n4,4\n", "a.csv", Limits(table_rows=2))
-    with pytest.raises(SourceRefused, match="its shapes have more than 1 vertices"):
+    with pytest.raises(SourceRefused, match="its shapes have more than the 1 vertices allowed"):
         read("wkt\nPOINT (1 1)\nPOINT (2 2)\n", "a.csv", Limits(table_vertices=1))
 
 

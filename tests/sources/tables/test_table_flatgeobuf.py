@@ -46,9 +46,10 @@ def test_what_is_no_flatgeobuf_is_damaged(tmp_path: Path) -> None:
             read(data, "a.fgb")
     with pytest.raises(SourceDamaged, match="GDAL cannot read it"):
         read(sound[:100], "a.fgb")
-    for cut in range(0, len(sound), 17):
-        with contextlib.suppress(SourceDamaged, SourceRefused):
-            read(sound[:cut] + b"\xff" * 9 + sound[cut + 9 :], "a.fgb")
+    for at in range(8, len(sound), 3):
+        for junk in (b"\xff" * 4, b"\x7f\0\0\0", b"\0"):
+            with contextlib.suppress(SourceDamaged, SourceRefused):
+                read(sound[:at] + junk + sound[at + len(junk) :], "a.fgb")
 
 
 def test_limits_hold(tmp_path: Path) -> None:

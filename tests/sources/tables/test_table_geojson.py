@@ -184,7 +184,7 @@ def test_limits_hold() -> None:
     many = json_of([feature() for _ in range(4)])
     with pytest.raises(SourceRefused, match="has more than 3 features"):
         shapes(many, "a.geojson", Limits(table_rows=3))
-    with pytest.raises(SourceRefused, match="its shapes have more than 19 vertices"):
+    with pytest.raises(SourceRefused, match="its shapes have more than the 19 vertices allowed"):
         shapes(many, "a.geojson", Limits(table_vertices=19))
     one = shapes(json_of([feature(), feature(x="y" * 1000)]), "a.geojson", Limits(metadata_bytes=500))
     assert one.label.tolist() == [1]

@@ -132,6 +132,11 @@ def test_one_row_that_cannot_be_used_costs_no_other(text: str | None, reason: st
         ("POLYGON ((0 0, 2 2, 2 0, 0 2, 0 0))", 2),  # both halves of a bow tie
         ("MULTIPOLYGON (((0 0, 2 0, 2 2, 0 2, 0 0)), ((1 0, 3 0, 3 2, 1 2, 1 0)))", 6),  # united
         ("POLYGON ((0 0, 4 0, 4 4, 0 4, 0 0, -3 0, 0 0))", 16),  # a spike
+        ("POLYGON ((0 0, 9 0, 9 9, 0 9, 0 0), (1 1, 2 1, 2 2, 1 2, 1 1), (2 1, 3 1, 3 2, 2 2, 2 1))", 79),
+        (
+            "MULTIPOLYGON (((0 0, 2 2, 2 0, 0 2, 0 0)), ((5 0, 9 0, 9 4, 5 4, 5 0), (6 1, 7 1, 7 2, 6 1)))",
+            17.5,
+        ),
         ("GEOMETRYCOLLECTION (POLYGON ((0 0, 2 0, 2 2, 0 2, 0 0)), POLYGON ((1 1, 3 1, 3 3, 1 3, 1 1)))", 7),
     ],
 )
@@ -179,9 +184,9 @@ def test_a_long_outline_with_few_crossings_is_repaired() -> None:
 
 def test_more_vertices_than_allowed_are_refused() -> None:
     boxes = object_array([shapely.box(0, 0, 1, 1)] * 3)
-    with pytest.raises(SourceRefused, match="its shapes have more than 14 vertices"):
+    with pytest.raises(SourceRefused, match="its shapes have more than the 14 vertices allowed"):
         from_geometries(boxes, most_vertices=14)
-    with pytest.raises(SourceRefused, match="more than 60 vertices"):
+    with pytest.raises(SourceRefused, match="more than the 60 vertices allowed"):
         from_geometries(of_wkt("POINT (1 1)"), radius=np.array([1.0]), most_vertices=60)
 
 
