@@ -35,6 +35,7 @@ from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.sources.rules import applied, read_rules
 from roiservice.sources.store import absolute
+from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
 
@@ -173,8 +174,8 @@ class TableFiles:
     def of(self, image_id: int) -> tuple[str, ...]:
         """Locations of an image's table files.
 
-        SettingsError for a file without an image's number where there are several images, and for one of an
-        image that there is not.
+        SettingsError for a file without an image's number where there are several images, for one of an image
+        that there is not, and for two of one name.
         """
         for number, path in self._tables:
             if number is not None and not self._images.has(number):
@@ -182,7 +183,12 @@ class TableFiles:
         unnumbered = [path for number, path in self._tables if number is None]
         if unnumbered and self._images.total() > 1:
             raise SettingsError(f"--table {unnumbered[0]}: say whose it is, as in 7={unnumbered[0]}")
-        return tuple(path for number, path in self._tables if number in (None, image_id))
+        own = [path for number, path in self._tables if number in (None, image_id)]
+        by_name: dict[str, str] = {}
+        for path in own:
+            if by_name.setdefault(stem(path), path) != path:
+                raise SettingsError(f"--table {path}: would be called as {by_name[stem(path)]} is")
+        return tuple(dict.fromkeys(own))
 
 
 class Layers:

@@ -125,7 +125,8 @@ def _joined(layer: LabelLayer) -> tuple[list[ValueTable], list[str]]:
         except SourceError as error:
             warnings.append(str(error))
         else:
-            warnings += tables[-1].warnings
+            name = values.path.rpartition("/")[2]
+            warnings += [f"{name}: {warning}" for warning in tables[-1].warnings]
     return tables, warnings
 
 

@@ -69,11 +69,10 @@ class Keeper:
         self._rules = rules
         self._limits = limits
         self._options = f"format={FORMAT},{rules.outline.key()}"
-        self._current = f"current-{hashlib.sha256(self._options.encode()).hexdigest()[:12]}.json"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
-        self._pointers: dict[int, str] = {}
-        self._pointed: dict[int, tuple[tuple[int, int], Path]] = {}
+        self._pointers: dict[tuple[int, str], str] = {}
+        self._pointed: dict[str, tuple[tuple[int, int], Path]] = {}
         self._checked: dict[int, float] = {}
         self._failures: dict[int, tuple[float, RoiServiceError]] = {}
         self._waiting = threading.BoundedSemaphore(rules.waiters)
@@ -97,21 +96,35 @@ class Keeper:
 
     def existing(self, layer: LayerKey) -> Catalog | None:
         """The current catalog if there is one, whatever the state of its source."""
-        pointer = self._pointers.get(layer.number)
-        if pointer is None:
-            pointer = self._pointers[layer.number] = str(self.directory(layer) / self._current)
+        pointer = self._pointer(layer)
         try:
             status = os.stat(pointer)
         except FileNotFoundError:
             return None
         stamp = (status.st_mtime_ns, status.st_ino)
-        pointed = self._pointed.get(layer.number)
+        pointed = self._pointed.get(pointer)
         if pointed is None or pointed[0] != stamp:
             version = _version_in(Path(pointer))
             if version is None:
                 return None
-            pointed = self._pointed[layer.number] = (stamp, self.directory(layer) / str(version))
+            pointed = self._pointed[pointer] = (stamp, self.directory(layer) / str(version))
         return self._opened(pointed[1])
+
+    def _pointer(self, layer: LayerKey) -> str:
+        """Path of the small file that names the current version.
+
+        There is one for each way of building the layer: who serves it in another way, with other outlines or
+        tables, neither finds nor replaces what this service has made of it.
+        """
+        key = (layer.number, layer.source.asked)
+        pointer = self._pointers.get(key)
+        if pointer is None:
+            digest = hashlib.sha256(
+                f"{self._options}\0{layer.source.asked}".encode("utf-8", "surrogateescape")
+            )
+            name = f"current-{digest.hexdigest()[:12]}.json"
+            pointer = self._pointers[key] = str(self.directory(layer) / name)
+        return pointer
 
     def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog of `layer` up to its source's state; waits for other builders."""
@@ -233,12 +246,13 @@ class Keeper:
     def _point_to(self, layer: LayerKey, version: int) -> None:
         directory = self.directory(layer)
         (directory / FAILURE).unlink(missing_ok=True)
-        replaced = _version_in(directory / self._current)
+        pointer = Path(self._pointer(layer))
+        replaced = _version_in(pointer)
         if replaced is not None and (directory / str(replaced)).exists():
             os.utime(directory / str(replaced))  # from now on it is kept for a while
-        beside = directory / f"{self._current}.{os.getpid()}"
+        beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
         beside.write_text(json.dumps({"version": version, "options": self._options}), encoding="utf-8")
-        os.replace(beside, directory / self._current)
+        os.replace(beside, pointer)
         self._sweep(directory)
 
     def _sweep(self, directory: Path) -> None:

@@ -56,7 +56,11 @@ def merged(all_columns: Iterable[Columns]) -> Columns:
 
 
 def _over(column: pa.Array, known: pa.Array) -> pa.Array:
-    return pa.compute.coalesce(column, known) if column.type == known.type else column
+    if column.type != known.type:
+        numbers = {pa.int64(), pa.float64()}
+        common = pa.float64() if {column.type, known.type} <= numbers else pa.string()
+        column, known = (each.cast(common) for each in (column, known))
+    return pa.compute.coalesce(column, known)
 
 
 def named_columns(columns: Mapping[str, pa.Array]) -> Columns:

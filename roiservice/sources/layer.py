@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from roiservice.errors import SourceError
 from roiservice.sources.images import ImageSource
@@ -63,10 +64,11 @@ class LayerSource:
     text: str = ""
     measures: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def asked(self) -> str:
         """What is asked of its catalog beyond the source: catalogs of equal sources differ by it."""
-        return repr((self.objects, self.shown_name, self.text, self.measures))
+        values = [(each.kind, each.path, each.region) for each in self.values]
+        return repr((self.objects, self.shown_name, self.text, self.measures, values))
 
     @property
     def shown_name(self) -> str:

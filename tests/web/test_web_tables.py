@@ -220,3 +220,58 @@ def test_a_table_without_a_usable_row_is_an_empty_layer(tmp_path: Path, rows: st
     assert get(client, "/images/12/collections/tables:12/items")["numberMatched"] == 0
     assert get(client, "/images/12/collections/tables:12")["refused"]["rows"] == rows.count("\n") - 1
     assert get(client, "/api/v0/m/rois/?image=12")["data"] == []
+
+
+def test_a_service_started_with_other_tables_or_rules_answers_by_them_at_once(tmp_path: Path) -> None:
+    plane = np.zeros((20, 20), np.uint16)
+    plane[2:5, 2:5] = plane[10:12, 10:12] = 1
+    image = write_image(tmp_path / "7.zarr", labels={"cells": plane})
+    for name, mean in (("old", 1), ("new", 2)):
+        (tmp_path / f"{name}.csv").write_text(f"label,mean\n1,{mean}\n")
+    (tmp_path / "layers.toml").write_text('[[layer]]\ncollection = "*"\nobjects = "component"\n')
+
+    def started(*tables: str, **more: Any) -> FlaskClient:
+        own = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state", **more)
+        given = [(7, str(tmp_path / table)) for table in tables]
+        return create_app(build_services(own, [(None, str(image))], given)).test_client()
+
+    def seen(client: FlaskClient) -> list[Any]:
+        page = get(client, "/images/7/collections/labels:cells/items")
+        return [feature["properties"].get("mean") for feature in page["features"]]
+
+    first = started("old.csv")
+    assert seen(first) == [1]
+    assert seen(started("new.csv")) == [2]
+    assert seen(started()) == [None]
+    assert seen(started("new.csv", layers=tmp_path / "layers.toml")) == [2, 2]
+    assert seen(first) == [1], "what another service asks for changes nothing here"
+
+
+def test_two_tables_of_one_name_stop_the_start(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "7.zarr", labels={"cells": np.eye(8, dtype=np.uint8)})
+    own = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    tables = [(7, str(tmp_path / name)) for name in ("a/cells.csv", "b/cells.csv")]
+    services = build_services(own, [(None, str(image))], tables)
+    with pytest.raises(SettingsError, match=r"b/cells\.csv.*a/cells\.csv"):
+        services.layers.of(services.images.get(7))
+
+
+def test_of_two_tables_with_one_column_the_later_has_the_say_where_it_has_a_value(tmp_path: Path) -> None:
+    plane = np.zeros((20, 20), np.uint16)
+    for label in (1, 2, 3):
+        plane[label * 4, :3] = label
+    image = write_image(tmp_path / "7.zarr", labels={"cells": plane})
+    (tmp_path / "a.csv").write_text("label,mean,kind\n1,100,x\n2,200,y\n")
+    (tmp_path / "b.csv").write_text("label,mean,kind\n2,2.5,7\n9,9,9\nfoo,1,1\n")
+    own = Settings(catalog_dir=tmp_path / "catalogs", state_dir=tmp_path / "state")
+    tables = [(7, str(tmp_path / name)) for name in ("a.csv", "b.csv")]
+    client = create_app(build_services(own, [(None, str(image))], tables)).test_client()
+    page = get(client, "/images/7/collections/labels:cells/items")
+    found = {f["properties"]["label"]: f["properties"] for f in page["features"]}
+    assert {label: (p.get("mean"), p.get("kind")) for label, p in found.items()} == {
+        1: (100, "x"),
+        2: (2.5, "7"),
+        3: (None, None),
+    }
+    (warning,) = get(client, "/images/7/collections/labels:cells")["warnings"]
+    assert warning.startswith("b.csv: ")
