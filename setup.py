@@ -66,6 +66,7 @@ setup(
         "click>=8.1",
         "defusedxml>=0.7",
         "flask>=3",
+        "geojson>=3",
         "gunicorn>=23",
         "isal>=1.7",
         "numba>=0.60",
@@ -86,7 +87,6 @@ setup(
         "s3": ["botocore>=1.34"],
         "test": [
             "botocore>=1.34",
-            "geojson>=3",
             "geopandas>=1",
             "hypothesis>=6.100",
             "moto[server]>=5",

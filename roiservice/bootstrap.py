@@ -33,8 +33,8 @@ from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
 from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
+from roiservice.sources.roots import absolute
 from roiservice.sources.rules import applied, read_rules
-from roiservice.sources.store import absolute
 from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane

@@ -18,7 +18,7 @@ from roiservice.errors import SettingsError, SourceError
 from roiservice.sources.images import IMAGE_ID, ImageOrError, ImageSource
 from roiservice.sources.paths import clean_path
 from roiservice.sources.remote.urls import is_url
-from roiservice.sources.store import absolute
+from roiservice.sources.roots import absolute
 
 _HEADER = ["path", "id"]
 _LARGEST = 2**26  # bytes of the file

@@ -18,7 +18,8 @@ from roiservice.sources.ngff import has_multiscales
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, is_inside, join
 from roiservice.sources.remote.urls import file_name, is_url
-from roiservice.sources.store import ZIP_SUFFIXES, Store, absolute, open_store
+from roiservice.sources.roots import absolute, open_store
+from roiservice.sources.store import ZIP_SUFFIXES, Store
 from roiservice.sources.tables.files import is_table_alone, stem
 from roiservice.sources.tables.spatialdata import is_root
 

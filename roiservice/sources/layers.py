@@ -14,7 +14,8 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, join
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.roots import open_store
+from roiservice.sources.store import Store
 from roiservice.sources.tables.files import is_table_alone
 from roiservice.sources.tables.listing import file_layer, find_tables, join_values
 

@@ -22,8 +22,9 @@ from roiservice.sources.ngff import Multiscale, multiscale_of
 from roiservice.sources.objects import LabelObjects, label_objects_of
 from roiservice.sources.parents import parent_of
 from roiservice.sources.paths import join
+from roiservice.sources.roots import open_store
 from roiservice.sources.slabs import Selection
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.store import Store
 
 __all__ = ["LabelLayer", "LayerPlane", "PlaneKey", "open_layer"]
 

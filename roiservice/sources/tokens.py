@@ -12,7 +12,7 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.parents import parent_documents
 from roiservice.sources.paths import join
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.layers import table_stamps, value_stamps
 
 

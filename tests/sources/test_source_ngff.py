@@ -23,7 +23,7 @@ from roiservice.sources.ngff import (
     read_group,
     source_image_of,
 )
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from tests.sources.support import LIMITS, blobs
 from tests.stores import multiscale_metadata, write_group, write_multiscale
 

@@ -12,7 +12,8 @@ import pytest
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.roots import open_store
+from roiservice.sources.store import Store
 from tests.sources.support import LIMITS, blobs
 from tests.stores import write_image, zip_store
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from roiservice.sources.remote.base import METADATA, Remote
 from roiservice.sources.remote.objects import Version
-from roiservice.sources.remote.store import METADATA, Remote
 
 _NOTHING: tuple[str, ...] = ()
 _MARKS = 10_000  # shards of which it is remembered what version was read

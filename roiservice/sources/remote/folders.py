@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from roiservice.errors import SourceError
 from roiservice.sources.paths import join
-from roiservice.sources.remote.store import ROOT_DOCUMENTS, RemoteStore
+from roiservice.sources.remote.base import ROOT_DOCUMENTS
+from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.store import ZIP_SUFFIXES, Store
 
 

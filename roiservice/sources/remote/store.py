@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
+from roiservice.sources.remote.base import METADATA, ROOT_DOCUMENTS, Remote
 from roiservice.sources.remote.objects import (
     Content,
     Forbidden,
@@ -22,14 +21,11 @@ from roiservice.sources.remote.objects import (
     WebPage,
     number_of,
 )
-from roiservice.sources.remote.transport import CONNECTIONS
-from roiservice.sources.store import Store, folders_of
+from roiservice.sources.store import folders_of
 
 if TYPE_CHECKING:
     import zarr.abc.store
 
-ROOT_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
-METADATA = (*ROOT_DOCUMENTS, ".zarray", ".zmetadata")
 LISTED_KEYS = 10_000  # of one array, whose versions make up its token: ten requests
 LISTED_ENTRIES = 10_000  # of one folder
 _KEPT_BYTES = 2**26  # of documents that are read once per store
@@ -37,43 +33,6 @@ _KEPT_BYTES = 2**26  # of documents that are read once per store
 _CONFIRMED_FOR = 1.0  # seconds for which an array that was there is taken to be there
 
 _Found = TypeVar("_Found")
-
-
-class Remote(Store):
-    """A store behind a network. `requests` and `bytes_read` count what it has asked for."""
-
-    reads_at_once = CONNECTIONS
-
-    def __init__(self, objects: HttpObjects, limits: Limits) -> None:
-        super().__init__(objects.location, limits)
-        self._objects = objects
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far, second tries included."""
-        return self._objects.traffic.requests
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of content received so far."""
-        return self._objects.traffic.bytes
-
-    @property
-    def executor(self) -> ThreadPoolExecutor:
-        """Threads for requests to this store's host."""
-        return self._objects.executor
-
-    @abstractmethod
-    def chunk(self, key: str, span: slice | None = None, version: Version | None = None) -> Content | None:
-        """A chunk, a shard, or `span` of it, of `version` if given; None if there is none.
-
-        Any other trouble is an error.
-        """
-
-    def _open_zarr_store(self) -> zarr.abc.store.Store:
-        from roiservice.sources.remote.arrays import RemoteArrays
-
-        return RemoteArrays(self)
 
 
 class RemoteStore(Remote):
@@ -263,6 +222,11 @@ class RemoteStore(Remote):
                 inner = consolidated.get("metadata") if isinstance(consolidated, dict) else None
                 names.extend(f"{key}/zarr.json" for key in _keys(inner))
         return names
+
+    def _open_zarr_store(self) -> zarr.abc.store.Store:
+        from roiservice.sources.remote.arrays import RemoteArrays
+
+        return RemoteArrays(self)
 
 
 def _is_metadata(path: str) -> bool:

@@ -13,12 +13,16 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.limits import Limits
+from roiservice.sources.remote.base import METADATA, Remote
 from roiservice.sources.remote.objects import Content, HttpObjects, Version
-from roiservice.sources.remote.store import METADATA, Remote
 from roiservice.sources.store import folders_of
+
+if TYPE_CHECKING:
+    import zarr.abc.store
 
 _TAIL = 2**16 + 22  # the longest comment and the record before it; the list of members is often in it as well
 _HEADER = struct.Struct("<4s5H3I2H")
@@ -168,6 +172,11 @@ class RemoteZip(Remote):
             return self._objects.get_part("", start, stop, self._file_version)
         except SourceError as error:
             raise type(error)(self.location, path, error.reason) from None
+
+    def _open_zarr_store(self) -> zarr.abc.store.Store:
+        from roiservice.sources.remote.arrays import RemoteArrays
+
+        return RemoteArrays(self)
 
 
 def _is_metadata(key: str) -> bool:

@@ -13,7 +13,7 @@ from roiservice.sources.layer import BOXES, OME_XML, SPATIALDATA, TABLE_FILE, La
 from roiservice.sources.limits import Limits
 from roiservice.sources.parents import grid_at
 from roiservice.sources.paths import join
-from roiservice.sources.store import open_parent, open_store
+from roiservice.sources.roots import open_parent, open_store
 from roiservice.sources.tables import files, ngio, omexml, spatialdata
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.anndata import read_anndata, values_of

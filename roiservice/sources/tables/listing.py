@@ -20,7 +20,8 @@ from roiservice.sources.layer import (
 )
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
-from roiservice.sources.store import Store, open_parent
+from roiservice.sources.roots import open_parent
+from roiservice.sources.store import Store
 from roiservice.sources.tables import ngio, spatialdata
 from roiservice.sources.tables.files import stem
 from roiservice.sources.tables.layers import ANNDATA, read_table_file

@@ -20,7 +20,7 @@ from roiservice.sources.remote.objects import Forbidden
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.remote.transport import Patience
-from roiservice.sources.store import open_parent, open_store
+from roiservice.sources.roots import open_parent, open_store
 from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import Faults, Served, served
 from tests.sources.remote.support import described

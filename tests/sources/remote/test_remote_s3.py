@@ -18,7 +18,7 @@ from roiservice.sources.remote.listings import read_page
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.s3 import S3Objects
 from roiservice.sources.remote.store import RemoteStore
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import answering
 from tests.sources.remote.support import described

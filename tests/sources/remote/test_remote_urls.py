@@ -8,7 +8,7 @@ import pytest
 
 from roiservice.errors import SourceRefused
 from roiservice.sources.remote.urls import bucket_and_key, file_name, is_url, normalized_url
-from roiservice.sources.store import absolute
+from roiservice.sources.roots import absolute
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.remote import arrays
 from roiservice.sources.remote.opening import open_remote
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tokens import source_token
 from tests.sources.remote.server import Served
 from tests.sources.remote.support import described

@@ -13,7 +13,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as parquet
 
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.ngio import TableEntry, find_tables, read_boxes, read_values
 from roiservice.sources.tables.table import ShapeTable, ValueTable
 from tests.sources.support import LIMITS

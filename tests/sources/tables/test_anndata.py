@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.anndata import MOST_VARIABLES, AnnDataTable, read_anndata, rows_of, values_of
 from tests.sources.support import LIMITS
 from tests.sources.tables.frames import (

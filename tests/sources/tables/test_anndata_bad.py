@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.anndata import AnnDataTable, read_anndata, values_of
 from tests.sources.support import LIMITS
 from tests.sources.tables.frames import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.kinds import RECTANGLE
 from roiservice.geometry.polygons import measure
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.ngio import find_tables
 from tests.sources.support import LIMITS
 from tests.sources.tables.fractal import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.geometry.polygons import measure
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.ngio import find_tables, read_values
 from tests.sources.support import LIMITS
 from tests.sources.tables.fractal import (

@@ -19,7 +19,8 @@ from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import measure
 from roiservice.sources.groups import read_group
 from roiservice.sources.layers import layer_named
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.roots import open_store
+from roiservice.sources.store import Store
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.spatialdata import (
     Element,

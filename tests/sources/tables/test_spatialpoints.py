@@ -16,7 +16,8 @@ import pytest
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.kinds import POINT
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import Store, open_store
+from roiservice.sources.roots import open_store
+from roiservice.sources.store import Store
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.spatialdata import POINTS, Element
 from roiservice.sources.tables.spatialpoints import read_points

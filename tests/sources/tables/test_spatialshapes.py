@@ -23,7 +23,7 @@ from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import measure, to_shapely
 from roiservice.sources.limits import Limits
-from roiservice.sources.store import open_store
+from roiservice.sources.roots import open_store
 from roiservice.sources.tables.affine import Affine
 from roiservice.sources.tables.spatialdata import SHAPES, Element
 from roiservice.sources.tables.spatialshapes import read_shapes
