@@ -39,7 +39,7 @@ def version() -> str:
 setup(
     name="roiservice",
     version=version(),
-    description="Serves the objects of OME-Zarr label images and polygon tables as regions of interest (ROIs).",
+    description="Serves the objects of OME-Zarr label images and polygon tables as ROIs.",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     author="roiservice contributors",

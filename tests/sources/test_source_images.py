@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from roiservice.errors import BadParameter, SourceDamaged, SourceRefused
-from roiservice.sources import store as store_module
+from roiservice.sources import roots
 from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.limits import Limits
 from roiservice.sources.store import Store
@@ -222,13 +222,13 @@ def test_of_many_stores_nothing_is_read_but_the_metadata_of_each_root(
     for number in range(1, 21):
         write_image(tmp_path / f"images/{number}.zarr", labels=CELLS, version=version)
     read: list[tuple[str, str]] = []
-    real = store_module._Folder.read
+    real = roots._Folder.read
 
     def noted(store: Store, path: str, most: int | None = None) -> bytes | None:
         read.append((store.location, path))
         return real(store, path, most)
 
-    monkeypatch.setattr(store_module._Folder, "read", noted)
+    monkeypatch.setattr(roots._Folder, "read", noted)
     client = start_service(tmp_path / "images").client
     assert len(client.get("/images").get_json()["images"]) == 20
     assert [path for _, path in read if "/" in path] == [], "groups below the root are looked at"
