@@ -19,6 +19,7 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.tables.columns import LabelColumn, label_column, whole_numbers
 from roiservice.sources.tables.geometries import Reasons, Shapes, from_geometries, table_of
 from roiservice.sources.tables.table import NO_COLOR, Int32, Int64, ShapeTable, ValueTable
+from roiservice.sources.tables.values import values_of_labels
 
 # The columns of this service's own exports: with all of them, `area` and `drawn_as` are its own too.
 _OWN = frozenset({"label", "layer", "z", "t", "c", "area"})
@@ -90,8 +91,7 @@ def value_table(
 ) -> ValueTable | None:
     """The values of the labels that typed columns (n,) name, else an index of numbers; None without those.
 
-    Of several rows with one label the last counts; those and rows without a label are told in a warning. A
-    column `layer` with one value throughout names the label image.
+    As `values_of_labels`. A column `layer` with one value throughout names the label image.
     """
     own = dict(columns)
     label = label_column(own)
@@ -101,18 +101,6 @@ def value_table(
         label = _index_label(index)
     if label is None:
         return None
-    rows = np.flatnonzero(label.known)
-    notes = list(warnings)
-    if len(rows) < len(label.known):
-        first = int(np.flatnonzero(~label.known)[0]) + 1
-        count = _rows(len(label.known) - len(rows))
-        notes.append(f"{count} left out, first row {first}: the label is no whole number")
-    _, last = np.unique(label.values[rows][::-1], return_index=True)
-    last = rows[np.sort(len(rows) - 1 - last)]
-    if len(last) < len(rows):
-        first = int(np.setdiff1d(rows, last, assume_unique=True)[0]) + 1
-        count = _rows(len(rows) - len(last))
-        notes.append(f"{count} left out, first row {first}: a later row has the same label")
     layers: tuple[str, ...] = ()
     name = named("layer", own)
     if name is not None and pa.types.is_string(own[name].type):
@@ -120,18 +108,12 @@ def value_table(
         if len(found) == 1:
             layers = (found[0].as_py(),)
             del own[name]
-    chosen = None if len(last) == len(label.known) else pa.array(last)
-    taken = {name: v if chosen is None else v.take(chosen) for name, v in own.items()}
-    return ValueTable(label.values[last], taken, layers, tuple(notes))
+    return values_of_labels(label.values, label.known, own, layers, warnings)
 
 
 def is_own(names: Collection[str]) -> bool:
     """Whether columns are called as this service's own exports call them."""
     return all(name in names for name in _OWN)
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _tell(columns: dict[str, pa.Array], reasons: Reasons, limits: Limits, index: pa.Array | None) -> _Told:

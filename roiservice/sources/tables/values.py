@@ -45,27 +45,34 @@ def value_table(
 ) -> ValueTable:
     """Values of the labels in a column `labels` (n,), which need not be clean; `columns` (n,) are typed.
 
-    Rows whose label is no whole number are left out; of several rows with one label the first is taken. Both
-    are counted in a warning that names the first such row, counted from 1.
+    As `values_of_labels`.
     """
-    numbers, known = label_numbers(labels)
+    return values_of_labels(*label_numbers(labels), columns, layers, warnings)
+
+
+def values_of_labels(
+    numbers: Int64,
+    known: NDArray[np.bool_],
+    columns: Mapping[str, pa.Array],
+    layers: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> ValueTable:
+    """Values of the labels `numbers` (n,), where they are `known` (n,); `columns` (n,) are typed.
+
+    Rows whose label is not known are left out; of several rows with one label the last counts. Both are
+    counted in a warning that names the first such row, counted from 1.
+    """
     rows = np.flatnonzero(known)
-    noted = list(warnings)
-    if len(rows) < len(labels):
-        noted.append(_left_out(np.flatnonzero(~known), labels, "the label is no whole number"))
-    _, first = np.unique(numbers[rows], return_index=True)
-    first.sort()
-    if len(first) < len(rows):
-        again = np.ones(len(rows), np.bool_)
-        again[first] = False
-        noted.append(_left_out(rows[again], labels, "an earlier row has the same label"))
-    rows = rows[first]
-    taken = dict(columns) if len(rows) == len(labels) else {k: v.take(rows) for k, v in columns.items()}
-    return ValueTable(numbers[rows], taken, layers, tuple(noted))
+    noted = [*warnings, *_left_out(np.flatnonzero(~known), "the label is no whole number")]
+    _, last = np.unique(numbers[rows][::-1], return_index=True)
+    kept = rows[np.sort(len(rows) - 1 - last)]
+    noted += _left_out(np.setdiff1d(rows, kept, assume_unique=True), "a later row has the same label")
+    taken = dict(columns) if len(kept) == len(known) else {k: v.take(kept) for k, v in columns.items()}
+    return ValueTable(numbers[kept], taken, layers, tuple(noted))
 
 
-def _left_out(rows: Int64, labels: pa.Array, reason: str) -> str:
+def _left_out(rows: Int64, reason: str) -> list[str]:
+    if not len(rows):
+        return []
     count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-    value = repr(labels[int(rows[0])].as_py())
-    shown = value if len(value) <= 40 else value[:37] + "..."
-    return f"{count} left out, first row {rows[0] + 1} ({shown}): {reason}"
+    return [f"{count} left out, first row {rows[0] + 1}: {reason}"]

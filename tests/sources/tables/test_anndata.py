@@ -229,11 +229,11 @@ def test_values_need_labels_of_their_own(tmp_path: Path) -> None:
         "area": ("array", [1, 2, 3, 4, 5]),
     }
     (values,) = values_of(table_at(write_anndata(tmp_path / "a", columns, uns=REGIONS)))
-    assert values.label.tolist() == [4, 5, 0]
-    assert values.columns["area"].to_pylist() == [1, 3, 5]
+    assert values.label.tolist() == [5, 4, 0]
+    assert values.columns["area"].to_pylist() == [3, 4, 5]
     assert values.warnings == (
-        "1 row left out, first row 2 ('x'): the label is no whole number",
-        "1 row left out, first row 4 ('4'): an earlier row has the same label",
+        "1 row left out, first row 2: the label is no whole number",
+        "1 row left out, first row 1: a later row has the same label",
     )
 
 
