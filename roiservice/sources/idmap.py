@@ -22,6 +22,7 @@ from roiservice.sources.roots import absolute
 
 _HEADER = ["path", "id"]
 _LARGEST = 2**26  # bytes of the file
+_LONGEST = 8192  # characters of a path or URL
 _NAMED = 3  # rows that a warning names
 
 
@@ -101,7 +102,8 @@ def _rows(file: Path) -> Iterator[Row]:
                 cells = [cell.strip() for cell in cells]
                 if not any(cells) or (reader.line_num == 1 and [cell.lower() for cell in cells] == _HEADER):
                     continue
-                if len(cells) != 2 or not cells[0] or not IMAGE_ID.fullmatch(cells[1]):
+                usable = len(cells) == 2 and 0 < len(cells[0]) <= _LONGEST
+                if not usable or not IMAGE_ID.fullmatch(cells[1]):
                     reason = f"is no path and id (from 1 to 10^14 - 1): {','.join(cells)[:100]!r}"
                     raise SettingsError(f"{file}: line {reader.line_num}: {reason}")
                 yield Row(reader.line_num, cells[0], int(cells[1]))

@@ -97,9 +97,7 @@ def test_label_images(
     path = write_image(folder / "image.zarr", labels={"cells": plane}, image_label=stated)
     expected = features_of(folder, path)
     assume(expected)
-    assume(
-        all(abs(int(f["properties"]["label"])) < 10**18 for f in expected)
-    )  # more digits come back as text
+    assume(all(abs(int(f["properties"]["label"])) < 2**63 for f in expected))  # others come back as text
     assert bare(there_and_back(folder, path, name, monkeypatch), name) == bare(expected, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ LABEL_NAMES = ("label", "label_value", "label-value", "object", "roi", "shape")
 
 _INT64_MAX = 2**63 - 1
 _WHOLE = r"^-?[0-9]{1,18}$"  # as many digits as fit int64 whatever they are
+_LONG = r"^-?[0-9]{19,}$"
+_DIGITS = r"^-?[0-9]+$"
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,12 @@ def some_whole_numbers(column: pa.Array) -> tuple[Int64, NDArray[np.bool_]]:
     """Values (n,) of a typed column, and which of them are whole numbers within int64; 0 for the others."""
     if pa.types.is_string(column.type):
         text = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"^\+", "")
-        whole = pc.match_substring_regex(text, _WHOLE)
-        column = pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
+        if pc.any(pc.match_substring_regex(text, _LONG)).as_py():  # rare, and some may be beyond int64
+            text = pa.array([_within_int64(value) for value in text.to_pylist()], pa.string())
+            column = pc.if_else(pc.match_substring_regex(text, _DIGITS), text, None).cast(pa.int64())
+        else:
+            whole = pc.match_substring_regex(text, _WHOLE)
+            column = pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64())
     if pa.types.is_int64(column.type):
         known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
         return np.asarray(column.fill_null(0).to_numpy()), known
@@ -89,6 +96,13 @@ def some_whole_numbers(column: pa.Array) -> tuple[Int64, NDArray[np.bool_]]:
         known = (np.abs(numbers) < 2.0**63) & (numbers == np.rint(numbers))
         return np.where(known, numbers, 0).astype(np.int64), known
     return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
+
+
+def _within_int64(text: str | None) -> str | None:
+    """The text, unless it is of digits alone and beyond int64; of few enough to be compared as a number."""
+    if text is None or not re.fullmatch(_DIGITS, text):
+        return text
+    return text if len(text) < 64 and -(2**63) <= int(text) < 2**63 else None
 
 
 def json_text(value: Any) -> str | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from roiservice.sources.tables.columns import label_column, typed_columns
+from roiservice.sources.tables.columns import label_column, some_whole_numbers, typed_columns
 
 
 @pytest.mark.parametrize(
@@ -107,3 +109,15 @@ def test_labels_are_found_by_name_and_value(
 )
 def test_what_is_no_label_is_not_taken_for_one(columns: dict[str, list[Any]]) -> None:
     assert label_column(typed_columns(columns, ())) is None
+
+
+odd_texts = st.sampled_from(["x", "1.5", str(2**63 - 1), str(-(2**63))])
+
+
+@given(st.lists(st.integers(-(2**66), 2**66).map(str) | odd_texts))
+def test_text_of_any_length_is_a_whole_number_if_int64_holds_it(texts: list[str]) -> None:
+    values, known = some_whole_numbers(pa.array(texts, pa.string()))
+    for text, value, is_known in zip(texts, values.tolist(), known.tolist(), strict=True):
+        whole = text.lstrip("-").isdigit() and -(2**63) <= int(text) < 2**63
+        assert is_known == whole
+        assert value == (int(text) if whole else 0)
