@@ -186,6 +186,7 @@ def _link_row(  # noqa: C901 - all kinds of corner, side by side
 
     A vertex first uses the pending edges that end or start at it, then leaves its own: NW, then NE and
     SW, then SE. (The label of three pixels and that of the fourth never touch the same pending edge.)
+    One long loop: with its first half as a function of its own the whole tracer takes half as long again.
     """
     width = p.size
     zero = p[0] ^ p[0]

@@ -154,6 +154,6 @@ def _add_omexml(found: Tables, store: Store, image: ImageSource) -> None:
         if not store.file_exists(path):
             continue
         data = store.read(path, store.limits.table_bytes)
-        if data is not None and b"ROI" in data and b"<" in data:
+        if data is not None and (b"<ROI " in data or b":ROI " in data):
             found.layers.append(LayerSource(image, path, "OME", "OME", OME_XML))
         return

@@ -9,32 +9,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from roiservice.sources.tables.columns import some_whole_numbers, typed_columns
 from roiservice.sources.tables.table import Int64, ValueTable
-
-# A cast of more digits could overflow; no label has as many.
-_WHOLE = r"^\s*[+-]?[0-9]{1,18}(\.0*)?\s*$"
 
 
 def label_numbers(values: pa.Array) -> tuple[Int64, NDArray[np.bool_]]:
-    """(n,) int64 values of a column of ints, floats or strings, and which of them are whole numbers.
+    """(n,) int64 values of a column of any type, and which of them are whole numbers.
 
-    Text such as "7" or "7.0" counts as the number 7; bools, nulls, fractions and all else as none.
+    As `some_whole_numbers`; text such as "7.0", of tables that went through floats, counts as 7 as well.
     """
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        whole = pc.match_substring_regex(values, _WHOLE)
-        digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(values), r"^\+|\.0*$", "")
-        values = pc.if_else(whole, digits, None).cast(pa.int64())
-    if pa.types.is_integer(values.type):
-        known = values.is_valid().to_numpy(zero_copy_only=False)
-        if pa.types.is_uint64(values.type):
-            known &= pc.less(values, 2**63).fill_null(False).to_numpy(zero_copy_only=False)
-        return values.fill_null(0).to_numpy().astype(np.int64), known
-    if pa.types.is_floating(values.type):
-        floats = values.cast(pa.float64()).fill_null(np.nan).to_numpy()
-        known = np.abs(floats) < 2**63  # not so for NaN
-        numbers = np.where(known, floats, 0).astype(np.int64)
-        return numbers, known & (numbers == floats)
-    return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
+    typed = typed_columns({"label": values}, ()).get("label")
+    if typed is None:  # of a type that properties do not have
+        return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
+    if pa.types.is_string(typed.type):
+        typed = pc.replace_substring_regex(typed, r"\.0*\s*$", "")
+    return some_whole_numbers(typed)
 
 
 def value_table(
