@@ -74,3 +74,7 @@ class Building(RoiServiceError):
 
 class TooManyObjects(RoiServiceError):
     """Outlines or objects outgrew a limit while they were being traced."""
+
+
+class OmeroWebFailed(RoiServiceError):
+    """OMERO.web does not answer, or not with what its API promises; the message names neither host nor user."""

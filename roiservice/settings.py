@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -70,6 +71,16 @@ class Settings:
             "help": "TOML file that says of layers what an object is, their names, and which are hidden"
         },
     )
+    omero_web_url: str | None = _setting(
+        None, "the OMERO.web beside the service, such as http://127.0.0.1:4080; its ROIs come first in lists"
+    )
+    omero_web_cookie: str = _setting("sessionid", "name of OMERO.web's session cookie")
+    omero_web_timeout: float = _setting(5.0, "seconds after which OMERO.web is not waited for any longer")
+    pass_unknown: bool = _setting(
+        True,
+        "images that are not known here are asked of OMERO.web; else they are 404, for a proxy to pass on",
+    )
+    masks: bool = _setting(False, "OMERO's and the viewer's paths give masks instead of polygons")
     script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
     forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")
 
@@ -85,6 +96,10 @@ class Settings:
             raise SettingsError(f"{PREFIX}SCRIPT_NAME: must start with / and not end with it")
         if self.redis_url is not None:
             _check_redis_url(self.redis_url)
+        if self.omero_web_url is not None:
+            _check_web_url(self.omero_web_url)
+        if not _COOKIE_NAME.fullmatch(self.omero_web_cookie):
+            raise SettingsError(f"{PREFIX}OMERO_WEB_COOKIE: is no name of a cookie")
 
 
 _LOWEST = {
@@ -103,7 +118,9 @@ _LOWEST = {
     "min_area": 0,
     "simplify": 0,
     "forwarded_hops": 0,
+    "omero_web_timeout": 0.1,
 }
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 
 def load_settings(
@@ -158,3 +175,13 @@ def _path(text: str) -> Path:
 def _check_redis_url(url: str) -> None:
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise SettingsError(f"{PREFIX}REDIS_URL: must start with redis://, rediss:// or unix://")
+
+
+def _check_web_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise SettingsError(f"{PREFIX}OMERO_WEB_URL: must be like http://host:4080 or https://host/prefix")

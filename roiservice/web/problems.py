@@ -21,6 +21,7 @@ from roiservice.errors import (
     Gone,
     NotFound,
     NotWritten,
+    OmeroWebFailed,
     RoiServiceError,
     SourceDamaged,
     SourceError,
@@ -53,6 +54,7 @@ KINDS: dict[type[Exception], Kind] = {
     CatalogDamaged: Kind(500, "catalog-damaged", "The layer's catalog is damaged; building it again helps"),
     NotWritten: Kind(500, "not-written", "The service could not write a file of its own"),
     Building: Kind(503, "building", "The layer is being built; try again later"),
+    OmeroWebFailed: Kind(503, "omero-web-failed", "OMERO.web does not answer as it should"),
     RoiServiceError: INTERNAL,
 }
 

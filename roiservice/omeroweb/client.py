@@ -1,0 +1,166 @@
+"""Requests to the OMERO.web beside the service, in the name of one of its users.
+
+Of what a caller sent, only the session cookie goes on to OMERO.web. No redirect is followed, bodies are
+capped, and the whole of a request has one time limit. While OMERO.web does not answer it is left alone for a
+few seconds: the workers of its default set-up are few, and each request holds one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from roiservice import __version__
+from roiservice.errors import OmeroWebFailed
+
+_log = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 2**20  # bytes; a page of 500 ROIs of 400 vertices each takes 3 MB
+CONNECTIONS = 8
+TOLERATED = 3  # failures in a row before OMERO.web is left alone
+PAUSE = 5.0  # seconds that it then is
+_BLOCK = 2**16
+# RFC 9110, 7.6.1, and what describes the bytes on the wire, which are not passed on as they came.
+_HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade"
+    " content-length content-encoding date server".split()
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer of any status; `headers` are the end-to-end ones, `body` is decompressed."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The first header of that name, whatever its case; empty if there is none."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), "")
+
+    def json(self) -> Any:
+        """The document of a 200 answer in JSON; OmeroWebFailed for every other answer."""
+        if self.status != 200:
+            raise OmeroWebFailed(f"OMERO.web answers {self.status}")
+        if self.header("Content-Type").partition(";")[0].strip().lower() != "application/json":
+            raise OmeroWebFailed("OMERO.web answers with something else than JSON")
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise OmeroWebFailed("OMERO.web answers with broken JSON") from None
+
+
+class OmeroWeb:
+    """One OMERO.web, at `url`, which may end in a prefix. Safe to use from several threads and after a fork.
+
+    `timeout` is in seconds and holds for a request as a whole.
+    """
+
+    def __init__(self, url: str, cookie_name: str = "sessionid", timeout: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self.cookie_name = cookie_name
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._left_alone_until = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._pool = urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False)
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
+
+    def get(
+        self, path: str, query: str = "", session: str | None = None, accept: str = "application/json"
+    ) -> Answer:
+        """The answer to a GET of `path`, below the prefix, with `session` as the session cookie.
+
+        Raises OmeroWebFailed where no whole answer comes in time, or one that is too long.
+        """
+        if self._process != os.getpid():  # neither threads nor connections outlive a fork
+            self._start()
+        if time.monotonic() < self._left_alone_until:
+            raise OmeroWebFailed("OMERO.web did not answer a moment ago")
+        deadline = time.monotonic() + self._timeout
+        headers = {
+            "Accept": accept,
+            "User-Agent": f"roiservice/{__version__}",
+            # Without it the viewer's paths redirect to the login page instead of answering 403.
+            "X-Requested-With": "XMLHttpRequest",
+        }
+        if session is not None:
+            headers["Cookie"] = f"{self.cookie_name}={session}"
+        url = f"{self.url}{path}?{query}" if query else f"{self.url}{path}"
+        try:
+            # In a thread, as no library bounds the time in which the headers of an answer drip in.
+            answer = self._threads.submit(self._fetch, url, headers, deadline).result(self._timeout)
+        except (Late, HTTPError, OSError) as error:
+            self._failed()
+            raise OmeroWebFailed(f"OMERO.web {_said(error)}") from None
+        self._failures = 0
+        return answer
+
+    def _fetch(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Late
+        response = self._pool.request(
+            "GET",
+            url,
+            headers=headers,
+            redirect=False,
+            preload_content=False,
+            timeout=urllib3.Timeout(connect=min(1.0, left), read=left),
+            pool_timeout=left,
+        )
+        whole = False
+        try:
+            body = _body(response, deadline)
+            whole = True
+        finally:
+            if not whole:
+                response.close()
+            response.release_conn()
+        kept = [(name, value) for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP]
+        return Answer(response.status, tuple(kept), body)
+
+    def _failed(self) -> None:
+        with self._lock:
+            self._failures += 1
+            if self._failures >= TOLERATED:
+                self._left_alone_until = time.monotonic() + PAUSE
+                _log.warning("OMERO.web is left alone for %g s: it does not answer", PAUSE)
+
+
+def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    blocks: list[bytes] = []
+    received = 0
+    while block := response.read1(_BLOCK, decode_content=True):
+        blocks.append(block)
+        received += len(block)
+        if received > LARGEST_BODY:
+            raise OmeroWebFailed(f"OMERO.web answers with more than {LARGEST_BODY} bytes")
+        if time.monotonic() > deadline:
+            raise Late
+    return b"".join(blocks)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in words that hold neither address nor secret."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"TimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "EmptyPoolError"}:
+        return "does not answer in time"
+    if "NewConnectionError" in kinds:
+        return "cannot be reached"
+    return "broke off its answer"
