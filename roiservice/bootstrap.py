@@ -24,6 +24,8 @@ from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound, SettingsError, SourceError
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.omeroweb.client import OmeroWeb
+from roiservice.omeroweb.rois import OmeroRois
 from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
@@ -274,6 +276,8 @@ class Services:
     images: ImageIndex
     layers: Layers
     cache: PageCache
+    omero_web: OmeroWeb | None
+    omero_rois: OmeroRois | None
 
 
 def build_services(
@@ -289,6 +293,7 @@ def build_services(
     ids = None if settings.ids is None else read_id_map(settings.ids)
     images = ImageIndex(locations, registry, limits, ids)
     keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
+    omero_web = _omero_web(settings)
     return Services(
         settings=settings,
         registry=registry,
@@ -297,7 +302,15 @@ def build_services(
         cache=make_cache(
             settings.cache_bytes, settings.redis_url, settings.redis_ttl, settings.redis_max_value
         ),
+        omero_web=omero_web,
+        omero_rois=None if omero_web is None else OmeroRois(omero_web),
     )
+
+
+def _omero_web(settings: Settings) -> OmeroWeb | None:
+    if settings.omero_web_url is None:
+        return None
+    return OmeroWeb(settings.omero_web_url, settings.omero_web_cookie, settings.omero_web_timeout)
 
 
 def _rules(settings: Settings) -> Rules:

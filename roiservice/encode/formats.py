@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from roiservice.encode import geojson, omero, qupath, wkt
 from roiservice.geometry.features import Features
 
-ENCODER_VERSION = 2  # raise whenever any encoder's bytes change: part of what cached pages are named by
+ENCODER_VERSION = 3  # raise whenever any encoder's bytes change: part of what cached pages are named by
 
 
 @dataclass(frozen=True)

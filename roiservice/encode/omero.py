@@ -24,7 +24,7 @@ _SHAPE_END = (
     b'{"canDelete":false,"canAnnotate":false,"canLink":false,"canEdit":false}}}'
 )
 _ROI = b'{"@id":%d,"@type":"' + _SCHEMA + b'ROI",%b"shapes":[%b]}'
-_ROI_OF_ONE = _ROI.replace(b"%b", b"", 1).replace(b"%b", _SHAPE)
+_ROI_OF_ONE = _ROI.replace(b"[%b]", b"[" + _SHAPE + b"]")
 _POLYGON = b'Polygon","Points":"%b"'
 _RECTANGLE = b'Rectangle","X":%r,"Y":%r,"Width":%r,"Height":%r'
 _ELLIPSE = b'Ellipse","X":%r,"Y":%r,"RadiusX":%r,"RadiusY":%r'
@@ -40,22 +40,22 @@ def rois(features: Features) -> list[bytes]:
         return []
     forms = _forms(features)
     first_parts = features.polygons.part_offsets.tolist()
-    common = _common(features)
+    common, names = _common(features), _names(features)
     feature_ids, roi_ids = features.feature_id.tolist(), features.roi_id.tolist()
     starts = np.flatnonzero(np.r_[True, features.roi_id[1:] != features.roi_id[:-1]]).tolist()
     out = []
     for start, stop in zip(starts, [*starts[1:], len(features)], strict=True):
         if first_parts[stop] - first_parts[start] == 1:  # most objects: written in one go
             only = forms[first_parts[start]]
-            out.append(_ROI_OF_ONE % (roi_ids[start], feature_ids[start], only, common[start]))
+            one = (roi_ids[start], names[start], feature_ids[start], only, common[start])
+            out.append(_ROI_OF_ONE % one)
             continue
         shapes = [
             _SHAPE % (feature_ids[i] + p - first_parts[i], forms[p], common[i])
             for i in range(start, stop)
             for p in range(first_parts[i], first_parts[i + 1])
         ]
-        name = b'"Name":%b,' % orjson.dumps(f"{features.layer} {features.label[start]}")
-        out.append(_ROI % (roi_ids[start], name, b",".join(shapes)))
+        out.append(_ROI % (roi_ids[start], names[start], b",".join(shapes)))
     return out
 
 
@@ -100,11 +100,17 @@ def _common(features: Features) -> list[bytes]:
     """Members that all shapes of a feature share, one text per feature."""
     axes = zip(features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True)
     out = []
-    for (t, c, z), text, color in zip(axes, _texts(features), features.color, strict=True):
+    for (t, c, z), text, color in zip(axes, _texts(features), _rgba(features), strict=True):
         place = (b'"TheZ":%d,' % z if z >= 0 else b"") + (b'"TheT":%d,' % t if t >= 0 else b"")
         place += b'"TheC":%d,' % c if c >= 0 else b""
         out.append(b'%b%b"Text":%b,%b' % (place, _colors(color), text, _SHAPE_END))
     return out
+
+
+def _names(features: Features) -> list[bytes]:
+    """Layer and label of each object, so that those of several layers can be told apart in one list."""
+    layer = orjson.dumps(features.layer)[:-1]
+    return [b'"Name":%b %d",' % (layer, label) for label in features.label.tolist()]
 
 
 def _texts(features: Features) -> list[bytes]:
@@ -128,9 +134,26 @@ def _plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _colors(color: tuple[int, int, int, int] | None) -> bytes:
-    if color is None:
-        return b""
+def _rgba(features: Features) -> list[tuple[int, int, int, int]]:
+    """The objects' own colours; where they have none, one that differs from those of its neighbours.
+
+    Made from the ROI's number, so that an object has the same colour on every plane, today and tomorrow. Two
+    sequences whose steps are powers of the inverse plastic number (Roberts 2018, "R2") spread hue and
+    lightness evenly, whichever numbers are there.
+    """
+    number = (features.roi_id % 2**32).astype(np.float64)
+    hue, depth = number * 0.7548776662466927 % 1, 0.55 + 0.45 * (number * 0.5698402909980532 % 1)
+    # The share of red, green and blue in a fully saturated hue.
+    wheel = np.abs((hue[:, None] + (0, 2 / 3, 1 / 3)) % 1 * 6 - 3) - 1
+    shares = 1 - depth[:, None] * (1 - np.clip(wheel, 0, 1))
+    made = np.rint(shares * 255).astype(int).tolist()
+    return [
+        (red, green, blue, 255) if own is None else own
+        for own, (red, green, blue) in zip(features.color, made, strict=True)
+    ]
+
+
+def _colors(color: tuple[int, int, int, int]) -> bytes:
     red, green, blue, alpha = color
     stroke, fill = _signed(red, green, blue, 255), _signed(red, green, blue, alpha // FILL_SHARE)
     return b'"StrokeColor":%d,"FillColor":%d,' % (stroke, fill)

@@ -32,8 +32,10 @@ PAUSE = 5.0  # seconds that it then is
 _BLOCK = 2**16
 # RFC 9110, 7.6.1, and what describes the bytes on the wire, which are not passed on as they came.
 _HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade"
-    " content-length content-encoding date server".split()
+    (
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "upgrade"),
+        *("transfer-encoding", "content-length", "content-encoding", "date", "server"),
+    )
 )
 
 
@@ -81,9 +83,7 @@ class OmeroWeb:
         self._pool = urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
 
-    def get(
-        self, path: str, query: str = "", session: str | None = None, accept: str = "application/json"
-    ) -> Answer:
+    def get(self, path: str, query: str = "", session: str | None = None) -> Answer:
         """The answer to a GET of `path`, below the prefix, with `session` as the session cookie.
 
         Raises OmeroWebFailed where no whole answer comes in time, or one that is too long.
@@ -94,7 +94,7 @@ class OmeroWeb:
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
         deadline = time.monotonic() + self._timeout
         headers = {
-            "Accept": accept,
+            "Accept": "*/*",
             "User-Agent": f"roiservice/{__version__}",
             # Without it the viewer's paths redirect to the login page instead of answering 403.
             "X-Requested-With": "XMLHttpRequest",

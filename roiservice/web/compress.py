@@ -33,7 +33,8 @@ def splice(head: bytes, page: Page, tail: bytes) -> bytes:
     crc = isal_zlib.crc32_combine(crc, isal_zlib.crc32(tail), len(tail))
     length = len(head) + page.length + len(tail)
     trailer = struct.pack("<II", crc, length & 0xFFFFFFFF)
-    return b"".join((_GZIP_HEADER, *_stored(head), page.deflated, *_stored(tail, final=True), trailer))
+    first = _stored(head) if len(head) <= _STORED_MAX else [pack(head, 0, 0).deflated]
+    return b"".join((_GZIP_HEADER, *first, page.deflated, *_stored(tail, final=True), trailer))
 
 
 def gzip_whole(body: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roiservice.bootstrap import Image, Layers
 from roiservice.cache import Page, PageCache
@@ -100,6 +100,10 @@ class Available:
     def versions(self) -> tuple[int, ...]:
         """The catalogs' versions, which say all about what they hold."""
         return tuple(catalog.version for catalog in self.catalogs)
+
+    def but(self, missing: tuple[tuple[str, str], ...]) -> Available:
+        """The same, with more that is missing."""
+        return replace(self, missing=(*missing, *self.missing))
 
     @property
     def headers(self) -> dict[str, str]:

@@ -109,8 +109,29 @@ def test_colours_are_signed_rgba() -> None:
         assert tuple(stroke) == (red, green, blue, 255)
         assert tuple(fill[:3]) == (red, green, blue)
         assert fill[3] <= alpha
-    plain = objects(features_of(cells()))[0]["shapes"][0]
-    assert not {"StrokeColor", "FillColor"} & set(plain)
+
+
+def test_objects_without_a_colour_get_one_that_lasts() -> None:
+    def strokes(place: tuple[int, int, int]) -> dict[int, int]:
+        found = objects(features_of(cells(), place=place))
+        return {roi["@id"]: roi["shapes"][0]["StrokeColor"] for roi in found}
+
+    first = strokes((0, -1, 0))
+    assert len(set(first.values())) == len(first)
+    assert strokes((3, -1, 5)) == first
+
+
+def test_made_colours_can_be_seen_and_told_apart() -> None:
+    plane = np.arange(1, 2001).reshape(40, 50)
+    found = objects(features_of(plane))
+    colors = np.array(
+        [tuple(roi["shapes"][0]["StrokeColor"].to_bytes(4, "big", signed=True)) for roi in found]
+    )
+    assert (colors[:, 3] == 255).all()
+    assert (colors[:, :3].max(axis=1) >= 200).all()
+    following = np.abs(np.diff(colors[:, :3], axis=0)).max(axis=1)
+    assert following.min() > 40
+    assert len(np.unique(colors, axis=0)) > 1950
 
 
 def test_shape_ids_count_on_from_the_feature_s_id() -> None:
@@ -119,12 +140,12 @@ def test_shape_ids_count_on_from_the_feature_s_id() -> None:
     assert shapes == list(range(int(features.feature_id[0]), int(features.feature_id[0]) + 4))
 
 
-def test_rois_of_several_shapes_have_a_name() -> None:
+def test_rois_are_named_by_layer_and_label() -> None:
     named = {
         roi["shapes"][0]["Text"]: roi.get("Name") for roi in objects(features_of(cells(), layer='my "cells"'))
     }
     assert named["2"] == 'my "cells" 2'
-    assert named["1"] is None
+    assert named["1"] == 'my "cells" 1'
 
 
 def test_a_roi_on_several_planes_is_one_object(tmp_path: Any) -> None:

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from roiservice.bootstrap import Image
 from roiservice.web import documents, params
+from roiservice.web.access import readable
 from roiservice.web.links import base, link, link_header, page_links
 from roiservice.web.params import check_known
 from roiservice.web.responses import json_answer
@@ -74,4 +75,4 @@ def queryables(image_id: int, layer: str) -> Response:
 def _image(image_id: int) -> Image:
     """The image of a request that takes no parameters."""
     check_known(request.args, _NO_PARAMETERS)
-    return services().images.get(image_id)
+    return readable(image_id)

@@ -16,6 +16,7 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
+from roiservice.web.access import readable
 from roiservice.web.links import (
     PIXEL_CRS,
     Link,
@@ -43,7 +44,7 @@ def items(image_id: int, layer: str) -> Response:
     settings = service.settings
     asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", settings.items_limit_max)
     form = _format(asked.f)
-    found = service.layers.named(service.images.get(image_id), layer)
+    found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and asked.limit is None
     limit = asked.limit or min(settings.page_limit, settings.items_limit_max)
@@ -68,7 +69,7 @@ def item(image_id: int, layer: str, feature_id: int) -> Response:
     """One feature by its id."""
     check_known(request.args, frozenset({"f"}))
     form = _format(request.args.get("f"))
-    found = services().layers.named(services().images.get(image_id), layer)
+    found = services().layers.named(readable(image_id), layer)
     catalog = services().layers.catalog(found)
     _check_owner(feature_id, found)
     row = feature_row(catalog, feature_id)

@@ -7,7 +7,7 @@ the viewer loads a page on which the ROI it was told to show is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,11 @@ from roiservice.bootstrap import Image
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Place
 from roiservice.errors import NotFound
+from roiservice.omeroweb.rois import RoiList, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
+from roiservice.web.access import readable
+from roiservice.web.beside import as_it_is, ask_omero_web, omeros_count, omeros_shape_counts, or_omero_web
 from roiservice.web.documents import image_size
 from roiservice.web.pages import Available, available
 from roiservice.web.responses import json_answer
@@ -29,46 +32,70 @@ blueprint = Blueprint("iviewer", __name__, url_prefix="/iviewer")
 
 
 @blueprint.get("/rois_by_plane/<id:image_id>/<indices:z>/<indices:t>/")
+@or_omero_web
 def rois_by_plane(image_id: int, z: Span, t: Span) -> Response:
     """ROIs with any shape on these planes, each with all its shapes."""
     return roi_list(image_id, RoiQuery(z=z, t=t))
 
 
 @blueprint.get("/plane_shape_counts/<id:image_id>/")
+@or_omero_web
 def shape_counts(image_id: int) -> Response:
     """Shapes on each plane, a list over T for each Z."""
-    image = services().images.get(image_id)
+    image = readable(image_id)
     there = available(services().layers, image)
     size_z, size_t = _planes(image, there)
-    counts = np.zeros((size_z, size_t), np.int64)
+    omero, missing = omeros_shape_counts(image_id)
+    counts = np.zeros((max(size_z, omero.shape[0]), max(size_t, omero.shape[1])), np.int64)
+    counts[: omero.shape[0], : omero.shape[1]] = omero
     for catalog in there.catalogs:
-        counts += plane_shape_counts(catalog, size_z, size_t)
-    return json_answer({"data": counts.tolist()}, there.headers)
+        counts += plane_shape_counts(catalog, *counts.shape)
+    return json_answer({"data": counts.tolist()}, there.but(missing).headers)
 
 
 @blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/page_data/')
+@or_omero_web
 def page_data(kind: str, identifier: int) -> Response:
     """Where a ROI is in the list of all, or a shape's ROI in the list of those on the shape's own plane."""
     image, place = _place(kind, identifier)
     there = available(services().layers, image)
     target = _target(kind, identifier, place, there)
+    omero = omeros_count(_list_of_both(image, target.query, there))
+    there = there.but(omero.missing)
     document: dict[str, Any] = {
         "image": {"id": image.id},
         "roi": {"id": target.roi_id},
-        "roi_index": _index(target, there.catalogs),
-        "roi_count": sum(roi_count(catalog, target.query) for catalog in there.catalogs),
+        "roi_index": omero.total + _index(target, there.catalogs),
+        "roi_count": omero.total + _count(there, target.query),
     }
     return json_answer(document | target.plane, there.headers)
 
 
 @blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/image_data/')
-def image_data(kind: str, identifier: int) -> Response:
-    """The image of a ROI or shape; OMERO.web answers for images."""
+@or_omero_web
+def image_data_of(kind: str, identifier: int) -> Response:
+    """The image of a ROI or shape; the answer for images is another one."""
     image, place = _place(kind, identifier)
     _target(kind, identifier, place, available(services().layers, image))
     # Relative, so that it holds below any prefix; a path without a final slash is one level less deep.
     above = "../../.." if request.path.endswith("/") else "../.."
     return Response(status=302, headers={"Location": f"{above}/image_data/{image.id}/"})
+
+
+@blueprint.get("/image_data/<id:image_id>/")
+@or_omero_web
+def image_data(image_id: int) -> Response:
+    """OMERO.web's description of an image, with our ROIs counted as well: the viewer pages by that number."""
+    image = readable(image_id)
+    web = services().omero_web
+    if web is None:
+        raise NotFound("only OMERO.web describes images to the viewer")
+    answer = ask_omero_web(web)
+    if answer.status != 200:
+        return as_it_is(answer)
+    there = available(services().layers, image)
+    body = with_roi_count(answer.body, _count(there, RoiQuery()))
+    return as_it_is(replace(answer, body=body, headers=(*answer.headers, *there.headers.items())))
 
 
 @dataclass(frozen=True)
@@ -88,7 +115,7 @@ def _place(kind: str, identifier: int) -> tuple[Image, Place]:
     place = services().registry.locate(identifier)
     if place is None or (place.version is None) != (kind == "roi"):
         raise NotFound(f"there is no {kind} {identifier}")
-    return services().images.get(place.image_id), place
+    return readable(place.image_id), place
 
 
 def _target(kind: str, identifier: int, place: Place, there: Available) -> _Target:
@@ -120,6 +147,18 @@ def _index(target: _Target, catalogs: Sequence[Catalog]) -> int:
             return index + within
         index += roi_count(catalog, target.query)
     return index
+
+
+def _count(there: Available, query: RoiQuery) -> int:
+    return sum(roi_count(catalog, query) for catalog in there.catalogs)
+
+
+def _list_of_both(image: Image, query: RoiQuery, there: Available) -> RoiList:
+    """The list of OMERO's that goes with ours: a list by plane names planes of both axes."""
+    if query.z is None and query.t is None:
+        return RoiList(image.id)
+    size_z, size_t = _planes(image, there)
+    return RoiList(image.id, query.z or (0, size_z - 1), query.t or (0, size_t - 1))
 
 
 def _planes(image: Image, there: Available) -> tuple[int, int]:

@@ -9,10 +9,13 @@ from flask import Blueprint, Response, request
 
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound
+from roiservice.omeroweb.rois import RoiList
 from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
+from roiservice.web.access import readable
+from roiservice.web.beside import omeros_rois, or_omero_web
 from roiservice.web.pages import available, cached, page_key, roi_list_page
 from roiservice.web.responses import JSON, body_answer, digest, not_modified, page_answer
 from roiservice.web.routes import services
@@ -21,24 +24,28 @@ blueprint = Blueprint("omero", __name__)
 
 
 @blueprint.get("/api/v0/m/rois/")
+@or_omero_web
 def rois() -> Response:
     """ROIs of `?image=`; OMERO.web would list those of all images, which nobody pages through."""
-    return roi_list(params.image_id(request.args), RoiQuery())
+    image_id = params.image_id(request.args)
+    return roi_list(image_id, RoiQuery())
 
 
 @blueprint.get("/api/v0/m/images/<id:image_id>/rois/")
+@or_omero_web
 def rois_of_image(image_id: int) -> Response:
     """ROIs of an image."""
     return roi_list(image_id, RoiQuery())
 
 
 @blueprint.get("/api/v0/m/rois/<id:roi_id>/")
+@or_omero_web
 def roi(roi_id: int) -> Response:
     """One ROI with all its shapes."""
     place = services().registry.locate(roi_id)
     if place is None or place.version is not None:
         raise NotFound(f"there is no ROI {roi_id}")
-    layer = services().layers.named(services().images.get(place.image_id), place.collection)
+    layer = services().layers.named(readable(place.image_id), place.collection)
     catalog = services().layers.catalog(layer)
     chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
     if not chosen.matched:
@@ -48,23 +55,28 @@ def roi(roi_id: int) -> Response:
 
 
 def roi_list(image_id: int, query: RoiQuery) -> Response:
-    """One page of the ROIs of an image, whatever the state of some of its layers."""
+    """One page of the ROIs of an image, OMERO's own first, whatever the state of OMERO.web and of layers."""
     service = services()
     settings = service.settings
+    image = readable(image_id)
     paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
-    there = available(service.layers, service.images.get(image_id))
-    selection = (query, paging.offset, paging.limit, settings.shapes_per_page)
-    key = page_key(service.registry.uuid, there.versions, FORMATS["omero"], *selection)
-    tag = digest(key, there.missing, settings.page_limit_max)
+    omero = omeros_rois(RoiList(image_id, query.z, query.t), paging)
+    there = available(service.layers, image).but(omero.missing)
+    ours = omero.rest(paging)
+    form = FORMATS["omero"]
+    selection = (query, ours.offset, ours.limit, settings.shapes_per_page)
+    key = page_key(service.registry.uuid, there.versions, form, *selection)
+    tag = digest(key, there.missing, settings.page_limit_max, omero)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
     page = cached(service.cache, key, partial(roi_list_page, there.catalogs, *selection))
     meta = {
-        "totalCount": page.matched,
+        "totalCount": omero.total + page.matched,
         "limit": paging.limit,
         "offset": paging.offset,
         "maxLimit": settings.page_limit_max,
     }
-    envelope = b'{"data":[', b'],"meta":%b}' % orjson.dumps(meta), there.headers
+    head = b'{"data":[' + b",".join(omero.rois) + (b"," if omero.rois and page.returned else b"")
+    envelope = head, b'],"meta":%b}' % orjson.dumps(meta), there.headers
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), JSON, tag)

@@ -1,0 +1,107 @@
+"""OMERO's own ROIs in front of ours, and OMERO.web's answers for what is not known here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import ParamSpec
+from urllib.parse import urlencode
+
+import numpy as np
+from flask import Response, request
+from numpy.typing import NDArray
+
+from roiservice.catalog.registry import FIRST_IMAGE
+from roiservice.errors import NotFound, OmeroWebFailed
+from roiservice.omeroweb.client import Answer, OmeroWeb
+from roiservice.omeroweb.rois import OmeroRois, RoiList, RoiSlice
+from roiservice.web.access import caller_session
+from roiservice.web.params import Paging
+from roiservice.web.routes import services
+
+# What OMERO.web's ROI calls understand. Others are not passed on: `bsession`, `username` and `password` would
+# log somebody in.
+_PASSED_ON = ("image", "owner", "group", "normalize", "limit", "offset", "ids", "z", "t", "cs")
+Arguments = ParamSpec("Arguments")
+
+
+@dataclass(frozen=True)
+class OmerosPart:
+    """What OMERO has of a list: some ROIs, the number of all, and why it could not be asked, if so."""
+
+    rois: tuple[bytes, ...] = ()
+    total: int = 0
+    failure: str | None = None
+
+    @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """As `Available.missing`."""
+        return () if self.failure is None else (("OMERO", self.failure),)
+
+    def rest(self, paging: Paging) -> Paging:
+        """The part of a page that is ours: OMERO's ROIs come first in the list of both."""
+        last = max(paging.offset + paging.limit - self.total, 0)
+        first = max(paging.offset - self.total, 0)
+        return replace(paging, offset=first, limit=last - first)
+
+
+def omeros_rois(wanted: RoiList, paging: Paging) -> OmerosPart:
+    """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone."""
+    offset, limit = paging.offset, paging.limit
+    return _asked(wanted.image_id, lambda omero: omero.slice(wanted, caller_session(), offset, limit))
+
+
+def omeros_count(wanted: RoiList) -> OmerosPart:
+    """How many ROIs OMERO has in a list. This never fails."""
+    return _asked(wanted.image_id, lambda omero: RoiSlice((), omero.count(wanted, caller_session())))
+
+
+def omeros_shape_counts(image_id: int) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+    """OMERO's shapes on each plane, (z, t), and as `Available.missing` why they are not known, if so."""
+    omero = services().omero_rois
+    if omero is not None and image_id < FIRST_IMAGE:
+        try:
+            return omero.shape_counts(image_id, caller_session()), ()
+        except OmeroWebFailed as error:
+            return np.zeros((1, 1), np.int64), OmerosPart(failure=str(error)).missing
+    return np.zeros((1, 1), np.int64), ()
+
+
+def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Response]:
+    """A route that leaves to OMERO.web, if the settings name one, what is not known here."""
+
+    @wraps(route)
+    def answered(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Response:
+        try:
+            return route(*args, **kwargs)
+        except NotFound:
+            web = services().omero_web
+            ours = any(isinstance(value, int) and value >= FIRST_IMAGE for value in kwargs.values())
+            if web is None or ours or not services().settings.pass_unknown:
+                raise
+            return as_it_is(ask_omero_web(web))
+
+    return answered
+
+
+def ask_omero_web(web: OmeroWeb) -> Answer:
+    """OMERO.web's answer to this very request. Raises OmeroWebFailed."""
+    passed = [(name, value) for name, value in request.args.items(multi=True) if name in _PASSED_ON]
+    return web.get(request.path, urlencode(passed), caller_session())
+
+
+def as_it_is(answer: Answer) -> Response:
+    """An answer of OMERO.web, untouched."""
+    return Response(answer.body, status=answer.status, headers=list(answer.headers))
+
+
+def _asked(image_id: int, ask: Callable[[OmeroRois], RoiSlice]) -> OmerosPart:
+    omero = services().omero_rois
+    if omero is None or image_id >= FIRST_IMAGE:  # a number that was made up here is none of OMERO's
+        return OmerosPart()
+    try:
+        found = ask(omero)
+    except OmeroWebFailed as error:
+        return OmerosPart(failure=str(error))
+    return OmerosPart(found.rois, found.total)

@@ -1,0 +1,271 @@
+"""OMERO's own ROIs before ours: lists, counts, places, and what is left of them without OMERO.web."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from tests.conftest import Service, start_service
+from tests.omeroweb.images import OmeroImage, squares
+from tests.omeroweb.standin import OmeroWeb
+from tests.stores import write_image
+
+COUNTS = (0, 1, 499, 500, 501, 1201)
+LIST = "/api/v0/m/rois/?image={image}"
+PLANES = ((0, 0), (1, 0), (2, 1), (None, None))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image n + 1 has n objects of one pixel; image 9999 has objects on several planes."""
+    folder = tmp_path_factory.mktemp("beside") / "images"
+    for count in COUNTS:
+        plane = np.zeros(2500, np.uint16)
+        plane[:count] = np.arange(1, count + 1)
+        write_image(folder / f"{count + 1}.zarr", labels={"cells": plane.reshape(50, 50)})
+    moving = np.zeros((2, 3, 32, 32), np.uint8)
+    for t, z in itertools.product(range(2), range(3)):
+        moving[t, z, 2:6, 2:6] = 1
+        moving[t, z, 10:14, 10:14] = 10 + 3 * t + z
+    write_image(folder / "9999.zarr", labels={"cells": moving}, axes="tzyx")
+    return folder
+
+
+@pytest.fixture
+def omero() -> Iterator[OmeroWeb]:
+    with OmeroWeb() as web:
+        yield web
+
+
+@pytest.fixture
+def beside(folder: Path, omero: OmeroWeb) -> Service:
+    omero.add(OmeroImage(9999, squares(7, planes=PLANES, shapes=2), size=(2, 1, 3, 32, 32)))
+    return start_service(folder, omero_web_url=omero.url, omero_web_timeout=1.0)
+
+
+def log_in(service: Service, omero: OmeroWeb) -> FlaskClient:
+    client = service.app.test_client()
+    client.set_cookie("sessionid", omero.login("ada"))
+    return client
+
+
+def page(client: FlaskClient, url: str, limit: int, offset: int) -> tuple[list[int], int]:
+    separator = "&" if "?" in url else "?"
+    answer = client.get(f"{url}{separator}limit={limit}&offset={offset}&_=1")
+    assert answer.status_code == 200
+    assert "X-Roiservice-Incomplete" not in answer.headers
+    return [roi["@id"] for roi in answer.json["data"]], answer.json["meta"]["totalCount"]
+
+
+def everything(client: FlaskClient, url: str) -> list[int]:
+    ids: list[int] = []
+    while True:
+        found, total = page(client, url, 500, len(ids))
+        ids += found
+        if len(ids) >= total:
+            return ids
+
+
+@pytest.mark.parametrize("ours", COUNTS)
+def test_pages_are_those_of_one_list(folder: Path, omero: OmeroWeb, ours: int) -> None:
+    image = ours + 1
+    own = everything(start_service(folder).client, LIST.format(image=image))
+    assert len(own) == ours
+    service = start_service(folder, omero_web_url=omero.url)
+    for theirs in COUNTS:
+        omero.add(OmeroImage(image, squares(theirs)))
+        client = log_in(service, omero)
+        both = [*range(1, theirs + 1), *own]
+        borders = (0, theirs, theirs - 500, len(both), len(both) - 500)
+        offsets = sorted({max(each + step, 0) for each in borders for step in (-1, 0, 1)})
+        for offset, limit in itertools.product(offsets, (0, 1, 499, 500, 501)):
+            expected = both[offset : offset + min(limit, 500)]
+            assert page(client, LIST.format(image=image), limit, offset) == (expected, len(both))
+
+
+@pytest.mark.parametrize("planes", ["0/0", "1/0", "0-1/0", "2/0-1", "0-2/0-1"])
+@pytest.mark.parametrize("theirs", [0, 1, 5, 30])
+def test_pages_by_plane_are_those_of_one_list(
+    folder: Path, beside: Service, omero: OmeroWeb, planes: str, theirs: int
+) -> None:
+    url = f"/iviewer/rois_by_plane/9999/{planes}/"
+    own = everything(start_service(folder).client, url)
+    omero.images[9999].rois = squares(theirs, planes=PLANES, shapes=2)
+    client = log_in(beside, omero)
+    theirs_there = [roi["@id"] for roi in json.loads(directly(omero, client, url)[2])["data"]]
+    both = theirs_there + own
+    for offset, limit in itertools.product(range(len(both) + 2), (0, 1, 3, 500)):
+        assert page(client, url, limit, offset) == (both[offset : offset + limit], len(both))
+
+
+def directly(omero: OmeroWeb, client: FlaskClient, path: str) -> tuple[int, str, bytes]:
+    """What the stand-in itself answers the client's user: state, media type, body."""
+    cookie = client.get_cookie("sessionid")
+    assert cookie is not None
+    headers = {"Cookie": f"sessionid={cookie.value}", "X-Requested-With": "XMLHttpRequest"}
+    request = urllib.request.Request(omero.url + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_gzip_holds_both(beside: Service, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(502, squares(400)))
+    client = log_in(beside, omero)
+    url = f"{LIST.format(image=502)}&limit=500"
+    packed = client.get(url, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert json.loads(gzip.decompress(packed.data)) == client.get(url).json
+    assert len(packed.data) < len(client.get(url).data) / 5
+
+
+def test_a_page_behind_omero_s_rois_asks_nothing_again(beside: Service, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(1202, squares(3)))
+    client = log_in(beside, omero)
+    assert page(client, LIST.format(image=1202), 500, 0)[1] == 1204
+    before = len(omero.requests)
+    for offset in (3, 500, 1000, 1204):
+        page(client, LIST.format(image=1202), 500, offset)
+    assert len(omero.requests) == before
+    page(log_in(beside, omero), LIST.format(image=1202), 500, 500)  # another session, another count
+    assert len(omero.requests) == before + 1
+
+
+def test_omero_may_give_smaller_pages(beside: Service, omero: OmeroWeb) -> None:
+    omero.max_limit = 100
+    omero.add(OmeroImage(2, squares(250)))
+    found, total = page(log_in(beside, omero), LIST.format(image=2), 500, 0)
+    assert (found[:250], len(found), total) == (list(range(1, 251)), 251, 251)
+    omero.max_limit = 1
+    answer = log_in(beside, omero).get(f"{LIST.format(image=2)}&limit=500")
+    assert answer.json["meta"]["totalCount"] == 1
+    assert "small portions" in answer.headers["X-Roiservice-Incomplete"]
+
+
+def test_counts_per_plane_are_added(folder: Path, beside: Service, omero: OmeroWeb) -> None:
+    url = "/iviewer/plane_shape_counts/9999/"
+    own = np.array(start_service(folder).client.get(url).json["data"])
+    client = log_in(beside, omero)
+    theirs = np.array(json.loads(directly(omero, client, url)[2])["data"])
+    assert theirs.any()
+    assert client.get(url).json["data"] == (own + theirs).tolist()
+    omero.always = 500
+    answer = client.get(url)
+    assert answer.json["data"] == own.tolist()
+    assert "OMERO" in answer.headers["X-Roiservice-Incomplete"]
+
+
+def test_places_are_those_in_the_list_of_both(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    everywhere = client.get(LIST.format(image=9999)).json["data"]
+    for index, roi in enumerate(everywhere[7:], start=7):
+        data = client.get(f"/iviewer/roi/{roi['@id']}/page_data/").json
+        assert (data["roi_index"], data["roi_count"]) == (index, len(everywhere))
+        for shape in roi["shapes"]:
+            data = client.get(f"/iviewer/shape/{shape['@id']}/page_data/").json
+            listed, total = page(
+                client, f"/iviewer/rois_by_plane/9999/{data['theZ']}/{data['theT']}/", 500, 0
+            )
+            assert listed[data["roi_index"]] == roi["@id"]
+            assert data["roi_count"] == total
+
+
+def test_the_viewer_is_told_the_number_of_both(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    answer = client.get("/iviewer/image_data/9999/")
+    theirs = json.loads(directly(omero, client, "/iviewer/image_data/9999/")[2])
+    assert theirs["roi_count"] == 7
+    assert answer.json == theirs | {"roi_count": 7 + 7}
+    omero.images[9999].readers = frozenset()
+    refused = client.get("/iviewer/image_data/9999/")
+    assert (refused.status_code, refused.json) == (404, {"error": "Image not found"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [500, "hang", "slow", "malformed", "truncated", "html200", "redirect", "drop", "security", "down"],
+)
+def test_without_omero_web_the_list_is_ours_alone_and_says_so(
+    folder: Path, beside: Service, omero: OmeroWeb, fault: str | int
+) -> None:
+    own = everything(start_service(folder).client, LIST.format(image=9999))
+    client = log_in(beside, omero)
+    omero.always = fault
+    for url in (LIST.format(image=9999), "/iviewer/rois_by_plane/9999/0-2/0-1/"):
+        answer = client.get(url)
+        assert answer.status_code == 200
+        assert [roi["@id"] for roi in answer.json["data"]] == own
+        assert answer.json["meta"]["totalCount"] == len(own)
+        assert answer.headers["X-Roiservice-Incomplete"].startswith("OMERO (")
+    place = client.get(f"/iviewer/roi/{own[2]}/page_data/")
+    assert (place.status_code, place.json["roi_index"]) == (200, 2)
+    assert place.headers["X-Roiservice-Incomplete"].startswith("OMERO (")
+    assert not [each for each in omero.requests if "elsewhere" in each.path]
+
+
+def test_only_the_session_cookie_goes_on(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    client.set_cookie("csrftoken", "secret")
+    client.get(
+        f"{LIST.format(image=77)}&limit=5&bsession=key&username=ada&password=pw&_=1",
+        headers={"Authorization": "Bearer secret", "X-OMERO-Session-Key": "key"},
+    )
+    (asked,) = omero.requests
+    assert asked.headers["Cookie"] == f"sessionid={client.get_cookie('sessionid').value}"
+    assert sorted(asked.query.split("&")) == ["image=77", "limit=5"]
+    sent = str(asked.headers)
+    assert "secret" not in sent
+    assert "Session-Key" not in sent
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v0/m/rois/?image=77&limit=2&offset=1",
+        "/api/v0/m/images/77/rois/?limit=1",
+        "/api/v0/m/rois/12/",
+        "/api/v0/m/rois/987/",
+        "/iviewer/rois_by_plane/77/0/0/?limit=2",
+        "/iviewer/plane_shape_counts/77/",
+        "/iviewer/image_data/77/",
+        "/iviewer/roi/12/page_data/",
+        "/iviewer/roi/12/image_data/",
+        "/iviewer/shape/120/page_data/",
+        "/iviewer/image_data/78/",
+    ],
+)
+def test_what_is_unknown_here_is_omero_web_s(beside: Service, omero: OmeroWeb, path: str) -> None:
+    omero.add(OmeroImage(77, squares(4, first=11)))
+    client = log_in(beside, omero)
+    expected = directly(omero, client, path)
+    answer = client.get(path)
+    assert (answer.status_code, answer.content_type, answer.data) == expected
+    omero.always = "drop"
+    assert client.get(path).status_code == 503
+
+
+def test_what_is_unknown_here_may_be_left_to_a_proxy(folder: Path, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(77, squares(4)))
+    service = start_service(folder, omero_web_url=omero.url, pass_unknown=False)
+    client = log_in(service, omero)
+    assert client.get(LIST.format(image=77)).status_code == 404
+    assert client.get("/iviewer/image_data/77/").status_code == 404
+    assert not omero.requests
+
+
+@pytest.mark.parametrize("cookie", ["sessionid=a; sessionid=b", 'sessionid="a b"', "sessionid=a%0d%0ab"])
+def test_unclean_sessions_are_refused(beside: Service, omero: OmeroWeb, cookie: str) -> None:
+    answer = beside.app.test_client(use_cookies=False).get(LIST.format(image=2), headers={"Cookie": cookie})
+    assert answer.status_code == 400
+    assert not omero.requests
