@@ -25,7 +25,10 @@ _FORBIDDEN_CODECS = ("pickle", "numcodecs.pickle")
 
 @dataclass(frozen=True, eq=False)
 class LabelArray:
-    """An open array of labels. `chunks` are inner ones where chunks are sharded; `dtype` is native-endian."""
+    """An open array of labels or pixels.
+
+    `chunks` are inner ones where chunks are sharded; `dtype` is native-endian.
+    """
 
     store: Store
     path: str
@@ -37,9 +40,10 @@ class LabelArray:
 
     def read(self, selection: Selection) -> NDArray[Any]:
         """One block; missing chunks are the fill value. SourceDamaged naming the first chunk that fails."""
-        return self.slabs.read(selection, self._load)
+        return self.slabs.read(selection, self.load)
 
-    def _load(self, selection: Selection) -> NDArray[Any]:
+    def load(self, selection: Selection) -> NDArray[Any]:
+        """As `read`, but nothing is kept for later reads."""
         try:
             return np.asarray(self.array[selection])
         except SourceError:
@@ -64,16 +68,17 @@ class LabelArray:
         corners = zip(chunk, self.chunks, strict=True)
         try:
             self.array[tuple(slice(index * size, (index + 1) * size) for index, size in corners)]
-        except Exception as error:  # noqa: BLE001 - see `_load`
+        except Exception as error:  # noqa: BLE001 - see `load`
             return error
         return None
 
 
-def open_array(store: Store, path: str, zarr_format: int) -> LabelArray:
+def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = False) -> LabelArray:
     """Open the array at `path` after checking its metadata.
 
     Raises SourceDamaged if it is missing or not a sound array, SourceRefused if it exceeds a limit of the
-    store, holds no integers, or uses a codec that may run code. Unknown codecs are named.
+    store, holds no integers (with `floats`: no real numbers), or uses a codec that may run code. Unknown
+    codecs are named.
     """
     document, metadata = _array_metadata(store, path, zarr_format)
     _check_codecs(store, document, metadata)
@@ -83,7 +88,7 @@ def open_array(store: Store, path: str, zarr_format: int) -> LabelArray:
         path=path,
         shape=tuple(array.shape),
         chunks=tuple(array.chunks),
-        dtype=_label_dtype(store, path, array.dtype),
+        dtype=_native_dtype(store, path, array.dtype, floats),
         array=array,
         slabs=Slabs(tuple(array.shape), tuple(array.chunks), array.dtype.itemsize),
     )
@@ -145,9 +150,10 @@ def _opened(store: Store, path: str, zarr_format: int) -> zarr.Array[Any]:
         raise SourceDamaged(store.location, path, f"cannot be opened: {_brief(error)}") from error
 
 
-def _label_dtype(store: Store, path: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind not in "biu":
-        raise SourceRefused(store.location, path, f"holds {dtype}; labels are integers")
+def _native_dtype(store: Store, path: str, dtype: np.dtype[Any], floats: bool) -> np.dtype[Any]:
+    if dtype.kind not in ("biuf" if floats else "biu"):
+        expected = "pixels are real numbers" if floats else "labels are integers"
+        raise SourceRefused(store.location, path, f"holds {dtype}; {expected}")
     return dtype.newbyteorder("=")
 
 
