@@ -78,3 +78,72 @@ class TooManyObjects(RoiServiceError):
 
 class OmeroWebFailed(RoiServiceError):
     """OMERO.web does not answer, or not with what its API promises; the message names neither host nor user."""
+
+
+class Unauthorized(RoiServiceError):
+    """Who is asking is not known, or no longer; `challenge` is the WWW-Authenticate header (RFC 6750, 3)."""
+
+    challenge = 'Bearer realm="roiservice"'
+
+
+class LoginRequired(Unauthorized):
+    """The image is not public, and the request names nobody."""
+
+    def __init__(self) -> None:
+        super().__init__("log in to OMERO.web, or send a token")
+
+
+class SessionExpired(Unauthorized):
+    """OMERO.web does not know the session any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the OMERO.web session has ended: log in again")
+
+
+class TokenInvalid(Unauthorized):
+    """A token that is not one of ours, not whole, of the other kind, or revoked.
+
+    Clients get the same words for all of these; `reason` is for the log and never quotes the token.
+    """
+
+    challenge = f'{Unauthorized.challenge}, error="invalid_token"'
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the token is not valid")
+        self.reason = reason
+
+
+class TokenExpired(Unauthorized):
+    """A token that was valid until it expired."""
+
+    challenge = f'{Unauthorized.challenge}, error="invalid_token", error_description="expired"'
+
+    def __init__(self) -> None:
+        super().__init__("the token has expired: ask for a new one")
+
+
+class InsufficientScope(RoiServiceError):
+    """A valid token that is not for this image or path; decided from the token alone, before any look-up."""
+
+    challenge = f'{Unauthorized.challenge}, error="insufficient_scope", scope="roi:read"'
+
+    def __init__(self) -> None:
+        super().__init__("the token is not for this image or path")
+
+
+class InvalidRequest(RoiServiceError):
+    """Credentials that contradict each other, or are sent in a way that is not allowed."""
+
+    challenge = f'{Unauthorized.challenge}, error="invalid_request"'
+
+
+class Unavailable(RoiServiceError):
+    """Whether the caller may read cannot be found out now; try again in `retry_after` seconds."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class SharedStoreFailed(RoiServiceError):
+    """What the processes of the service share (Redis) does not answer, or with what was never put there."""

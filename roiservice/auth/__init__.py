@@ -1,0 +1,1 @@
+"""Who is asking, and may they read this image: tokens, OMERO.web's sessions and its permissions."""

@@ -1,0 +1,15 @@
+"""What the processes of the service share, as far as this package needs to know it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class SharedStore(Protocol):
+    """Bytes by key, for a time. Both methods raise SharedStoreFailed where the store does not answer."""
+
+    def get(self, key: str) -> bytes | None:
+        """The value of the key; None only if the store says that there is none."""
+
+    def put(self, key: str, value: bytes, ttl: int) -> None:
+        """Keep a value for `ttl` seconds, at least 1."""

@@ -1,0 +1,162 @@
+"""Tokens of our own: JSON Web Tokens (RFC 7519, 8725) signed with Ed25519, in one strict form.
+
+Access tokens are sent in the Authorization header. Link tickets are part of URLs, for clients that cannot
+send headers, and are for one image and one path. Nothing of one kind passes as the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jwt.api_jws import PyJWS
+from jwt.exceptions import InvalidTokenError
+
+from roiservice.auth.claims import (
+    ACCESS,
+    ACTION,
+    LONGEST_PATH,
+    TICKET,
+    Claims,
+    Kind,
+    check_claims,
+    check_times,
+    checked_images,
+    is_prefix,
+)
+from roiservice.auth.keys import ALGORITHM, KeyRing
+from roiservice.errors import BadParameter, TokenExpired, TokenInvalid
+
+LONGEST_TOKEN = 4096  # characters
+# 64 bytes make 86 characters, of which the last carries 2 bits: one signature has one spelling.
+_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]{85}[AQgw]")
+_jws = PyJWS(algorithms=[ALGORITHM])
+
+
+@dataclass(frozen=True)
+class Owner:
+    """For whom a token is made: `subject` and `session` of its claims."""
+
+    subject: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Minted:
+    """A new token and the seconds that it lives; the text of the token must not be logged."""
+
+    text: str
+    token_id: str
+    lifetime: int
+
+    def __repr__(self) -> str:
+        return f"Minted({self.token_id})"
+
+
+class Tokens:
+    """Makes and reads the tokens of one service, which `issuer` names; `clock` gives seconds since 1970."""
+
+    def __init__(self, keys: KeyRing, issuer: str, clock: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._clock = clock
+
+    def access_token(self, owner: Owner, images: Sequence[int], lifetime: int = ACCESS.lifetime) -> Minted:
+        """A token for 1 to 100 images, which the owner is known to be able to read. Raises BadParameter."""
+        return self._mint(ACCESS, owner, {"img": checked_images(images)}, lifetime)
+
+    def ticket(self, owner: Owner, image: int, path: str, lifetime: int = TICKET.lifetime) -> Minted:
+        """A link ticket for what is of that image and lies at or below `path`. Raises BadParameter."""
+        if not is_prefix(path):
+            raise BadParameter("path", f"must be a plain path of 1 to {LONGEST_PATH} characters")
+        return self._mint(TICKET, owner, {"img": checked_images([image]), "pth": path}, lifetime)
+
+    def verify(self, token: str, kind: Kind) -> Claims:
+        """What a token says, if it is a valid one of that kind: TokenExpired, or TokenInvalid for all else.
+
+        Whether it was revoked, and is for the image or path asked for, is another question.
+        """
+        form = _FORM.fullmatch(token) if len(token) <= LONGEST_TOKEN else None
+        if form is None:
+            raise TokenInvalid("the form is not that of a token")
+        key_id = _key_id(_decoded(form[1]), kind)
+        key = self._keys.verifier(key_id)
+        if key is None:
+            raise TokenInvalid("no such key")
+        try:
+            payload = _jws.decode(token, key, algorithms=[ALGORITHM])
+        except InvalidTokenError:
+            raise TokenInvalid("the signature is not ours") from None
+        document = _object(payload)
+        claims = check_claims(kind, self._issuer, key_id, document)
+        now = self._clock()
+        check_times(kind, document, now)
+        if now >= claims.expires:
+            raise TokenExpired
+        return claims
+
+    def _mint(self, kind: Kind, owner: Owner, rights: dict[str, Any], lifetime: int) -> Minted:
+        if type(lifetime) is not int or not 1 <= lifetime <= kind.longest:
+            raise BadParameter("lifetime", f"must be 1 to {kind.longest} seconds")
+        now = int(self._clock())
+        token_id = secrets.token_hex(16)
+        document = {
+            "iss": self._issuer,
+            "aud": self._issuer + kind.audience_end,
+            "sub": owner.subject,
+            "sid": owner.session,
+            "iat": now,
+            "nbf": now,
+            "exp": now + lifetime,
+            "jti": token_id,
+            "act": [ACTION],
+            **rights,
+        }
+        key = self._keys.signer()
+        payload = json.dumps(document, separators=(",", ":")).encode()
+        text = _jws.encode(payload, key.private, ALGORITHM, {"typ": kind.typ, "kid": key.id})
+        return Minted(text, token_id, lifetime)
+
+
+def _key_id(header: bytes, kind: Kind) -> str:
+    """The key id of a header that is exactly as we write it."""
+    document = _object(header)
+    key_id = document.get("kid")
+    if document != {"alg": ALGORITHM, "typ": kind.typ, "kid": key_id} or type(key_id) is not str:
+        raise TokenInvalid("the header is not ours")
+    return key_id
+
+
+def _decoded(segment: str) -> bytes:
+    try:
+        return urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError:
+        raise TokenInvalid("a part is not base64url") from None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """A JSON object without repeated names and without NaN."""
+    try:
+        found = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise TokenInvalid("a part is not clean JSON") from None
+    if type(found) is not dict:
+        raise TokenInvalid("a part is no JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name is repeated")
+    return document
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
