@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import yaml
 
-from tests.e2e.nginx import Nginx, nginx_before
+from tests.e2e.nginx import ROOT, Nginx, configured, nginx_before
 from tests.e2e.support import Home, Running, end, serving, wait_for
 from tests.omeroweb.images import OmeroImage, squares
 from tests.omeroweb.standin import OmeroWeb
@@ -201,6 +203,15 @@ def test_every_path_lives_on_without_the_service(own_site: Site) -> None:
     down = own_site.get("/roi/images/1")
     assert (down.status, down.headers["Content-Type"]) == (503, "application/problem+json")
     assert json.loads(down.body)["status"] == 503
+
+
+def test_every_path_in_the_manner_of_omeros_goes_to_the_service() -> None:
+    pattern = re.compile(re.findall(r'location ~ "(.*?)" {', configured("nginx.conf", {}, ""), re.DOTALL)[0])
+    paths = yaml.safe_load((ROOT / "openapi.yaml").read_text())["paths"]
+    values = {"kind": "shape", "z": "0", "t": "0-3"}
+    for path in (path for path in paths if path.startswith(("/api/", "/iviewer/", "/webgateway/"))):
+        filled = re.sub(r"{(\w+)}", lambda name: values.get(name[1], str(10**15)), path)
+        assert pattern.match(filled), path
 
 
 def test_a_service_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
