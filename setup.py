@@ -72,7 +72,9 @@ setup(
         "numba>=0.60",
         "numpy>=1.26,<3",
         "orjson>=3.9",
+        "pillow>=10",
         "pyarrow>=17",
+        "PyJWT[crypto]>=2.15,<3",
         "PyYAML>=6",
         # 8.0.0 breaks clients of servers before 6.
         "redis>=5,<9,!=8.0.0",
@@ -89,6 +91,7 @@ setup(
             "botocore>=1.34",
             "geopandas>=1",
             "hypothesis>=6.100",
+            "joserfc>=1.7.4",
             "moto[server]>=5",
             "openapi-core>=0.19",
             "OWSLib>=0.31",

@@ -287,6 +287,69 @@ def demo(port: int | None, build_only: Path | None) -> None:
     run(port, build_only)
 
 
+@roiservice.group(invoke_without_command=True)
+@click.pass_context
+def keys(context: click.Context) -> None:
+    """List the keys that sign tokens, and which of them does now."""
+    if context.invoked_subcommand is None:
+        from roiservice.commands.keys import list_keys as run
+
+        run()
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys, oldest first."""
+    from roiservice.commands.keys import list_keys as run
+
+    run()
+
+
+@keys.command("new")
+def new_key() -> None:
+    """Make a key. It takes over after ten minutes; the older ones go on verifying."""
+    from roiservice.commands.keys import new_key as run
+
+    run()
+
+
+@keys.command()
+@click.argument("key_id", metavar="[KID]", required=False)
+def retire(key_id: str | None) -> None:
+    """Delete the key KID: what it signed is not valid any more.
+
+    Without KID: delete all keys that another took over from so long ago that all they signed has expired.
+    """
+    from roiservice.commands.keys import retire as run
+
+    run(key_id)
+
+
+@roiservice.command()
+@click.option(
+    "--image",
+    "images",
+    metavar="ID",
+    type=click.IntRange(1, 2**63 - 1),
+    multiple=True,
+    required=True,
+    help="Image that the token is for. May be repeated.",
+)
+@click.option("--ticket", metavar="PATH", help="A link ticket for PATH and all below it, for one image.")
+@click.option(
+    "--lifetime",
+    metavar="SECONDS",
+    type=click.IntRange(min=1),
+    show_default="300; 900 for a ticket",
+    help="How long the token is valid, at most an hour; a ticket at most a day.",
+)
+def token(images: Sequence[int], ticket: str | None, lifetime: int | None) -> None:
+    """Write a token for scripts. Nobody is asked whether its bearer may read the images."""
+    from roiservice.commands.token import token as run
+
+    run(images, ticket, lifetime)
+
+
 @roiservice.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile all kernels into numba's cache (NUMBA_CACHE_DIR)."""

@@ -151,6 +151,11 @@ class _Held:
     until: float
 
 
+def keys_folder(state_dir: Path) -> Path:
+    """Where a service keeps its keys and its secret."""
+    return state_dir / "keys"
+
+
 def signer_of(keys: list[Key], now: float) -> SigningKey | None:
     """Of keys, oldest first, the one that signs: the newest that is known long enough, else the oldest."""
     own = _signing(keys)

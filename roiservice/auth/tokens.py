@@ -124,6 +124,14 @@ class Tokens:
         return Minted(text, token_id, lifetime)
 
 
+def issuer_of(service: str) -> str:
+    """What issuer and audience of tokens call a service; `service` is the UUID of its registry.
+
+    A name that lasts: services are reached by several addresses, and a Host header is for anybody to choose.
+    """
+    return f"urn:uuid:{service}"
+
+
 def _key_id(header: bytes, kind: Kind) -> str:
     """The key id of a header that is exactly as we write it."""
     document = _object(header)
