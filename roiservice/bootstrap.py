@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +17,22 @@ from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.reader import Catalog, open_catalog
-from roiservice.catalog.registry import FIRST_IMAGE, Registry
+from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import CatalogWriter, RoiColumns
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound, SettingsError, SourceError
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.images import Image as Image
+from roiservice.images import ImageIndex
+from roiservice.images import Location as Location
 from roiservice.omeroweb.client import OmeroWeb
 from roiservice.omeroweb.rois import OmeroRois
 from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
-from roiservice.sources.idmap import IdMap, read_id_map
-from roiservice.sources.images import ImageSource, find_images
+from roiservice.sources.idmap import read_id_map
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
 from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
@@ -40,17 +41,6 @@ from roiservice.sources.rules import applied, read_rules
 from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
-
-Location = tuple[int | None, str]  # an image's number if the user gave one, and a path
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image that is served: its lasting number, what a user calls it, where it lies."""
-
-    id: int
-    name: str
-    source: ImageSource
 
 
 @dataclass(frozen=True)
@@ -78,94 +68,6 @@ class LayerListing:
     warnings: tuple[str, ...]
 
 
-class ImageIndex:
-    """All images at some locations, found once when first asked for."""
-
-    def __init__(
-        self, locations: Sequence[Location], registry: Registry, limits: Limits, ids: IdMap | None = None
-    ) -> None:
-        self._locations = locations
-        self._ids = ids
-        self._registry = registry
-        self._limits = limits
-
-    def get(self, image_id: int) -> Image:
-        """The image with this number; NotFound if there is none."""
-        image = self._found[0].get(image_id)
-        if image is None:
-            raise NotFound(f"there is no image {image_id}")
-        return image
-
-    def has(self, image_id: int) -> bool:
-        """Whether there is an image with this number."""
-        return image_id in self._found[0]
-
-    def page(self, offset: int, limit: int) -> list[Image]:
-        """Images `offset` to `offset + limit`, by number."""
-        return self._in_order[offset : offset + limit]
-
-    def total(self) -> int:
-        """How many images there are."""
-        return len(self._in_order)
-
-    @property
-    def problems(self) -> list[SourceError]:
-        """What could not be read while images were looked for."""
-        return self._found[1]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What in the file of ids names no image that was found."""
-        return self._ids.warnings() if self._ids is not None and self.total() else ()
-
-    @cached_property
-    def _in_order(self) -> list[Image]:
-        return sorted(self._found[0].values(), key=lambda image: image.id)
-
-    @cached_property
-    def _found(self) -> tuple[dict[int, Image], list[SourceError]]:
-        """Raises SettingsError where two stores claim one number, SourceError if nothing can be used."""
-        images: dict[int, Image] = {}
-        problems: list[SourceError] = []
-        for found in self._sources():
-            if isinstance(found, SourceError):
-                problems.append(found)
-            else:
-                image = self._numbered(found)
-                other = images.setdefault(image.id, image)
-                if (other.source.location, other.source.path) != (found.location, found.path):
-                    claim = f"image {image.id} is claimed by {other.source.location}"
-                    raise SettingsError(f"{claim} and by {found.location}")
-        if problems and not images:
-            raise problems[0]
-        return images, problems
-
-    def _sources(self) -> Iterator[ImageSource | SourceError]:
-        """What all locations hold; numbers of the command line come before those of the file."""
-        for given_id, path in self._locations:
-            if self._ids is None:
-                yield from self._at(path, given_id)
-            else:
-                found = list(self._at(path, given_id))
-                numbered = self._ids.numbered(found)
-                yield from numbered if given_id is None else found
-
-    def _at(self, path: str, given_id: int | None) -> Iterator[ImageSource | SourceError]:
-        """What one location holds; one that cannot be used comes as its error."""
-        try:
-            yield from find_images(path, given_id, self._limits)
-        except SourceError as error:
-            yield error
-
-    def _numbered(self, source: ImageSource) -> Image:
-        number = source.given_id
-        if number is None:
-            number = self._registry.image_number(f"{source.location}#{source.path}")
-        elif not 1 <= number < FIRST_IMAGE:
-            raise SettingsError(f"{source.location}: image numbers lie from 1 to {FIRST_IMAGE - 1}")
-        return Image(number, source.name, source)
-
-
 class TableFiles:
     """The table files that were given, by the image they belong to."""
 
@@ -180,10 +82,10 @@ class TableFiles:
         that there is not, and for two of one name.
         """
         for number, path in self._tables:
-            if number is not None and not self._images.has(number):
+            if number is not None and not self._images.may_have(number):
                 raise SettingsError(f"--table {number}={path}: there is no image {number}")
         unnumbered = [path for number, path in self._tables if number is None]
-        if unnumbered and self._images.total() > 1:
+        if unnumbered and (self._images.is_open or self._images.total() > 1):
             raise SettingsError(f"--table {unnumbered[0]}: say whose it is, as in 7={unnumbered[0]}")
         own = [path for number, path in self._tables if number in (None, image_id)]
         by_name: dict[str, str] = {}
@@ -206,11 +108,11 @@ class Layers:
         self._limits = limits
         self._interval = settings.check_interval
         self._root_labels = settings.root_labels
-        self._listings: dict[int, tuple[float, LayerListing]] = {}
+        self._listings: dict[Image, tuple[float, LayerListing]] = {}
 
     def of(self, image: Image) -> LayerListing:
         """All layers of an image; looked for again once per check interval."""
-        known = self._listings.get(image.id)
+        known = self._listings.get(image)
         if known is not None and time.monotonic() - known[0] < self._interval:
             return known[1]
         tables = self._tables.of(image.id)
@@ -220,14 +122,14 @@ class Layers:
             if known is None:
                 raise
             # A host that is down for a while: what was there goes on being served.
-            self._listings[image.id] = (time.monotonic(), known[1])
+            self._listings[image] = (time.monotonic(), known[1])
             return known[1]
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
         layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
         found = LayerListing(tuple(layers), listing.problems, listing.warnings)
-        self._listings[image.id] = (time.monotonic(), found)
+        self._listings[image] = (time.monotonic(), found)
         return found
 
     def named(self, image: Image, collection: str) -> Layer:
@@ -281,9 +183,16 @@ class Services:
 
 
 def build_services(
-    settings: Settings, locations: Sequence[Location], tables: Sequence[Location] = ()
+    settings: Settings,
+    locations: Sequence[Location],
+    tables: Sequence[Location] = (),
+    *,
+    alone: bool = False,
 ) -> Services:
-    """Wire everything, reading nothing from the locations; SettingsError for unusable directories."""
+    """Wire everything, reading nothing from the locations; SettingsError for unusable directories.
+
+    With `alone` there are no images but those at the locations.
+    """
     limits = Limits()
     try:
         registry = Registry(settings.state_dir)
@@ -291,7 +200,7 @@ def build_services(
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
-    images = ImageIndex(locations, registry, limits, ids)
+    images = ImageIndex(locations, registry, limits, ids, interval=settings.check_interval, entries=not alone)
     keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     omero_web = _omero_web(settings)
     return Services(

@@ -41,9 +41,9 @@ def _task(plain: dict[str, Any]) -> Task:
     source = plain["layer"]["source"]
     values = tuple(ValueSource(**each) for each in source["values"])
     measures = tuple(source["measures"])
-    layer = LayerSource(
-        **{**source, "image": ImageSource(**source["image"]), "values": values, "measures": measures}
-    )
+    labels = tuple((store, path) for store, path in source["image"]["labels"])
+    image = ImageSource(**{**source["image"], "labels": labels})
+    layer = LayerSource(**{**source, "image": image, "values": values, "measures": measures})
     rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))

@@ -44,7 +44,7 @@ def export(
     overrides: Mapping[str, Any],
 ) -> int:
     """Write one layer or all; 1 if a layer could not be written (the sound ones are), else 0."""
-    services = build_services(load_settings(overrides), [(None, path)], tables)
+    services = build_services(load_settings(overrides), [(None, path)], tables, alone=True)
     if output is not None:
         output = _writable(output)
     layers, failures = _chosen(services, _only_image(services, path), layer)

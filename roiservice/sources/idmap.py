@@ -1,8 +1,9 @@
 """Ids of images from a file: those of a study, say, as they are in OMERO.
 
-A CSV file of `path,id`, in UTF-8, with or without that header. A path is relative to the file's own folder,
-absolute, or a URL. A field of a plate, or an image of a series, is named by its path inside:
-`plate.zarr/A/1/0` or `plate.zarr#A/1/0`.
+A CSV file of `path,id`, in UTF-8, with or without that header, or a YAML file of `id: path`. A path is
+relative to the file's own folder, absolute, or a URL. A field of a plate, or an image of a series, is named
+by its path inside: `plate.zarr/A/1/0` or `plate.zarr#A/1/0`. In YAML an id may also have `{image: path,
+labels: [paths]}`, for label images that lie elsewhere than in their image; without `image` they stand alone.
 """
 
 from __future__ import annotations
@@ -13,89 +14,131 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roiservice.errors import SettingsError, SourceError
-from roiservice.sources.images import IMAGE_ID, ImageOrError, ImageSource
-from roiservice.sources.paths import clean_path
+from roiservice.sources.elsewhere import label_place
+from roiservice.sources.images import IMAGE_ID, ImageOrError, ImageSource, only_image
+from roiservice.sources.limits import Limits
+from roiservice.sources.paths import clean_path, join
 from roiservice.sources.remote.urls import is_url
 from roiservice.sources.roots import absolute
+
+if TYPE_CHECKING:
+    import yaml
 
 _HEADER = ["path", "id"]
 _LARGEST = 2**26  # bytes of the file
 _LONGEST = 8192  # characters of a path or URL
 _NAMED = 3  # rows that a warning names
+_YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the file: where it is, what it says."""
+    """An entry of the file: its line, the path and labels as they are written there, and the id."""
 
     line: int
     path: str
     id: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row and what it names: a store's location, a path inside it, and the locations of label images."""
+
+    row: Row
+    location: str
+    path: str
+    labels: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        """Location and path in one."""
+        return join(self.location, self.path)
+
+    def source(self, limits: Limits) -> ImageSource:
+        """The image that it names, opened. SourceError if there is none."""
+        return self.applied(only_image(self.location, limits, self.path), limits)
+
+    def applied(self, source: ImageSource, limits: Limits) -> ImageSource:
+        """The image with the id and the labels of the entry."""
+        labels = tuple(label_place(location, limits) for location in self.labels)
+        return replace(source, given_id=self.row.id, labels=labels)
 
 
 class IdMap:
-    """Rows by place, and which of them have named no image so far.
+    """Entries by their place, and which of them have named no image so far."""
 
-    A place is the location of a store with the path inside behind a `/`.
-    """
+    def __init__(self, file: Path, entries: Mapping[str, Entry]) -> None:
+        self.file = file
+        self._entries = entries
+        self._unused = dict(entries)
 
-    def __init__(self, file: Path, rows: Mapping[str, Row]) -> None:
-        self._file = file
-        self._rows = rows
-        self._unused = dict(rows)
-
-    def numbered(self, found: Sequence[ImageOrError]) -> list[ImageOrError]:
-        """What was found at one location, the images with the ids that the file gives them.
+    def numbered(self, found: Sequence[ImageOrError], limits: Limits) -> list[ImageOrError]:
+        """What was found at one location, the images with the ids and labels that the file gives them.
 
         Where a store holds one image, whatever its path inside, the store's own location names it too.
         """
         members = Counter(each.location if isinstance(each, ImageSource) else each.store for each in found)
         return [
-            self._numbered(each, alone=members[each.location] == 1) if isinstance(each, ImageSource) else each
+            self._numbered(each, limits, alone=members[each.location] == 1)
+            if isinstance(each, ImageSource)
+            else each
             for each in found
         ]
 
+    def outside(self, locations: Sequence[str]) -> dict[int, Entry]:
+        """Entries that lie neither at nor below one of the locations, by id; they are no case for a warning.
+
+        `locations` are absolute.
+        """
+        given = set(locations)
+        found = {each.row.id: each for place, each in self._entries.items() if not _is_below(place, given)}
+        for entry in found.values():
+            self._unused.pop(entry.place, None)
+        return found
+
     def warnings(self) -> tuple[str, ...]:
         """One that says which rows name nothing that was found, if there are any."""
-        rows = sorted(self._unused.values(), key=lambda row: row.line)
+        rows = sorted((entry.row for entry in self._unused.values()), key=lambda row: row.line)
         if not rows:
             return ()
         named = ", ".join(f"{row.path} (line {row.line})" for row in rows[:_NAMED])
         more = ", ..." if len(rows) > _NAMED else ""
-        return (f"{self._file}: {len(rows)} of {len(self._rows)} rows name no image here: {named}{more}",)
+        return (f"{self.file}: {len(rows)} of {len(self._entries)} rows name no image here: {named}{more}",)
 
-    def _numbered(self, source: ImageSource, *, alone: bool) -> ImageSource:
-        places = [f"{source.location}/{source.path}" if source.path else source.location]
+    def _numbered(self, source: ImageSource, limits: Limits, *, alone: bool) -> ImageSource:
+        places = [join(source.location, source.path)]
         if alone and source.path:
             places.append(source.location)
         for place in places:
-            row = self._rows.get(place)
-            if row is not None:
+            entry = self._entries.get(place)
+            if entry is not None:
                 self._unused.pop(place, None)
-                return replace(source, given_id=row.id)
+                return entry.applied(source, limits)
         return source
 
 
 def read_id_map(file: Path) -> IdMap:
-    """The rows of the file. SettingsError naming the line, or both of two that contradict each other."""
-    places: dict[str, Row] = {}
+    """The entries of the file. SettingsError naming the line, or both of two that contradict each other."""
+    places: dict[str, Entry] = {}
     ids: dict[int, Row] = {}
-    for row in _rows(file):
-        place = _place(file, row)
-        for known in (places.get(place), ids.get(row.id)):
+    for row in _yaml_rows(file) if file.suffix.lower() in _YAML else _csv_rows(file):
+        entry = _entry(file, row)
+        other = places.get(entry.place)
+        for known in (None if other is None else other.row, ids.get(row.id)):
             if known is not None:
                 what = f"the id {row.id}" if known.id == row.id else row.path
                 raise SettingsError(f"{file}: lines {known.line} and {row.line} both have {what}")
-        places[place] = ids[row.id] = row
+        places[entry.place], ids[row.id] = entry, row
     return IdMap(file, places)
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _csv_rows(file: Path) -> Iterator[Row]:
     try:
-        if file.stat().st_size > _LARGEST:
-            raise SettingsError(f"{file}: is larger than {_LARGEST} bytes")
+        _check_size(file)
         with file.open(encoding="utf-8-sig", newline="") as text:
             reader = csv.reader(text, strict=True)
             for cells in reader:
@@ -111,25 +154,90 @@ def _rows(file: Path) -> Iterator[Row]:
         raise SettingsError(f"{file}: cannot be read: {error}") from error
 
 
-def _place(file: Path, row: Row) -> str:
-    """What a row names, as `IdMap` has it. A `#` that is part of a file's name is left alone."""
+def _yaml_rows(file: Path) -> Iterator[Row]:
+    """Read as nodes, not values: these know their lines, and of two equal keys neither is lost."""
+    import yaml
+
+    try:
+        _check_size(file)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        document = yaml.compose(file.read_text("utf-8-sig"), Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from error
+    if document is None:
+        return
+    if not isinstance(document, yaml.MappingNode):
+        raise SettingsError(f"{file}: must be a mapping of ids to paths")
+    for key, value in document.value:
+        line = key.start_mark.line + 1
+        row = _yaml_row(line, key, value)
+        if row is None:
+            reason = "is no id (from 1 to 10^14 - 1) with a path, or with {image: path, labels: [paths]}"
+            raise SettingsError(f"{file}: line {line}: {reason}")
+        yield row
+
+
+def _yaml_row(line: int, key: yaml.Node, value: yaml.Node) -> Row | None:
+    number = _text(key)
+    if number is None or not IMAGE_ID.fullmatch(number):
+        return None
+    path = _text(value)
+    if path is not None:
+        return Row(line, path, int(number))
+    import yaml
+
+    if not isinstance(value, yaml.MappingNode):
+        return None
+    members = {_text(name): member for name, member in value.value}
+    listed = members.pop("labels", None)
+    labels = [_text(each) for each in listed.value] if isinstance(listed, yaml.SequenceNode) else []
+    image = _text(members.pop("image")) if "image" in members else next(iter(labels), None)
+    if members or image is None or None in labels or (listed is not None and not labels):
+        return None
+    return Row(line, image, int(number), tuple(label for label in labels if label is not None))
+
+
+def _text(node: yaml.Node) -> str | None:
+    """A scalar's text as it stands in the file; None for anything else, empty or too long ones included."""
+    if not isinstance(node.value, str) or node.tag == "tag:yaml.org,2002:null":
+        return None
+    text = node.value.strip()
+    return text if 0 < len(text) <= _LONGEST else None
+
+
+def _check_size(file: Path) -> None:
+    if file.stat().st_size > _LARGEST:
+        raise SettingsError(f"{file}: is larger than {_LARGEST} bytes")
+
+
+def _entry(file: Path, row: Row) -> Entry:
+    """What a row names. A `#` that is part of a file's name is left alone."""
     whole = _joined(file, row.path)
     root, hash_sign, inside = whole.rpartition("#")
     if not hash_sign or (not is_url(whole) and os.path.lexists(whole)):
         root, inside = whole, ""
     try:
         location = absolute(root)
+        labels = tuple(absolute(_joined(file, label)) for label in row.labels)
     except SourceError as error:
         raise SettingsError(f"{file}: line {row.line}: {error}") from error
     if not inside:
-        return location
+        return Entry(row, location, "", labels)
     path = clean_path(inside.lstrip("/"))
     if path is None:
         raise SettingsError(f"{file}: line {row.line}: {inside!r} is no path inside a store")
-    return f"{location}/{path}"
+    return Entry(row, location, path, labels)
 
 
 def _joined(file: Path, path: str) -> str:
     if is_url(path):
         return path
     return os.path.join(os.path.abspath(file.parent), os.path.expanduser(path))
+
+
+def _is_below(place: str, given: set[str]) -> bool:
+    while place:
+        if place in given:
+            return True
+        place = place.rpartition("/")[0]
+    return "/" in given

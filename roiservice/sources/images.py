@@ -27,7 +27,7 @@ _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
 IMAGE_ID = re.compile(r"[1-9][0-9]{0,13}")
 _WELLS_AT_ONCE = 32
-_ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
+ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ImageSource:
     calls it (`name`, `plate/A/1/0`, `name/0`). `given_id` is the number given by the user, else the store's
     file name if that is a number and the store holds one image; else None. A field of a plate has the path of
     its `well` below the plate (`A/1`) and its own path below that as `field` (`0`); other images have None.
+    `labels` are label images that were said to belong to it wherever they lie: (store, path inside).
     """
 
     location: str
@@ -46,6 +47,7 @@ class ImageSource:
     given_id: int | None
     well: str | None = None
     field: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 ImageOrError = ImageSource | SourceError
@@ -71,6 +73,45 @@ def find_images(location: str | Path, given_id: int | None, limits: Limits) -> I
             first = [replace(first[0], given_id=given_id)]
     yield from first
     yield from found
+
+
+def only_image(location: str, limits: Limits, path: str = "") -> ImageSource:
+    """The image that one store holds, or the one at `path` in it. A folder of stores is not searched.
+
+    Raises SourceDamaged if there is none, SourceRefused if the store holds several.
+    """
+    place, name = absolute(location), store_name(location)
+    if is_table_alone(place) and not os.path.isdir(place):
+        return ImageSource(place, "", stem(name), None)
+    store = open_store(place, limits)
+    if path:
+        return _image_at(store, path, name)
+    found = list(islice(_in_store(store, name), 2))
+    if not found:
+        raise SourceDamaged(place, "", "holds no OME-Zarr image")
+    if len(found) > 1:
+        raise SourceRefused(place, "", "holds more than one image; a file of ids can say which is meant")
+    if isinstance(found[0], SourceError):
+        raise found[0]
+    return found[0]
+
+
+def store_name(location: str) -> str:
+    """What a user calls the store: the last part of its path or URL without the suffix of stores."""
+    return _SUFFIX.sub(
+        "", file_name(location) if is_url(location) else os.path.basename(os.path.abspath(location))
+    )
+
+
+def _image_at(store: Store, path: str, name: str) -> ImageSource:
+    group = read_group(store, path)
+    if group is None or not _is_image(store, group):
+        raise SourceDamaged(store.location, path, "is no OME-Zarr image")
+    well_path, _, field = path.rpartition("/")
+    well = read_group(store, well_path) if well_path else None
+    if well is None or "well" not in well.attributes:
+        return ImageSource(store.location, path, f"{name}/{path}", None)
+    return ImageSource(store.location, path, f"{name}/{path}", None, well_path, field)
 
 
 def _bounded(found: Iterator[ImageOrError], location: str, limits: Limits) -> Iterator[ImageOrError]:
@@ -103,7 +144,7 @@ def _at_url(url: str, limits: Limits) -> Iterator[ImageOrError]:
     from roiservice.sources.remote.folders import stores_below
 
     store = open_store(url, limits)
-    if url.lower().endswith(ZIP_SUFFIXES) or any(map(store.file_exists, _ZARR_FILES)):
+    if url.lower().endswith(ZIP_SUFFIXES) or any(map(store.file_exists, ZARR_FILES)):
         yield from _numbered(store, file_name(url))
         return
     for found in stores_below(store):
@@ -146,7 +187,7 @@ def _member(path: str, name: str, limits: Limits) -> Iterator[ImageOrError]:
 
 
 def _is_store(path: str) -> bool:
-    return any(os.path.isfile(os.path.join(path, name)) for name in _ZARR_FILES)
+    return any(os.path.isfile(os.path.join(path, name)) for name in ZARR_FILES)
 
 
 def _numbered(store: Store, file_name: str) -> Iterator[ImageOrError]:

@@ -49,7 +49,8 @@ class LayerSource:
     tables whose columns become properties of its objects; `objects` says what one object is. A `hidden`
     layer is not among the ROIs of its image in OMERO's and the viewer's lists. `title` is shown for its
     name, `text` names the property that OMERO shows as a shape's text, and `measures` are those of
-    `roiservice.vectorize.regions` that are wanted of a label image.
+    `roiservice.vectorize.regions` that are wanted of a label image. `own_store` is the store of a label image
+    that lies outside its image's.
     """
 
     image: ImageSource
@@ -63,6 +64,12 @@ class LayerSource:
     title: str = ""
     text: str = ""
     measures: tuple[str, ...] = ()
+    own_store: str = ""
+
+    @property
+    def location(self) -> str:
+        """The store that `path` is in."""
+        return self.own_store or self.image.location
 
     @cached_property
     def asked(self) -> str:

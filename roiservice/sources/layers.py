@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.elsewhere import label_elsewhere
 from roiservice.sources.groups import Group, is_array, read_group
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LABEL_IMAGE, LABELS, ROOT_COLLECTION, ROOT_NAME, LayerSource, Listing
@@ -45,7 +46,7 @@ class _Search:
 def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) -> Listing:
     """The layers of an image: label groups that `labels` lists, and unlisted ones (0.1 to 0.4: "MAY").
 
-    Also the tables of its store, and the files `tables` that were given for it.
+    Also the tables of its store, the files `tables` that were given for it, and its `labels` elsewhere.
 
     What is wrong with one layer is a problem of the listing and leaves the others usable. The image group
     itself is a layer if it has `image-label`. Raises SourceDamaged only if the store cannot be opened.
@@ -59,7 +60,8 @@ def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) 
     _discover(search, search.base, 0)
     found = find_tables(search.store, image, tables)
     search.layers.update({layer.path: layer for layer in found.layers})
-    layers = sorted(_distinct(search), key=lambda layer: (layer.kind != LABEL_IMAGE, layer.path))
+    own = _with_elsewhere(search, list(_distinct(search)))
+    layers = sorted(own, key=lambda layer: (layer.kind != LABEL_IMAGE, layer.path))
     joined = join_values(layers, found)
     problems, warnings = (*search.problems.values(), *found.problems), (*search.warnings, *found.warnings)
     return Listing(tuple(joined), problems, warnings)
@@ -205,6 +207,26 @@ def _add(search: _Search, group: Group) -> bool:
     collection = f"{LABELS}:{name.replace('/', ':')}"
     search.layers[group.path] = LayerSource(search.image, group.path, collection, name)
     return True
+
+
+def _with_elsewhere(search: _Search, layers: list[LayerSource]) -> list[LayerSource]:
+    """The layers and those of the image's `labels` that are not among them."""
+    known = {join(layer.location, layer.path) for layer in layers}
+    taken = {layer.collection for layer in layers}
+    for place in search.image.labels:
+        if join(*place) in known:
+            continue
+        try:
+            layer = label_elsewhere(search.image, place, search.limits)
+            if layer.collection in taken:
+                reason = f"would get the same id {layer.collection!r} as another layer"
+                raise SourceRefused(place[0], place[1], reason)
+        except SourceError as error:
+            search.problems[join(*place)] = error
+            continue
+        taken.add(layer.collection)
+        layers.append(layer)
+    return layers
 
 
 def _no_multiscales(search: _Search, path: str) -> SourceDamaged:

@@ -11,9 +11,11 @@ from roiservice.sources.arrays import array_shape
 from roiservice.sources.grids import AxesProblem, Grid, frame_of, grid_of
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.layer import LayerSource
+from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import source_image_of
 from roiservice.sources.paths import join, relative_path
+from roiservice.sources.roots import open_store
 from roiservice.sources.store import Store
 from roiservice.sources.tables.spatialdata import (
     is_root,
@@ -37,7 +39,7 @@ class Parent:
 def parent_paths(source: LayerSource, group: Group) -> Iterator[str]:
     """Groups that may be the layer's image, likeliest first: its `source`, else that of its `labels/`.
 
-    A store that is itself a layer has none but a stated one.
+    All are in the layer's own store. A store that is itself a layer has none but a stated one.
     """
     stated = source_image_of(group)
     seen = {source.path}
@@ -46,7 +48,7 @@ def parent_paths(source: LayerSource, group: Group) -> Iterator[str]:
         if target is not None and target not in seen:
             seen.add(target)
             yield target
-    if source.name != "." and source.image.path not in seen:
+    if source.name != "." and not source.own_store and source.image.path not in seen:
         yield source.image.path
 
 
@@ -55,18 +57,34 @@ def parent_of(
 ) -> Parent | None:
     """The image that the layer, a grid of its own, lies in; None if there is none that can be used.
 
-    That is the image that NGFF relates it to, else the reference raster of a SpatialData store. What keeps
-    one from being used is a warning.
+    That is the image that NGFF relates it to, else the reference raster of a SpatialData store; for a label
+    image in another store than its image, else that image. What keeps one from being used is a warning.
     """
     reasons: list[str] = []
     for path in parent_paths(source, group):
         grid = grid_at(store, path, reasons)
         if grid is not None:
             return Parent(grid, frame_of(layer, grid, warnings))
-    parent = _spatial_parent(store, source, layer, reasons)
+    if source.own_store:
+        parent = _elsewhere(store.limits, source, layer, reasons, warnings)
+    else:
+        parent = _spatial_parent(store, source, layer, reasons)
     if parent is None and reasons:
         warnings.append(f"no image to relate the layer to, so it has its own grid ({'; '.join(reasons)})")
     return parent
+
+
+def _elsewhere(
+    limits: Limits, source: LayerSource, layer: Grid, reasons: list[str], warnings: list[str]
+) -> Parent | None:
+    """The layer's image where that lies in another store."""
+    try:
+        store = open_store(source.image.location, limits)
+    except SourceError as error:
+        reasons.append(str(error))
+        return None
+    grid = grid_at(store, source.image.path, reasons)
+    return None if grid is None else Parent(grid, frame_of(layer, grid, warnings))
 
 
 def _spatial_parent(store: Store, source: LayerSource, layer: Grid, reasons: list[str]) -> Parent | None:
@@ -114,6 +132,8 @@ def parent_documents(store: Store, source: LayerSource, group: Group) -> Iterato
     """Files that `parent_of` depends on, whether or not they exist."""
     for path in parent_paths(source, group):
         yield from raster_documents(store, path)
+    if source.own_store:
+        return
     try:
         reference = _spatial_reference(store, source)
     except SourceError:

@@ -129,7 +129,7 @@ def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:
     Raises SourceDamaged or SourceRefused, naming the part, if metadata, axes, data type, codecs or sizes do
     not allow it.
     """
-    store = open_store(source.image.location, limits)
+    store = open_store(source.location, limits)
     group, multiscale = _metadata(store, source)
     array = open_array(store, join(source.path, multiscale.levels[0].path), group.zarr_format)
     grid = _grid(store, source, multiscale, array)
@@ -158,10 +158,10 @@ def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:
 def _metadata(store: Store, source: LayerSource) -> tuple[Group, Multiscale]:
     group = read_group(store, source.path)
     if group is None:
-        raise SourceDamaged(source.image.location, source.path, "there is no such group")
+        raise SourceDamaged(source.location, source.path, "there is no such group")
     multiscale = multiscale_of(store, group)
     if multiscale is None:
-        raise SourceDamaged(source.image.location, source.path, "has no multiscales, so it is no label image")
+        raise SourceDamaged(source.location, source.path, "has no multiscales, so it is no label image")
     return group, multiscale
 
 

@@ -14,6 +14,7 @@ from roiservice.sources.parents import parent_documents
 from roiservice.sources.paths import join
 from roiservice.sources.roots import open_store
 from roiservice.sources.tables.layers import table_stamps, value_stamps
+from roiservice.sources.tables.spatialdata import raster_documents
 
 
 def source_token(source: LayerSource, limits: Limits) -> str:
@@ -31,13 +32,17 @@ def source_token(source: LayerSource, limits: Limits) -> str:
 
 
 def _label_stamps(source: LayerSource, limits: Limits) -> Iterator[tuple[str, int, int]]:
-    store = open_store(source.image.location, limits)
+    store = open_store(source.location, limits)
     group = read_group(store, source.path)
     multiscale = None if group is None else multiscale_of(store, group)
     if group is None or multiscale is None:
-        raise SourceDamaged(source.image.location, source.path, "has no multiscales, so it is no label image")
+        raise SourceDamaged(source.location, source.path, "has no multiscales, so it is no label image")
     documents = [join(source.path, name) for name in ("zarr.json", ".zgroup", ".zattrs")]
     documents.extend(parent_documents(store, source, group))
     for document in documents:
         yield store.stamp(document) or (document, -1, -1)
+    if source.own_store:
+        image = open_store(source.image.location, limits)
+        for document in raster_documents(image, source.image.path):
+            yield image.stamp(document) or (document, -1, -1)
     yield from store.files(join(source.path, multiscale.levels[0].path))
