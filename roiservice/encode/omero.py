@@ -14,6 +14,8 @@ from roiservice.encode.keyhole import keyhole_rings
 from roiservice.encode.text import point_lists
 from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, RECTANGLE
+from roiservice.geometry.polygons import Polygons
+from roiservice.geometry.raster import part_boxes
 
 _SCHEMA = b"http://www.openmicroscopy.org/Schemas/OME/2016-06#"
 _SHAPE = b'{"@id":%d,"@type":"' + _SCHEMA + b"%b,%b"
@@ -26,6 +28,7 @@ _SHAPE_END = (
 _ROI = b'{"@id":%d,"@type":"' + _SCHEMA + b'ROI",%b"shapes":[%b]}'
 _ROI_OF_ONE = _ROI.replace(b"[%b]", b"[" + _SHAPE + b"]")
 _POLYGON = b'Polygon","Points":"%b"'
+_MASK = b'Mask","X":%d,"Y":%d,"Width":%d,"Height":%d'
 _RECTANGLE = b'Rectangle","X":%r,"Y":%r,"Width":%r,"Height":%r'
 _ELLIPSE = b'Ellipse","X":%r,"Y":%r,"RadiusX":%r,"RadiusY":%r'
 _POINT = b'Point","X":%r,"Y":%r'
@@ -34,11 +37,14 @@ _POLYLINE = b'Polyline","Points":"%b"'
 FILL_SHARE = 4  # fills keep this part of a label colour's opacity, so that the image stays visible below
 
 
-def rois(features: Features) -> list[bytes]:
-    """One JSON object per ROI; the features of a ROI follow one another."""
+def rois(features: Features, masks: bool = False) -> list[bytes]:
+    """One JSON object per ROI; the features of a ROI follow one another.
+
+    With `masks`, shapes that would be Polygons are Masks, whose pixels come as a picture of their own.
+    """
     if not len(features):
         return []
-    forms = _forms(features)
+    forms = _forms(features, masks)
     first_parts = features.polygons.part_offsets.tolist()
     common, names = _common(features), _names(features)
     feature_ids, roi_ids = features.feature_id.tolist(), features.roi_id.tolist()
@@ -59,23 +65,30 @@ def rois(features: Features) -> list[bytes]:
     return out
 
 
-def _forms(features: Features) -> list[bytes]:
+def _forms(features: Features, masks: bool) -> list[bytes]:
     """Type and place of every shape, one per part."""
     polygons = features.polygons
     if not features.kind.any():
-        return [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
+        return _outlined(polygons, masks)
     forms: list[bytes] = [b""] * int(polygons.part_offsets[-1])
     parts = np.diff(polygons.part_offsets)
     outlined = np.flatnonzero(features.kind == POLYGON)
-    points = iter(point_lists(*keyhole_rings(polygons.take(outlined))))
+    outlines = iter(_outlined(polygons.take(outlined), masks))
     for i in np.flatnonzero(parts).tolist():
         first, last = polygons.part_offsets[i], polygons.part_offsets[i + 1]
         for part in range(first, last):
             if features.kind[i] == POLYGON:
-                forms[part] = _POLYGON % next(points)
+                forms[part] = next(outlines)
             else:
                 forms[part] = _form(features, i, part)
     return forms
+
+
+def _outlined(polygons: Polygons, masks: bool) -> list[bytes]:
+    if masks:
+        boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8)).tolist()
+        return [_MASK % (x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+    return [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
 
 
 def _form(features: Features, i: int, part: int) -> bytes:
@@ -100,7 +113,7 @@ def _common(features: Features) -> list[bytes]:
     """Members that all shapes of a feature share, one text per feature."""
     axes = zip(features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True)
     out = []
-    for (t, c, z), text, color in zip(axes, _texts(features), _rgba(features), strict=True):
+    for (t, c, z), text, color in zip(axes, shape_texts(features), shape_colors(features), strict=True):
         place = (b'"TheZ":%d,' % z if z >= 0 else b"") + (b'"TheT":%d,' % t if t >= 0 else b"")
         place += b'"TheC":%d,' % c if c >= 0 else b""
         out.append(b'%b%b"Text":%b,%b' % (place, _colors(color), text, _SHAPE_END))
@@ -113,7 +126,7 @@ def _names(features: Features) -> list[bytes]:
     return [b'"Name":%b %d",' % (layer, label) for label in features.label.tolist()]
 
 
-def _texts(features: Features) -> list[bytes]:
+def shape_texts(features: Features) -> list[bytes]:
     """What each object is called, as JSON: the property chosen for that, else the label."""
     labels = [b'"%d"' % label for label in features.label.tolist()]
     column = features.properties.get(features.text)
@@ -134,7 +147,7 @@ def _plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _rgba(features: Features) -> list[tuple[int, int, int, int]]:
+def shape_colors(features: Features) -> list[tuple[int, int, int, int]]:
     """The objects' own colours; where they have none, one that differs from those of its neighbours.
 
     Made from the ROI's number, so that an object has the same colour on every plane, today and tomorrow. Two

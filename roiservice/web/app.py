@@ -14,7 +14,7 @@ from roiservice.query.select import Span
 from roiservice.web import problems
 from roiservice.web.params import indices
 from roiservice.web.responses import add_common_headers
-from roiservice.web.routes import images, items, iviewer, omero, service
+from roiservice.web.routes import images, items, iviewer, omero, service, webgateway
 
 WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -53,7 +53,7 @@ def create_app(services: Services) -> Flask:
         False  # OMERO takes paths with and without a final slash, and OWSLib adds one
     )
     app.url_map.converters.update(id=IdConverter, indices=IndicesConverter)
-    for module in (service, images, items, omero, iviewer):
+    for module in (service, images, items, omero, iviewer, webgateway):
         app.register_blueprint(module.blueprint)
     problems.register(app)
     app.after_request(add_common_headers)

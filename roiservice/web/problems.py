@@ -30,7 +30,7 @@ from roiservice.errors import (
 )
 
 _log = logging.getLogger(__name__)
-OMERO_PATHS = ("/api/", "/iviewer/")
+OMERO_PATHS = ("/api/", "/iviewer/", "/webgateway/")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from roiservice.web.negotiate import accepts_gzip
 Envelope = tuple[bytes, bytes, Mapping[str, str]]  # what comes before and after a page, and its own headers
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
+PNG = "image/png"
 WORTH_COMPRESSING = 1000  # bytes; shorter answers fit into one packet anyway
 
 _COMMON = [
@@ -40,12 +41,12 @@ def json_answer(document: Any, headers: Mapping[str, str] | None = None, media_t
 def body_answer(
     body: bytes, media_type: str, headers: Mapping[str, str] | None = None, tag: str | None = None
 ) -> Response:
-    """Whole bytes, compressed if that is worth it; `tag` names them, else their digest does."""
+    """Whole bytes, compressed if that is worth it (pictures are already); `tag` names them, else their digest does."""
     tag = tag or hashlib.blake2b(body, digest_size=16).hexdigest()
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    gzipped = len(body) >= WORTH_COMPRESSING and _gzip_wanted()
+    gzipped = media_type != PNG and len(body) >= WORTH_COMPRESSING and _gzip_wanted()
     return _answer(gzip_whole(body) if gzipped else body, media_type, tag, gzipped, headers)
 
 

@@ -102,7 +102,8 @@ SAMPLES = [
     "/images/9", "/images?x=1", "/def/crs/pixel", "/healthz", "/readyz",
     "/docs", "/openapi.yaml", "/openapi.json", "/api/v0/m/rois/?image=2&limit=3", "/api/v0/m/rois/?image=99",
     "/api/v0/m/images/1/rois/?limit=0", "/iviewer/rois_by_plane/2/0-1/1/", "/iviewer/plane_shape_counts/2/",
-    "/iviewer/roi/5/page_data/", "/iviewer/shape/5/image_data/",
+    "/webgateway/get_rois_json/1/", "/webgateway/get_rois_json/99/", "/webgateway/render_shape_mask/5/",
+    "/iviewer/shape_stats/?ids=5&z=0&t=0&cs=0", "/iviewer/roi/5/page_data/", "/iviewer/shape/5/image_data/",
 ]  # fmt: skip
 
 
@@ -129,6 +130,8 @@ def test_real_answers_about_objects_are_as_described(client):
         f"/iviewer/roi/{roi['@id']}/page_data/",
         f"/iviewer/shape/{shape}/page_data/",
         f"/iviewer/shape/{shape}/image_data/",
+        f"/iviewer/shape_stats/?ids={shape}&z=0&t=0&cs=0",
+        f"/webgateway/render_shape_mask/{shape}/",
         f"/images/2/collections/labels:cells/items/{shape}",
         f"/images/2/collections/labels:cells/items/{shape}?f=qupath",
     ):
@@ -156,7 +159,7 @@ def test_made_up_requests_are_answered_as_described(described_service, path, dat
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in DOCUMENT["paths"] if not path.startswith(("/api", "/iviewer"))]
+    "path", [path for path in DOCUMENT["paths"] if not path.startswith(("/api", "/iviewer", "/webgateway"))]
 )
 @given(name=st.text("abcdefghijklmnopqrstuvwxyz-_", min_size=1, max_size=8))
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
