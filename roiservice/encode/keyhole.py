@@ -1,7 +1,9 @@
 """Polygons with holes as single rings, for formats whose polygon is one list of points.
 
-A bridge runs from the ring to the hole and back along itself: the area stays exact and the even-odd and
-non-zero rules both leave the hole empty, since holes turn the other way.
+A bridge runs from one ring to the next and back along itself: the area stays exact and the even-odd and
+non-zero rules both leave the hole empty, since holes turn the other way. All rings of a part are joined by
+the shortest bridges that do so, a minimum spanning tree (Prim 1957) of their distances: a shortest way from
+one ring to the nearest other cannot cross a third, so the ring is simple but for its bridges.
 """
 
 from __future__ import annotations
@@ -14,59 +16,212 @@ from numpy.typing import NDArray
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons
 
-# Pairs of vertices compared per part in search of short bridges; past it any bridge will do.
-SEARCH = 4_000_000
+# Edges, and pairs of them, looked at per part in search of the shortest bridges; past it any will do.
+SEARCH = 1_000_000
 
 
 def keyhole_rings(polygons: Polygons) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """One ring per part: vertices, unclosed, and offsets (parts + 1,)."""
+    """One ring per part: vertices, unclosed, and offsets (parts + 1,).
+
+    Bridges may end within an edge. Vertices stay integers where all edges of parts with holes run along an
+    axis, so that those ends are integers as well.
+    """
     if len(polygons.ring_offsets) == len(polygons.vertex_offsets):
         return polygons.xy, polygons.vertex_offsets  # no holes
-    xy, offsets = _cut(polygons.xy, polygons.vertex_offsets, polygons.ring_offsets, SEARCH)
-    return xy, offsets
+    xy = polygons.xy
+    if xy.dtype.kind != "f" and _has_slopes(xy, polygons.vertex_offsets, polygons.ring_offsets):
+        xy = xy.astype(np.float64)
+    out, offsets = _cut(xy, polygons.vertex_offsets, polygons.ring_offsets, SEARCH)
+    return out, offsets
+
+
+@compiled
+def _has_slopes(xy: Any, vertices: Any, rings: Any) -> bool:
+    """Whether a part with holes has an edge along neither axis."""
+    for p in range(rings.size - 1):
+        if rings[p + 1] - rings[p] == 1:
+            continue
+        for r in range(rings[p], rings[p + 1]):
+            before = vertices[r + 1] - 1
+            for v in range(vertices[r], vertices[r + 1]):
+                if xy[v, 0] != xy[before, 0] and xy[v, 1] != xy[before, 1]:
+                    return True
+                before = v
+    return False
 
 
 @compiled
 def _cut(xy: Any, vertices: Any, rings: Any, search: int) -> Any:
-    """Join every hole, in order, to the nearest vertex of what its part consists of so far."""
+    """Join the rings of every part; ragged rings, one per part."""
     holes = vertices.size - rings.size
-    out = np.empty((xy.shape[0] + 2 * holes, 2), xy.dtype)
-    following = np.empty(out.shape[0], np.int64)
-    joined = np.empty_like(out)
+    out = np.empty((xy.shape[0] + 4 * holes, 2), xy.dtype)
     offsets = np.zeros(rings.size, np.int64)
     filled = 0
     for p in range(rings.size - 1):
-        first = vertices[rings[p]]
-        n = vertices[rings[p] + 1] - first
-        joined[:n] = xy[first : first + n]
-        for v in range(n):
-            following[v] = v + 1 if v + 1 < n else 0
-        effort = 0
-        for r in range(rings[p] + 1, rings[p + 1]):
-            lo, hi = vertices[r], vertices[r + 1]
-            near, start = 0, lo
-            effort += n * (hi - lo)
-            if effort <= search:
-                best = np.inf
-                for v in range(n):
-                    for w in range(lo, hi):
-                        dx, dy = float(joined[v, 0] - xy[w, 0]), float(joined[v, 1] - xy[w, 1])
-                        if dx * dx + dy * dy < best:
-                            best, near, start = dx * dx + dy * dy, v, w
-            after, previous = following[near], near
-            for k in range(hi - lo + 1):
-                w = lo + (start - lo + k) % (hi - lo)
-                joined[n] = xy[w]
-                following[previous] = n
-                previous = n
-                n += 1
-            joined[n] = joined[near]
-            following[previous], following[n] = n, after
-            n += 1
-        v = 0
-        for _ in range(n):
-            out[filled] = joined[v]
-            filled += 1
-            v = following[v]
+        first, last = rings[p], rings[p + 1]
+        lo, hi = vertices[first], vertices[last]
+        if last - first == 1:
+            out[filled : filled + hi - lo] = xy[lo:hi]
+            filled += hi - lo
+        else:
+            filled = _walk(out, filled, *_joined(xy, vertices, first, last, search))
         offsets[p + 1] = filled
-    return out, offsets
+    return out[:filled], offsets
+
+
+@compiled
+def _walk(out: Any, filled: int, points: Any, following: Any) -> int:
+    """Write a path that leads back to its first node."""
+    node = 0
+    while True:
+        out[filled] = points[node]
+        filled += 1
+        node = following[node]
+        if node == 0:
+            return filled
+
+
+@compiled
+def _joined(xy: Any, vertices: Any, first: int, last: int, search: int) -> Any:
+    """Nodes of one path around all rings from `first` to `last`: their points, and which follows which.
+
+    Every vertex is a node; a bridge adds its two ends once more, and nodes where it ends within an edge.
+    `ahead` is the next node along the ring itself, `leave` the node at the same point from which the path
+    goes on along that ring, after all bridges from there.
+    """
+    base, count = vertices[first], vertices[last] - vertices[first]
+    points = np.empty((count + 4 * (last - first - 1), 2), xy.dtype)
+    points[:count] = xy[base : base + count]
+    ahead = np.empty(points.shape[0], np.int64)
+    for r in range(first, last):
+        lo, hi = vertices[r] - base, vertices[r + 1] - base
+        ahead[lo : hi - 1] = np.arange(lo + 1, hi)
+        ahead[hi - 1] = lo
+    following, leave = ahead.copy(), np.arange(points.shape[0])
+    starts = vertices[first : last + 1] - base
+    edges, ends = _bridges(points[:count], starts, search)
+    n = count
+    for k in range(edges.shape[0]):
+        for side in range(2):
+            # The node at that end of the bridge: one that is there, or a new one between two of the edge.
+            node, length = edges[k, side], _square(points[edges[k, side]], ends[k, side])
+            while ahead[node] >= count and _square(points[edges[k, side]], points[ahead[node]]) <= length:
+                node = ahead[node]
+            if _square(points[node], ends[k, side]) > 0:
+                points[n] = ends[k, side]
+                ahead[n], ahead[node] = ahead[node], n
+                following[n], following[leave[node]] = following[leave[node]], n
+                node = n
+                n += 1
+            edges[k, side] = node
+        near, far = edges[k, 0], edges[k, 1]
+        entry, back = n, n + 1
+        points[entry], points[back] = points[far], points[near]
+        n += 2
+        following[back] = following[leave[near]]
+        following[leave[near]] = entry
+        following[entry] = following[far]
+        following[far] = back
+        leave[near], leave[far] = back, entry
+    return points[:n], following[:n]
+
+
+@compiled
+def _bridges(points: Any, starts: Any, search: int) -> Any:
+    """The shortest bridges that join all rings, in an order in which each starts at what is joined already.
+
+    Per bridge the first vertices of the two edges on which it ends, and its ends: (n, 2), (n, 2, 2).
+    """
+    rings = starts.size - 1
+    edges, ends = np.zeros((rings - 1, 2), np.int64), np.empty((rings - 1, 2, 2), points.dtype)
+    best = np.full(rings, np.inf)
+    best_edges, best_ends = np.zeros((rings, 2), np.int64), np.empty((rings, 2, 2), points.dtype)
+    for r in range(1, rings):  # what will do if the search takes too long
+        best_edges[r, 1] = starts[r]
+        best_ends[r, 0], best_ends[r, 1] = points[0], points[starts[r]]
+    joined, latest, unjoined = np.zeros(rings, np.bool_), 0, 1
+    joined[0] = True
+    for k in range(rings - 1):
+        while joined[unjoined]:
+            unjoined += 1
+        nearest = unjoined
+        if search > 0:
+            for r in range(unjoined, rings):
+                if search > 0 and not joined[r]:
+                    search -= _approach(points, starts, latest, r, best, best_edges, best_ends)
+                    if best[r] < best[nearest]:
+                        nearest = r
+        joined[nearest], latest = True, nearest
+        edges[k], ends[k] = best_edges[nearest], best_ends[nearest]
+    return edges, ends
+
+
+@compiled
+def _approach(points: Any, starts: Any, a: int, b: int, best: Any, edges: Any, ends: Any) -> int:
+    """Note where ring `b` is nearest to ring `a`, if that is nearer than what is known of `b`.
+
+    Rings do not cross, so one end of a shortest way between them is a vertex. Returns how many edges and
+    pairs of them were looked at.
+    """
+    first, last = starts[b], starts[b + 1]
+    west, east = points[first:last, 0].min(), points[first:last, 0].max()
+    north, south = points[first:last, 1].min(), points[first:last, 1].max()
+    effort, before = 0, starts[a + 1] - 1
+    for i in range(starts[a], starts[a + 1]):
+        # No nearer than this is the edge that ends here to the box around `b`.
+        x0, x1 = min(points[before, 0], points[i, 0]), max(points[before, 0], points[i, 0])
+        y0, y1 = min(points[before, 1], points[i, 1]), max(points[before, 1], points[i, 1])
+        apart_x, apart_y = float(max(x0 - east, west - x1, 0)), float(max(y0 - south, north - y1, 0))
+        effort += 1
+        if apart_x * apart_x + apart_y * apart_y < best[b]:
+            effort += last - first
+            _approach_edge(points, (before, i), (first, last), b, best, edges, ends)
+        before = i
+    return effort
+
+
+@compiled
+def _approach_edge(points: Any, edge: Any, ring: Any, b: int, best: Any, edges: Any, ends: Any) -> None:
+    """The same for one edge of the other ring; `ring` is where the vertices of `b` are."""
+    after = ring[1] - 1
+    for j in range(ring[0], ring[1]):
+        start, after = after, j  # the edge of `b` that ends here
+        for side in range(2):
+            if side == 0:
+                vertex, first, last = start, edge[0], edge[1]
+            else:
+                vertex, first, last = edge[0], start, after
+            distance, x, y = _foot(points, vertex, first, last)
+            if distance < best[b]:
+                best[b] = distance
+                edges[b, side], edges[b, 1 - side] = first, vertex
+                ends[b, side, 0], ends[b, side, 1] = points[first, 0] + x, points[first, 1] + y
+                ends[b, 1 - side] = points[vertex]
+
+
+@compiled
+def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
+    """Square of the distance of a vertex from the edge that runs from `edge` to `end`, without its end.
+
+    And where on it, as seen from its start. Exact along an axis.
+    """
+    dx, dy = points[end, 0] - points[edge, 0], points[end, 1] - points[edge, 1]
+    x, y = points[vertex, 0] - points[edge, 0], points[vertex, 1] - points[edge, 1]
+    along, whole = float(x * dx + y * dy), float(dx * dx + dy * dy)
+    if along >= whole > 0:
+        return np.inf, 0.0, 0.0  # nearest to the end, where the next edge starts
+    if along <= 0:
+        foot_x, foot_y = 0.0, 0.0
+    elif dx == 0:
+        foot_x, foot_y = 0.0, float(y)
+    elif dy == 0:
+        foot_x, foot_y = float(x), 0.0
+    else:
+        foot_x, foot_y = along / whole * dx, along / whole * dy
+    return (x - foot_x) ** 2 + (y - foot_y) ** 2, foot_x, foot_y
+
+
+@compiled
+def _square(a: Any, b: Any) -> float:
+    """Square of the distance of two points."""
+    return float((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2)
