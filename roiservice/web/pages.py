@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from roiservice.bootstrap import Image, Layers
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
-from roiservice.encode.formats import ENCODER_VERSION, FORMATS, Format
+from roiservice.encode.formats import ENCODER_VERSION, Format
 from roiservice.errors import RoiServiceError
 from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_page, roi_count, roi_page
@@ -72,10 +72,9 @@ def items_stream(catalog: Catalog, form: Format, query: RoiQuery, offset: int) -
 
 
 def roi_list_page(
-    catalogs: Sequence[Catalog], query: RoiQuery, offset: int, limit: int, max_shapes: int
+    catalogs: Sequence[Catalog], form: Format, query: RoiQuery, offset: int, limit: int, max_shapes: int
 ) -> Page:
     """One page of the ROIs of several layers, one after the other; limit 0 counts only."""
-    form = FORMATS["omero"]
     encoded: list[bytes] = []
     matched = 0
     for catalog in catalogs:

@@ -232,6 +232,25 @@ def test_rings_fill_their_mask_by_either_rule(pattern: NDArray[Any]) -> None:
         assert np.array_equal(drawn, pattern == label)
 
 
+@some
+@given(patterns)
+@example(rings_in_rings(20))
+@example(diamonds(12, 12))
+def test_clients_that_mend_and_unite_rings_get_the_polygon_back(pattern: NDArray[Any]) -> None:
+    """QuPath reads each ring as a polygon, mends it as JTS does, and unites those of one object."""
+    features = features_of(pattern)
+    for roi, shape in zip(objects(features), to_shapely(features.polygons), strict=True):
+        rings = [shapely.Polygon(ring_of(each["Points"])) for each in roi["shapes"]]
+        for mended in (shapely.buffer(rings, 0), shapely.make_valid(rings), mended_by_structure(rings)):
+            united = shapely.union_all(mended)
+            assert united.is_valid
+            assert shapely.symmetric_difference(united, shape).area == 0
+
+
+def mended_by_structure(rings: list[shapely.Polygon]) -> NDArray[Any]:
+    return np.asarray(shapely.make_valid(rings, method="structure", keep_collapsed=False))
+
+
 def test_a_ring_of_many_holes_without_search_is_as_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     plane = np.ones((60, 60), int)
     plane[1:-1:2, 1:-1:2] = 0

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import start_service
+
 LISTS = ("/api/v0/m/rois/?image=2", "/api/v0/m/images/2/rois/?", "/api/v0/m/images/2/rois?")
 
 
@@ -141,3 +143,19 @@ def test_ids_of_the_other_kind_are_unknown(client):
     get(client, f"/iviewer/shape/{roi['@id']}/page_data/", 404)
     get(client, f"/iviewer/roi/{roi['shapes'][0]['@id']}/page_data/", 404)
     get(client, f"/iviewer/roi/{roi['@id'] + 1000}/image_data/", 404)
+
+
+def test_a_site_may_prefer_masks(sample_folder):
+    client = start_service(sample_folder, masks=True).client
+    shapes = [
+        shape
+        for roi in get(client, "/api/v0/m/rois/?image=1&limit=500").json["data"]
+        for shape in roi["shapes"]
+    ]
+    assert {shape["@type"].rpartition("#")[2] for shape in shapes} == {"Mask"}
+    ring = next(shape for shape in shapes if shape["Text"] == "7" and shape["Width"] == 20)
+    assert [ring[name] for name in ("X", "Y", "Width", "Height")] == [10, 10, 20, 20]
+    picture = get(client, f"/webgateway/render_shape_mask/{ring['@id']}/")
+    assert picture.content_type == "image/png"
+    everything = get(client, "/api/v0/m/rois/?image=1&limit=500").data
+    assert start_service(sample_folder).client.get("/api/v0/m/rois/?image=1&limit=500").data != everything

@@ -7,7 +7,7 @@ from functools import partial
 import orjson
 from flask import Blueprint, Response, request
 
-from roiservice.encode.formats import FORMATS
+from roiservice.encode.formats import FORMATS, OMERO_MASKS, Format
 from roiservice.errors import NotFound
 from roiservice.omeroweb.rois import RoiList
 from roiservice.query.columns import read_features
@@ -50,7 +50,7 @@ def roi(roi_id: int) -> Response:
     chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
     if not chosen.matched:
         raise NotFound(f"there is no ROI {roi_id}")
-    encoded = FORMATS["omero"].encode(read_features(catalog, chosen.rows))
+    encoded = _form().encode(read_features(catalog, chosen.rows))
     return body_answer(b'{"data":%b}' % encoded[0], JSON)
 
 
@@ -63,14 +63,14 @@ def roi_list(image_id: int, query: RoiQuery) -> Response:
     omero = omeros_rois(RoiList(image_id, query.z, query.t), paging)
     there = available(service.layers, image).but(omero.missing)
     ours = omero.rest(paging)
-    form = FORMATS["omero"]
+    form = _form()
     selection = (query, ours.offset, ours.limit, settings.shapes_per_page)
     key = page_key(service.registry.uuid, there.versions, form, *selection)
     tag = digest(key, there.missing, settings.page_limit_max, omero)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    page = cached(service.cache, key, partial(roi_list_page, there.catalogs, *selection))
+    page = cached(service.cache, key, partial(roi_list_page, there.catalogs, form, *selection))
     meta = {
         "totalCount": omero.total + page.matched,
         "limit": paging.limit,
@@ -80,3 +80,8 @@ def roi_list(image_id: int, query: RoiQuery) -> Response:
     head = b'{"data":[' + b",".join(omero.rois) + (b"," if omero.rois and page.returned else b"")
     envelope = head, b'],"meta":%b}' % orjson.dumps(meta), there.headers
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), JSON, tag)
+
+
+def _form() -> Format:
+    """Polygons, or masks where the site prefers them."""
+    return OMERO_MASKS if services().settings.masks else FORMATS["omero"]
