@@ -27,6 +27,8 @@ from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
 from roiservice.images import Location as Location
 from roiservice.omeroweb.client import OmeroWeb
+from roiservice.omeroweb.ngff import OmeroImages
+from roiservice.omeroweb.places import Roots
 from roiservice.omeroweb.rois import OmeroRois
 from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
@@ -200,9 +202,12 @@ def build_services(
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
-    images = ImageIndex(locations, registry, limits, ids, interval=settings.check_interval, entries=not alone)
-    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     omero_web = _omero_web(settings)
+    registered = None if alone else _registered(settings, omero_web, limits)
+    images = ImageIndex(
+        locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
+    )
+    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
     return Services(
         settings=settings,
         registry=registry,
@@ -220,6 +225,12 @@ def _omero_web(settings: Settings) -> OmeroWeb | None:
     if settings.omero_web_url is None:
         return None
     return OmeroWeb(settings.omero_web_url, settings.omero_web_cookie, settings.omero_web_timeout)
+
+
+def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> OmeroImages | None:
+    """The images that OMERO names the place of, if there are any places that it may name."""
+    roots = Roots(settings.roots)
+    return OmeroImages(web, roots, limits) if web is not None and roots else None
 
 
 def _rules(settings: Settings) -> Rules:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.paths import clean_path
@@ -28,6 +28,7 @@ _PAGE_KEYS = 1000
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_AMAZON = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com")
 _YES = ("1", "true", "yes", "on")
 
 Signer = Callable[[str, str], Mapping[str, str]]
@@ -141,6 +142,17 @@ def _bucket_url(account: Account, bucket: str) -> str:
         return f"{account.endpoint}/{bucket}"
     host = f"s3.{account.region}.amazonaws.com"
     return f"https://{bucket}.{host}" if _DNS_BUCKET.fullmatch(bucket) else f"https://{host}/{bucket}"
+
+
+def is_own_server(host: str) -> bool:
+    """Whether `host`, with its port if it has one, is the server that `s3://` locations are read from.
+
+    SourceRefused if the settings of AWS tools cannot be used.
+    """
+    endpoint = _account("s3://...").endpoint
+    if endpoint:
+        return urlsplit(endpoint).netloc.lower() == host.lower()
+    return _AMAZON.fullmatch(host.lower()) is not None
 
 
 def _account(location: str) -> Account:
