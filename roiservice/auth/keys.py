@@ -70,7 +70,7 @@ class KeyRing:
         for path in _files(self._folder):
             _load(path)
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """All keys, oldest first."""
         return sorted(self._current().values(), key=_age)
 
@@ -81,11 +81,11 @@ class KeyRing:
 
     def signer(self) -> SigningKey:
         """The key that signs now; one is made if there is none. Raises NotWritten if that fails."""
-        found = signer_of(self.keys(), self._clock())
+        found = signer_of(self.all_keys(), self._clock())
         if found is not None:
             return found
         with _locked(self._folder):
-            found = signer_of(self.keys(), self._clock())
+            found = signer_of(self.all_keys(), self._clock())
             return self._add() if found is None else found
 
     def new(self) -> SigningKey:
@@ -102,13 +102,13 @@ class KeyRing:
 
     def outlived(self) -> list[SigningKey]:
         """Private keys whose last token has expired: another has signed for the longest lifetime."""
-        own = _signing(self.keys())
+        own = _signing(self.all_keys())
         now = self._clock()
         return [old for old, new in pairwise(own) if now > signs_from(new) + LONGEST_LIFETIME]
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as a JSON Web Key Set (RFC 7517, 8037)."""
-        return {"keys": [_jwk(key) for key in self.keys()]}
+        return {"keys": [_jwk(key) for key in self.all_keys()]}
 
     def _add(self) -> SigningKey:
         made = time.gmtime(self._clock())

@@ -13,7 +13,7 @@ from roiservice.settings import load_settings
 def list_keys() -> None:
     """One line per key: its id, when it was made, and what it does."""
     ring = open_keys()
-    keys = ring.keys()
+    keys = ring.all_keys()
     now = time.time()
     signer = signer_of(keys, now)
     for key in keys:
@@ -29,7 +29,7 @@ def new_key() -> None:
     """Make a key, and say when it signs."""
     ring = open_keys()
     key = ring.new()
-    alone = signer_of(ring.keys(), time.time()) == key
+    alone = ring.signer().id == key.id
     click.echo(f"{key.id}  signs {'now' if alone else f'in {PUBLISHED // 60} minutes'}")
 
 

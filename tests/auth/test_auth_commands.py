@@ -1,0 +1,94 @@
+"""`roiservice keys` and `roiservice token`, run for real."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from roiservice.auth.claims import ACCESS, TICKET
+from roiservice.auth.keys import KeyRing, keys_folder
+from roiservice.auth.tokens import Tokens, issuer_of
+from roiservice.catalog.registry import Registry
+from tests.e2e.support import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def tokens_of(home: Home) -> Tokens:
+    state = home.path / "state/roiservice"
+    return Tokens(KeyRing(keys_folder(state)), issuer_of(Registry(state).uuid))
+
+
+def test_a_token_is_one_that_the_service_accepts(home: Home) -> None:
+    done = home.run("token", "--image", 7, "--image", 8)
+    assert (done.returncode, done.stderr) == (0, "")
+    claims = tokens_of(home).verify(done.stdout.strip(), ACCESS)
+    assert (claims.images, claims.subject) == ((7, 8), "script")
+    assert claims.expires - claims.issued == 300
+
+
+def test_a_ticket_is_one_that_the_service_accepts(home: Home) -> None:
+    done = home.run("token", "--image", 7, "--ticket", "/images/7", "--lifetime", 86_400)
+    claims = tokens_of(home).verify(done.stdout.strip(), TICKET)
+    assert (claims.images, claims.path) == ((7,), "/images/7")
+    assert claims.expires - claims.issued == 86_400
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--image", 0),
+        ("--image", 2**63),
+        (),
+        ("--image", 7, "--lifetime", 3601),
+        ("--image", 7, "--image", 8, "--ticket", "/images/7"),
+        ("--image", 7, "--ticket", "images/7"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(home: Home, arguments: tuple[object, ...]) -> None:
+    done = home.run("token", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_keys_are_listed_made_and_retired(home: Home) -> None:
+    assert home.run("keys").stdout == ""
+    first = home.run("keys", "new").stdout.split()
+    assert first[1:] == ["signs", "now"]
+    second = home.run("keys", "new").stdout.split()
+    assert second[1:] == ["signs", "in", "10", "minutes"]
+    listed = [line.split() for line in home.run("keys", "list").stdout.splitlines()]
+    assert [row[0] for row in listed] == [first[0], second[0]]
+    assert [row[2] for row in listed] == ["signs", "signs"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", listed[1][4])
+    assert home.run("keys", "retire").stdout == ""  # what the first signed may still be valid
+    assert home.run("keys", "retire", first[0]).stdout.split() == [first[0], "retired"]
+    assert [line.split()[::2] for line in home.run("keys").stdout.splitlines()] == [[second[0], "signs"]]
+    done = home.run("keys", "retire", first[0])
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_outlived_keys_are_retired_together(home: Home) -> None:
+    state = keys_folder(home.path / "state/roiservice")
+    now = time.time()
+    ids = [KeyRing(state, lambda at=at: now - at * 86_400).new().id for at in (9, 5, 1)]
+    assert home.run("keys", "retire").stdout.split()[::2] == ids[:1]
+    assert [line.split()[::2] for line in home.run("keys").stdout.splitlines()] == [
+        [ids[1], "verifies"],
+        [ids[2], "signs"],
+    ]
+
+
+def test_a_damaged_key_is_named(home: Home) -> None:
+    home.run("keys", "new")
+    (keys_folder(home.path / "state/roiservice") / "bad.pem").write_text("x")
+    for command in (["keys"], ["token", "--image", 7]):
+        done = home.run(*command)
+        assert done.returncode == 2
+        assert "bad.pem" in done.stderr
