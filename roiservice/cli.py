@@ -51,7 +51,7 @@ def _span(_context: click.Context, _parameter: click.Parameter, value: str | Non
     return first, last
 
 
-locations = click.argument("locations", metavar="[ID=]PATH...", nargs=-1, required=True, callback=_locations)
+locations = click.argument("locations", metavar="[ID=]PATH...", nargs=-1, callback=_locations)
 
 
 def outline_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ ids_option = click.option(
     "--ids",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV file of path and id that gives images their ids.",
+    help="CSV or YAML file of paths and ids that gives images their ids, and names further images.",
 )
 
 root_labels_option = click.option(
@@ -143,7 +143,8 @@ def roiservice(context: click.Context) -> None:
     """Serve the objects of OME-Zarr label images as regions of interest (ROIs).
 
     A PATH is an OME-Zarr image, a plate, a zip of one (.ozx), a folder that holds any of these, a table of
-    shapes, or the http(s):// or s3:// URL of one.
+    shapes, or the http(s):// or s3:// URL of one. With {image_id} in it, it tells by an image's id where
+    that image lies. With a file of ids no PATH is needed.
     Every setting can be given as an environment variable ROISERVICE_NAME.
     """
     if context.invoked_subcommand is None:

@@ -14,6 +14,15 @@ from urllib.parse import urlsplit
 from roiservice.errors import SettingsError
 
 PREFIX = "ROISERVICE_"
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 
 
 def _under(variable: str, fallback: str) -> Path:
@@ -63,13 +72,29 @@ class Settings:
     smooth: bool = _setting(False, "sub-pixel contours instead of pixel edges")
     root_labels: bool = _setting(False, "take images that have no labels of their own for label images")
     ids: Path | None = field(
-        default=None, metadata={"help": "CSV file of ids of images, as rows of path and id"}
+        default=None, metadata={"help": "CSV or YAML file of ids of images and their paths"}
     )
     layers: Path | None = field(
         default=None,
         metadata={
             "help": "TOML file that says of layers what an object is, their names, and which are hidden"
         },
+    )
+    auth: str = _setting(
+        "public",
+        "who may read: public (all who reach the service) or omero (who can in OMERO, or has a token)",
+    )
+    revocation_required: bool = _setting(
+        False, "tokens are refused while Redis does not say whether they were revoked"
+    )
+    sessions_redis_url: str | None = _setting(
+        None, "Redis in which OMERO.web keeps its sessions, so that a logout counts at once"
+    )
+    sessions_prefix: str = _setting("", "KEY_PREFIX of OMERO.web's cache of sessions")
+    sessions_version: int = _setting(1, "VERSION of OMERO.web's cache of sessions")
+    cors_origins: str = _setting(
+        "",
+        "web origins that may read answers in browsers, such as https://a.example, with commas between them",
     )
     omero_web_url: str | None = _setting(
         None, "the OMERO.web beside the service, such as http://127.0.0.1:4080; its ROIs come first in lists"
@@ -98,12 +123,30 @@ class Settings:
             raise SettingsError(f"{PREFIX}SMOOTH: cannot be combined with {PREFIX}SIMPLIFY")
         if self.script_name and (not self.script_name.startswith("/") or self.script_name.endswith("/")):
             raise SettingsError(f"{PREFIX}SCRIPT_NAME: must start with / and not end with it")
-        if self.redis_url is not None:
-            _check_redis_url(self.redis_url)
+        for name in ("redis_url", "sessions_redis_url"):
+            if getattr(self, name) is not None:
+                _check_redis_url(getattr(self, name), name.upper())
+        self._check_access()
+
+    def _check_access(self) -> None:
+        """SettingsError where what is said of OMERO.web, tokens and browsers cannot be used."""
         if self.omero_web_url is not None:
             _check_web_url(self.omero_web_url)
         if not _COOKIE_NAME.fullmatch(self.omero_web_cookie):
             raise SettingsError(f"{PREFIX}OMERO_WEB_COOKIE: is no name of a cookie")
+        if self.auth not in ("public", "omero"):
+            raise SettingsError(f"{PREFIX}AUTH: is public or omero, not {self.auth!r}")
+        if self.auth == "omero" and self.omero_web_url is None:
+            raise SettingsError(f"{PREFIX}AUTH: omero needs {PREFIX}OMERO_WEB_URL")
+        if self.revocation_required and self.redis_url is None:
+            raise SettingsError(f"{PREFIX}REVOCATION_REQUIRED: needs {PREFIX}REDIS_URL")
+        for origin in self.allowed_origins:
+            _check_origin(origin)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return tuple(each.strip() for each in self.cors_origins.split(",") if each.strip())
 
 
 _LOWEST = {
@@ -123,6 +166,7 @@ _LOWEST = {
     "simplify": 0,
     "forwarded_hops": 0,
     "omero_web_timeout": 0.1,
+    "sessions_version": 0,
 }
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
@@ -176,9 +220,20 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _check_redis_url(url: str) -> None:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise SettingsError(f"{PREFIX}REDIS_URL: must start with redis://, rediss:// or unix://")
+def _check_redis_url(url: str, name: str) -> None:
+    if urlsplit(url).scheme not in REDIS_SCHEMES:
+        schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
+        raise SettingsError(f"{PREFIX}{name}: must start with one of {schemes}")
+
+
+def _check_origin(origin: str) -> None:
+    parts = urlsplit(origin)
+    if (
+        parts.scheme not in ("http", "https")
+        or origin != f"{parts.scheme}://{parts.netloc}"
+        or not parts.netloc
+    ):
+        raise SettingsError(f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin such as https://a.example")
 
 
 def _check_web_url(url: str) -> None:

@@ -9,7 +9,7 @@ import click
 
 from roiservice.bootstrap import Layer, Location, Services, build_services
 from roiservice.catalog.reader import Catalog
-from roiservice.commands.console import complain, progress
+from roiservice.commands.console import check_given, complain, progress
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import RoiServiceError
 from roiservice.settings import load_settings
@@ -23,10 +23,10 @@ def build(
     locations: Sequence[Location], tables: Sequence[Location], *, force: bool, overrides: Mapping[str, Any]
 ) -> int:
     """Build every layer there is; 1 if an image or a layer could not be built, else 0."""
-    services = build_services(load_settings(overrides), locations, tables)
-    failures = len(services.images.problems)
-    for problem in services.images.problems:
-        complain(problem)
+    settings = load_settings(overrides)
+    check_given(locations, settings)
+    services = build_services(settings, locations, tables)
+    failures = 0
     for warning in services.images.warnings:
         complain(f"warning: {warning}")
     for offset in range(0, services.images.total(), IMAGES):
@@ -46,6 +46,9 @@ def build(
                     f"{image.name} {catalog.name}: {counts['rois']} ROIs, {counts['features']} features"
                 )
             failures += len(listing.problems) + errors
+    for unusable in services.images.problems:
+        complain(unusable)
+        failures += 1
     return 1 if failures else 0
 
 

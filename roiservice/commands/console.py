@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
+from roiservice.errors import SettingsError
+from roiservice.settings import Settings
+
 Advance = Callable[[int, int], None]  # pixels since the last call, features so far
+
+
+def check_given(locations: Sequence[object], settings: Settings, *, by_omero: bool = False) -> None:
+    """SettingsError unless something names images: a PATH, a file of ids or, where that counts, OMERO."""
+    named_by_omero = by_omero and settings.omero_web_url is not None and bool(settings.roots)
+    if not locations and settings.ids is None and not named_by_omero:
+        raise SettingsError("Missing argument 'PATH': name at least one, or a file of ids by --ids")
 
 
 def complain(error: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from roiservice.bootstrap import Image, Layer, Location, Services, build_services
-from roiservice.commands.console import complain
+from roiservice.commands.console import check_given, complain
 from roiservice.errors import SourceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
@@ -24,7 +24,9 @@ def images(
     locations: Sequence[Location], tables: Sequence[Location], *, as_json: bool, overrides: Mapping[str, Any]
 ) -> int:
     """List everything; 1 if anything has a problem, else 0."""
-    services = build_services(load_settings(overrides), locations, tables)
+    settings = load_settings(overrides)
+    check_given(locations, settings)
+    services = build_services(settings, locations, tables)
     described = [describe(services, image) for image in _all(services)]
     problems = [str(problem) for problem in services.images.problems]
     warnings = services.images.warnings

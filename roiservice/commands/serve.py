@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from roiservice.bootstrap import Layer, Location, Services, build_services, warm_up
-from roiservice.commands.console import complain, waiting
+from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
 from roiservice.server import Server, address_of, listen
@@ -35,6 +35,7 @@ def serve(
 ) -> None:
     """Serve until told to stop; raises before that if settings, address or locations cannot be used."""
     settings = load_settings(overrides)
+    check_given(locations, settings, by_omero=True)
     serve_on(listen(host, port, public_address=public_address), locations, settings, workers, tables)
 
 
@@ -70,7 +71,8 @@ def prepare(services: Services, base: str) -> None:
         complain(problem)
     for warning in images.warnings:
         complain(f"warning: {warning}")
-    click.echo(f"{total} image{'' if total == 1 else 's'} to serve. Open one of these; Ctrl-C ends.\n")
+    more = ", and those that are found by their ids" if images.is_open else ""
+    click.echo(f"{total} image{'' if total == 1 else 's'} to serve{more}. Open one of these; Ctrl-C ends.\n")
     urls = {
         "/": "what is here",
         "/docs": "the API, with all parameters",
