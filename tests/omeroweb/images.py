@@ -26,15 +26,19 @@ class OmeroImage:
 
 
 def squares(
-    count: int, first: int = 1, planes: Sequence[Plane] = ((0, 0),), *, shapes: int = 1, width: int = 256
+    count: int, first: int = 1, planes: Sequence[Plane] = ((0, 0),), *, shapes: int = 1, side: int = 256
 ) -> list[Json]:
-    """`count` ROIs with ids from `first`, each with `shapes` squares; the planes are taken in turn."""
+    """`count` ROIs with ids from `first`, each with `shapes` squares; the planes are taken in turn.
+
+    The squares lie in a square of `side` pixels, one over another where there is no room.
+    """
     rois = []
+    room = max(side - 8, 1)
     for number in range(count):
         drawn = []
         for extra in range(shapes):
             z, t = planes[(number + extra) % len(planes)]
-            x, y = 10 * number % max(width - 8, 1), 10 * (10 * number // max(width - 8, 1) + extra)
+            x, y = 10 * (number + extra) % room, 10 * (10 * (number + extra) // room) % room
             drawn.append(_square(first * 10 + number * shapes + extra, x, y, z, t))
         rois.append({"@id": first + number, "@type": f"{SCHEMA}ROI", "omero:details": _details("ROI")})
         rois[-1]["shapes"] = drawn
