@@ -125,8 +125,9 @@ def read_id_map(file: Path) -> IdMap:
     """The entries of the file. SettingsError naming the line, or both of two that contradict each other."""
     places: dict[str, Entry] = {}
     ids: dict[int, Row] = {}
+    paths = _Paths(file)
     for row in _yaml_rows(file) if file.suffix.lower() in _YAML else _csv_rows(file):
-        entry = _entry(file, row)
+        entry = _entry(file, row, paths)
         other = places.get(entry.place)
         for known in (None if other is None else other.row, ids.get(row.id)):
             if known is not None:
@@ -210,15 +211,37 @@ def _check_size(file: Path) -> None:
         raise SettingsError(f"{file}: is larger than {_LARGEST} bytes")
 
 
-def _entry(file: Path, row: Row) -> Entry:
+class _Paths:
+    """Paths as a file of ids has them, made absolute. Links in folders are followed once, not once a row."""
+
+    def __init__(self, file: Path) -> None:
+        self._base = os.path.abspath(file.parent)
+        self._folders: dict[str, str] = {}
+
+    def joined(self, path: str) -> str:
+        """The path below the file's folder, or as it is."""
+        return path if is_url(path) else os.path.join(self._base, os.path.expanduser(path))
+
+    def absolute(self, whole: str) -> str:
+        """As `roots.absolute`."""
+        folder, _, name = whole.rpartition("/")
+        if is_url(whole) or not name or not name.isprintable() or name in (".", ".."):
+            return absolute(whole)
+        if folder not in self._folders:
+            self._folders[folder] = absolute(folder or "/").rstrip("/")
+        place = f"{self._folders[folder]}/{name}"
+        return absolute(place) if os.path.islink(place) else place
+
+
+def _entry(file: Path, row: Row, paths: _Paths) -> Entry:
     """What a row names. A `#` that is part of a file's name is left alone."""
-    whole = _joined(file, row.path)
+    whole = paths.joined(row.path)
     root, hash_sign, inside = whole.rpartition("#")
     if not hash_sign or (not is_url(whole) and os.path.lexists(whole)):
         root, inside = whole, ""
     try:
-        location = absolute(root)
-        labels = tuple(absolute(_joined(file, label)) for label in row.labels)
+        location = paths.absolute(root)
+        labels = tuple(paths.absolute(paths.joined(label)) for label in row.labels)
     except SourceError as error:
         raise SettingsError(f"{file}: line {row.line}: {error}") from error
     if not inside:
@@ -227,12 +250,6 @@ def _entry(file: Path, row: Row) -> Entry:
     if path is None:
         raise SettingsError(f"{file}: line {row.line}: {inside!r} is no path inside a store")
     return Entry(row, location, path, labels)
-
-
-def _joined(file: Path, path: str) -> str:
-    if is_url(path):
-        return path
-    return os.path.join(os.path.abspath(file.parent), os.path.expanduser(path))
 
 
 def _is_below(place: str, given: set[str]) -> bool:
