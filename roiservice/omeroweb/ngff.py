@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from roiservice.errors import OmeroWebFailed, SourceError
+from roiservice.errors import OmeroWebFailed, SourceError, SourceRefused
 from roiservice.omeroweb.client import OmeroWeb
 from roiservice.omeroweb.places import Roots, member
 from roiservice.sources.elsewhere import label_place
 from roiservice.sources.images import ImageSource, only_image, store_name
 from roiservice.sources.limits import Limits
+from roiservice.sources.tables.files import is_table_alone
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +160,8 @@ class OmeroImages:
         allow = self._roots.allow
         labels = tuple(label_place(place, self._limits, allow) for place in registered.labels)
         if registered.location is not None:
+            if is_table_alone(registered.location):
+                raise SourceRefused(registered.location, "", "is no OME-Zarr image")
             source = only_image(registered.location, self._limits)
         else:
             store, path = labels[0]

@@ -47,7 +47,7 @@ class Template:
         if not os.path.lexists(filled):
             return None
         if not is_inside(filled, os.path.realpath(self._folder)):
-            raise SourceRefused(filled, "", f"a symbolic link leads out of {self._folder}")
+            raise SourceRefused(filled, "", "a symbolic link leads out of the folder that the template names")
         return filled
 
     def ids(self) -> list[int]:

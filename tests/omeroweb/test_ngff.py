@@ -248,6 +248,17 @@ def test_a_place_that_holds_nothing_is_an_error(tmp_path: Path, omero: Omero) ->
         services_at(tmp_path, omero, tmp_path).images.get(7, "alice")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.geojson", "folder"])
+def test_a_place_that_is_no_store_is_an_error(tmp_path: Path, omero: Omero, name: str) -> None:
+    """Nor is a folder searched for stores."""
+    (tmp_path / "a.csv").write_text("WKT\n")
+    (tmp_path / "a.geojson").write_text("{}")
+    write_image(tmp_path / "folder/a.zarr", labels=CELLS)
+    omero.images[7] = info(str(tmp_path / name))
+    with pytest.raises(SourceError, match="OME-Zarr image"):
+        services_at(tmp_path, omero, tmp_path).images.get(7, "alice")
+
+
 # Label images registered by omero-label.
 
 

@@ -13,6 +13,8 @@ from roiservice.bootstrap import Services, build_services
 from roiservice.errors import BadParameter, NotFound, SettingsError, SourceError, SourceRefused
 from roiservice.settings import Settings
 from roiservice.sources.limits import Limits
+from roiservice.sources.remote import transport
+from roiservice.sources.remote.transport import Patience
 from roiservice.sources.templates import template_of
 from tests.sources.remote.server import served
 from tests.sources.support import blobs
@@ -118,7 +120,7 @@ def test_links_stay_below_the_folder_of_the_template(tmp_path: Path) -> None:
     services = services_at(tmp_path / "home", tmp_path / "data/{image_id}.zarr")
     assert services.images.get(7).source.location == str(tmp_path / "data/inner/a.zarr")
     for number in (8, 9):
-        with pytest.raises(SourceRefused, match="leads out of"):
+        with pytest.raises(SourceRefused, match="leads out of the folder"):
             services.images.get(number)
     with pytest.raises(SourceError):
         services.images.get(10)
@@ -227,7 +229,9 @@ def test_images_behind_urls_are_found_but_not_listed(tmp_path: Path) -> None:
         assert web.asked.total() - asked == first
 
 
-def test_a_host_that_is_down_costs_nobody_his_image(tmp_path: Path) -> None:
+def test_a_host_that_is_down_costs_nobody_his_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Patience(connect=2, stall=0.5, whole=5, tries=2, pause=0.01)
+    monkeypatch.setattr(transport, "PATIENCE", quick)
     write_image(tmp_path / "data/7.zarr", labels=CELLS)
     with served(tmp_path / "data") as web:
         services = services_at(
