@@ -90,7 +90,7 @@ class Site:
 
 
 @contextmanager
-def running(home: Home, locations: list[str], files: Path | None = None) -> Iterator[Site]:
+def running(home: Home, locations: list[str]) -> Iterator[Site]:
     """The site over these locations of images, on free ports."""
     own = {"bundle": find_bundle(), "image_id": 0, "pixels": Pixels(1, 1)}
     with OmeroWeb() as omero:
@@ -98,7 +98,7 @@ def running(home: Home, locations: list[str], files: Path | None = None) -> Iter
         settings = {**home.settings, **SETTINGS, "ROISERVICE_OMERO_WEB_URL": pages.base}
         with (
             serving(Home(home.path, settings), *locations, "--workers", 2) as service,
-            nginx_before(service.base, pages.base, home.path / "nginx", files=files) as nginx,
+            nginx_before(service.base, pages.base, home.path / "nginx") as nginx,
         ):
             recorder = Recorder(service=nginx.base, **own).start()
             try:

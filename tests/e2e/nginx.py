@@ -45,9 +45,7 @@ http {{
             root {folder};
             try_files $uri /maintenance.html =502;
         }}
-        location /files/ {{
-            alias {files}/;
-        }}
+        {extra}
         location @proxy_to_app {{
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -84,13 +82,13 @@ def nginx_before(
     folder: Path,
     *,
     prefix: str = "",
-    files: Path | None = None,
+    extra: str = "",
     wait: str = WAIT,
 ) -> Iterator[Nginx]:
     """nginx on a free port before a service and an OMERO.web, given by their URLs.
 
-    `prefix` is OMERO.web's, `files` a folder that is served as it is below /files/, `wait` the time after
-    which the service is not waited for.
+    `prefix` is OMERO.web's, `extra` what else stands in the server block, `wait` the time after which the
+    service is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
@@ -103,7 +101,7 @@ def nginx_before(
     }
     for name in ("nginx-http.conf", "nginx.conf"):
         (folder / name).write_text(configured(name, edits, prefix))
-    places = {"folder": folder, "files": files or folder, "port": port, "omero_web": hosts[OMERO_WEB]}
+    places = {"folder": folder, "extra": extra, "port": port, "omero_web": hosts[OMERO_WEB]}
     (folder / "main.conf").write_text(MAIN.format(**places))
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(_command(folder / "main.conf", folder), stderr=errors)
