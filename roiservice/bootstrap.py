@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.cache import PageCache, make_cache
+from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
+from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
@@ -43,6 +45,12 @@ from roiservice.sources.rules import applied, read_rules
 from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
+
+if TYPE_CHECKING:
+    from roiservice.auth.keys import KeyRing
+    from roiservice.auth.revocation import Revocations
+    from roiservice.auth.tokens import Tokens
+    from roiservice.cache.redis import RedisServer
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,16 @@ class Layers:
 
 
 @dataclass(frozen=True)
+class OmeroAccess:
+    """What decides where OMERO says who may read, and what tokens are made and taken back with."""
+
+    policy: OmeroPolicy
+    keys: KeyRing
+    tokens: Tokens
+    revocations: Revocations | None
+
+
+@dataclass(frozen=True)
 class Services:
     """Everything that a request or a command needs."""
 
@@ -182,6 +200,8 @@ class Services:
     cache: PageCache
     omero_web: OmeroWeb | None
     omero_rois: OmeroRois | None
+    policy: Policy
+    omero_access: OmeroAccess | None
 
 
 def build_services(
@@ -202,7 +222,9 @@ def build_services(
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
+    redis = connect_redis(settings.redis_url)
     omero_web = _omero_web(settings)
+    access = _omero_access(settings, registry, omero_web, redis)
     registered = None if alone else _registered(settings, omero_web, limits)
     images = ImageIndex(
         locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
@@ -213,12 +235,43 @@ def build_services(
         registry=registry,
         images=images,
         layers=Layers(keeper, registry, limits, settings, TableFiles(tables, images)),
-        cache=make_cache(
-            settings.cache_bytes, settings.redis_url, settings.redis_ttl, settings.redis_max_value
-        ),
+        cache=make_cache(settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value),
         omero_web=omero_web,
         omero_rois=None if omero_web is None else OmeroRois(omero_web),
+        policy=PublicPolicy() if access is None else access.policy,
+        omero_access=access,
     )
+
+
+def _omero_access(
+    settings: Settings, registry: Registry, web: OmeroWeb | None, redis: RedisServer | None
+) -> OmeroAccess | None:
+    """None where everything is public; SettingsError for keys that are of no use."""
+    if settings.auth == "public" or web is None:
+        return None
+    from roiservice.auth.keys import KeyRing, keys_folder, server_secret
+    from roiservice.auth.readcheck import ReadCheck
+    from roiservice.auth.revocation import Revocations
+    from roiservice.auth.sessions import DjangoSessions, SessionNames
+    from roiservice.auth.tokens import Tokens, issuer_of
+    from roiservice.cache.redis import RedisStore
+
+    folder = keys_folder(settings.state_dir)
+    keys = KeyRing(folder)
+    keys.check()
+    names = SessionNames(server_secret(folder), settings.omero_web_cookie, web.url)
+    shared = None if redis is None else RedisStore(redis)
+    tokens = Tokens(keys, issuer_of(registry.uuid))
+    revocations = None
+    if shared is not None:
+        revocations = Revocations(shared, required=settings.revocation_required)
+    sessions_server = connect_redis(settings.sessions_redis_url)
+    sessions = None
+    if sessions_server is not None:
+        store = RedisStore(sessions_server, prefix="")
+        sessions = DjangoSessions(store, settings.sessions_prefix, settings.sessions_version)
+    policy = OmeroPolicy(ReadCheck(web, names, shared), names, tokens, revocations, sessions)
+    return OmeroAccess(policy, keys, tokens, revocations)
 
 
 def _omero_web(settings: Settings) -> OmeroWeb | None:

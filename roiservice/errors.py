@@ -77,7 +77,7 @@ class TooManyObjects(RoiServiceError):
 
 
 class OmeroWebFailed(RoiServiceError):
-    """OMERO.web does not answer, or not with what its API promises; the message names neither host nor user."""
+    """OMERO.web does not answer, or not as its API promises; the message names neither host nor user."""
 
 
 class Unauthorized(RoiServiceError):
@@ -135,6 +135,13 @@ class InvalidRequest(RoiServiceError):
     """Credentials that contradict each other, or are sent in a way that is not allowed."""
 
     challenge = f'{Unauthorized.challenge}, error="invalid_request"'
+
+
+class ForeignOrigin(RoiServiceError):
+    """A request that changes something came with a cookie, but not from a page of this host."""
+
+    def __init__(self) -> None:
+        super().__init__("requests with the session cookie must come from this host, with JSON in their body")
 
 
 class Unavailable(RoiServiceError):

@@ -132,11 +132,14 @@ class ImageIndex:
         return self._registered is not None or any(template.is_remote for template in self._templates)
 
     def page(self, offset: int, limit: int) -> list[Image]:
-        """Images `offset` to `offset + limit`, by number; those that cannot be opened are left out.
+        """Images `offset` to `offset + limit`, by number, as `opened` gives them."""
+        return self.opened(self.numbers[offset : offset + limit])
+
+    def opened(self, wanted: Sequence[int]) -> list[Image]:
+        """The images with these of the `numbers`; those that cannot be opened are left out.
 
         What is wrong with these is then among the `problems`.
         """
-        wanted = self._numbers[offset : offset + limit]
         if not (self._templates or self._found.entries):
             return [self._found.images[number] for number in wanted]
         with ThreadPoolExecutor(OPENED_AT_ONCE) as threads:
@@ -144,7 +147,7 @@ class ImageIndex:
 
     def total(self) -> int:
         """How many images there are, opened or not; without those that nobody can list."""
-        return len(self._numbers)
+        return len(self.numbers)
 
     @property
     def problems(self) -> list[RoiServiceError]:
@@ -159,7 +162,7 @@ class ImageIndex:
         return self._ids.warnings() if self._ids is not None and self.total() else ()
 
     @property
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
         """Numbers of all images that can be listed, sorted; templates are looked at again now and then."""
         listed = self._listed
         if listed is None or (self._templates and self._clock() >= listed[0]):

@@ -8,9 +8,9 @@ from roiservice.cache.memory import MemoryCache
 from roiservice.cache.page import Page
 
 if TYPE_CHECKING:
-    from roiservice.cache.redis import RedisCache
+    from roiservice.cache.redis import RedisCache, RedisServer
 
-__all__ = ["Page", "PageCache", "make_cache"]
+__all__ = ["Page", "PageCache", "connect_redis", "make_cache"]
 
 
 PLAIN_SHARE = 4  # this part of the memory holds unpacked pages, for clients that refuse gzip
@@ -58,15 +58,24 @@ class PageCache:
 
 
 def make_cache(
-    cache_bytes: int, redis_url: str | None = None, redis_ttl: int = 86400, redis_max_value: int = 8 << 20
+    cache_bytes: int, redis: RedisServer | None = None, redis_ttl: int = 86400, redis_max_value: int = 8 << 20
 ) -> PageCache:
-    """The cache of one process; `redis_url` None or empty: memory only.
+    """The cache of one process; without a Redis server: memory only."""
+    if redis is None:
+        return PageCache(cache_bytes)
+    from roiservice.cache.redis import RedisCache
+
+    return PageCache(cache_bytes, RedisCache(redis, redis_ttl, redis_max_value))
+
+
+def connect_redis(url: str | None) -> RedisServer | None:
+    """The server at an address; None or empty: none.
 
     Raises SettingsError if the address is none that the Redis client understands. A server that does
     not answer is no error.
     """
-    if not redis_url:
-        return PageCache(cache_bytes)
-    from roiservice.cache.redis import RedisCache
+    if not url:
+        return None
+    from roiservice.cache.redis import RedisServer
 
-    return PageCache(cache_bytes, RedisCache(redis_url, redis_ttl, redis_max_value))
+    return RedisServer(url)

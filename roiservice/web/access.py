@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from flask import request
+from flask import g, request
 
-from roiservice.bootstrap import Image
-from roiservice.errors import BadParameter
+from roiservice.auth.policy import Caller, Identity, PublicPolicy, may_read
+from roiservice.catalog.registry import Place
+from roiservice.errors import BadParameter, InsufficientScope, LoginRequired, NotFound
+from roiservice.images import Image
 from roiservice.web.routes import services
 
 _SESSION = re.compile(r"[A-Za-z0-9._~:+/=-]{1,512}", re.ASCII)
+_CHECKED_AT_ONCE = 4  # OMERO.web has few workers
 
 
 def caller_session() -> str | None:
@@ -32,6 +37,70 @@ def caller_session() -> str | None:
     return session
 
 
+def identity() -> Identity:
+    """Who sent this request; found out once. Raises what `Policy.identify` does."""
+    if "identity" not in g:
+        g.identity = services().policy.identify(
+            request.headers.get("Authorization"),
+            request.args.getlist("ticket"),
+            caller_session(),
+            request.method,
+            request.path,
+        )
+    known: Identity = g.identity
+    return known
+
+
+def ticket() -> str | None:
+    """The ticket that the caller came with, which links of the answer must hold as well."""
+    return request.args["ticket"] if identity().caller is Caller.TICKET else None
+
+
 def readable(image_id: int) -> Image:
-    """The image, if the caller may read it; NotFound if there is none."""
-    return services().images.get(image_id)
+    """The image, if the caller may read it.
+
+    NotFound if there is none or the caller may not read it, in the same words; else as `Policy.require`.
+    """
+    service = services()
+    who = identity()
+    service.policy.require(who, image_id)
+    return service.images.get(image_id, who.session or caller_session())
+
+
+def located(kind: str, identifier: int) -> tuple[Image, Place]:
+    """The image of a ROI or shape by its id, from the registry alone, if the caller may read it.
+
+    NotFound, in the same words, for ids that were never given or are of the other kind, and for those of
+    images that the caller may not read; LoginRequired for callers who say not who they are.
+    """
+    unknown = NotFound(f"there is no {kind} {identifier}")
+    place = services().registry.locate(identifier)
+    if place is None or (place.version is None) != (kind == "roi"):
+        if identity().caller is Caller.ANONYMOUS:
+            raise LoginRequired
+        raise unknown
+    try:
+        return readable(place.image_id), place
+    except (NotFound, InsufficientScope):
+        raise unknown from None
+
+
+def readable_images(offset: int, limit: int) -> list[Image]:
+    """Images `offset` to `offset + limit` of those that the caller may read, by number.
+
+    No more are looked at than it takes to fill the page.
+    """
+    service = services()
+    policy, who = service.policy, identity()
+    if isinstance(policy, PublicPolicy):
+        return service.images.page(offset, limit)
+    found: list[int] = []
+    numbers = service.images.numbers
+    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as checkers:
+        for first in range(0, len(numbers), _CHECKED_AT_ONCE):
+            some = numbers[first : first + _CHECKED_AT_ONCE]
+            allowed = checkers.map(partial(may_read, policy, who), some)
+            found += [number for number, may in zip(some, allowed, strict=True) if may]
+            if len(found) >= offset + limit:
+                break
+    return service.images.opened(found[offset : offset + limit])

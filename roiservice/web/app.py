@@ -12,10 +12,12 @@ from werkzeug.routing import BaseConverter, ValidationError
 from roiservice.bootstrap import Services
 from roiservice.query.select import Span
 from roiservice.web import problems
+from roiservice.web.cors import add_cors_headers
 from roiservice.web.params import indices
 from roiservice.web.responses import add_common_headers
-from roiservice.web.routes import images, items, iviewer, omero, service, webgateway
+from roiservice.web.routes import images, items, iviewer, omero, service, tokens, webgateway
 
+LARGEST_BODY = 2**16  # bytes; requests for tokens are the only ones that have any
 WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -53,10 +55,12 @@ def create_app(services: Services) -> Flask:
         False  # OMERO takes paths with and without a final slash, and OWSLib adds one
     )
     app.url_map.converters.update(id=IdConverter, indices=IndicesConverter)
-    for module in (service, images, items, omero, iviewer, webgateway):
+    for module in (service, images, items, omero, iviewer, webgateway, tokens):
         app.register_blueprint(module.blueprint)
     problems.register(app)
     app.after_request(add_common_headers)
+    app.after_request(add_cors_headers)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     if services.settings.script_name:
         mounted = _below(services.settings.script_name, app.wsgi_app)
         app.wsgi_app = mounted  # type: ignore[method-assign,assignment] # Flask's documented way to wrap itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,19 +36,35 @@ def operations() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     document = _document("")
     groups = {tag["name"]: {**tag, "operations": []} for tag in document["tags"]}
-    for path, item in document["paths"].items():
-        operation = item["get"]
-        parameters = [*item.get("parameters", ()), *operation.get("parameters", ())]
+    for path, method, item in _by_method(document):
+        operation = item[method]
+        parameters = [*item.get("parameters", ()), *operation.get("parameters", ()), *_members(operation)]
         responses = {status: _resolve(document, each) for status, each in operation["responses"].items()}
         shown = {
             **operation,
             "path": path,
+            "method": method.upper(),
             "parameters": [_with_schema(document, _resolve(document, each)) for each in parameters],
             "responses": list(responses.items()),
             "examples": _examples(document, responses.get("200", {})),
         }
         groups[operation["tags"][0]]["operations"].append(shown)
     return document["info"], list(groups.values())
+
+
+def _by_method(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method in ("get", "post"):
+            if method in item:
+                yield path, method, item
+
+
+def _members(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The members of a request's body, as if they were parameters."""
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        for name, schema in media["schema"]["properties"].items():
+            about = {key: schema[key] for key in ("description", "example") if key in schema}
+            yield {"name": name, "in": "body", "schema": schema, **about}
 
 
 def _with_schema(document: dict[str, Any], parameter: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from roiservice.web.access import ticket
 from roiservice.web.params import Pairs
 
 GEOJSON = "application/geo+json"
@@ -34,8 +35,14 @@ def pixel_crs() -> str:
 
 
 def link(rel: str, href: str, media_type: str = JSON, title: str | None = None) -> Link:
-    """One link object; `href` starts with / and is put below the base, or is absolute."""
-    made = {"rel": rel, "href": base() + href if href.startswith("/") else href, "type": media_type}
+    """One link object; `href` starts with / and is put below the base, or is absolute.
+
+    Who came with a ticket needs it again to follow the link.
+    """
+    href, pass_on = base() + href if href.startswith("/") else href, ticket()
+    if pass_on is not None:
+        href += f"{'&' if '?' in href else '?'}ticket={pass_on}"
+    made = {"rel": rel, "href": href, "type": media_type}
     return made if title is None else made | {"title": title}
 
 

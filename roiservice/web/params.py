@@ -21,7 +21,8 @@ Pairs = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")
 
 MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
-IGNORED = frozenset({"_"})  # jQuery adds the time under this name to defeat caches
+# jQuery adds the time under the first name to defeat caches; the other is a credential, looked at elsewhere.
+IGNORED = frozenset({"_", "ticket"})
 LARGEST = 2**53 - 1  # ids and offsets beyond it cannot be told apart in JavaScript
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,4})?", re.ASCII)

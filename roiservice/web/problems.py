@@ -18,15 +18,25 @@ from roiservice.errors import (
     BadParameter,
     Building,
     CatalogDamaged,
+    ForeignOrigin,
     Gone,
+    InsufficientScope,
+    InvalidRequest,
+    LoginRequired,
     NotFound,
     NotWritten,
     OmeroWebFailed,
     RoiServiceError,
+    SessionExpired,
+    SharedStoreFailed,
     SourceDamaged,
     SourceError,
     SourceRefused,
+    TokenExpired,
+    TokenInvalid,
     TooManyObjects,
+    Unauthorized,
+    Unavailable,
 )
 
 _log = logging.getLogger(__name__)
@@ -54,6 +64,15 @@ KINDS: dict[type[Exception], Kind] = {
     CatalogDamaged: Kind(500, "catalog-damaged", "The layer's catalog is damaged; building it again helps"),
     NotWritten: Kind(500, "not-written", "The service could not write a file of its own"),
     Building: Kind(503, "building", "The layer is being built; try again later"),
+    InvalidRequest: Kind(400, "invalid-request", "The credentials contradict each other"),
+    LoginRequired: Kind(401, "login-required", "Only those may read this who are known"),
+    SessionExpired: Kind(401, "session-expired", "The session has ended"),
+    TokenInvalid: Kind(401, "invalid-token", "The token is not valid"),
+    TokenExpired: Kind(401, "token-expired", "The token has expired"),
+    InsufficientScope: Kind(403, "insufficient-scope", "The token is not for this"),
+    ForeignOrigin: Kind(403, "foreign-origin", "The request came from another site"),
+    Unavailable: Kind(503, "unavailable", "What decides on access does not answer"),
+    SharedStoreFailed: Kind(503, "unavailable", "What decides on access does not answer"),
     OmeroWebFailed: Kind(503, "omero-web-failed", "OMERO.web does not answer as it should"),
     RoiServiceError: INTERNAL,
 }
@@ -86,10 +105,13 @@ def _answer_own(error: RoiServiceError) -> Response:
     kind = kind_of(error)
     extra = {"parameter": error.parameter} if isinstance(error, BadParameter) else {}
     response = _problem(kind, reason_of(error), extra)
-    if isinstance(error, Building):
+    if isinstance(error, (Building, Unavailable)):
         response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, (Unauthorized, InsufficientScope, InvalidRequest)):
+        response.headers["WWW-Authenticate"] = error.challenge
     level = logging.ERROR if kind.status == INTERNAL.status else logging.INFO
-    _log.log(level, "%s: %d, %r", _asked(), kind.status, str(error))
+    reason = error.reason if isinstance(error, TokenInvalid) else str(error)
+    _log.log(level, "%s: %d, %r", _asked(), kind.status, reason)
     return response
 
 

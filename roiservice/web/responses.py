@@ -21,10 +21,11 @@ PNG = "image/png"
 WORTH_COMPRESSING = 1000  # bytes; shorter answers fit into one packet anyway
 
 _COMMON = [
-    ("Vary", "Accept, Accept-Encoding"),
+    ("Vary", "Accept, Accept-Encoding, Authorization, Cookie, Origin"),
     # Caches may keep an answer, but ask with its tag whether it still holds, as sources change.
     ("Cache-Control", "private, no-cache"),
     ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
 ]
 
 
@@ -41,7 +42,7 @@ def json_answer(document: Any, headers: Mapping[str, str] | None = None, media_t
 def body_answer(
     body: bytes, media_type: str, headers: Mapping[str, str] | None = None, tag: str | None = None
 ) -> Response:
-    """Whole bytes, compressed if that is worth it (pictures are already); `tag` names them, else their digest does."""
+    """Whole bytes, named by `tag`, else by their digest; compressed if worth it: pictures are already."""
     tag = tag or hashlib.blake2b(body, digest_size=16).hexdigest()
     unchanged = not_modified(tag)
     if unchanged is not None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roiservice.cache import Page, make_cache
+from roiservice.cache import Page, connect_redis, make_cache
 from roiservice.cache.memory import MemoryCache
 from roiservice.cache.page import from_bytes, to_bytes
 from roiservice.errors import SettingsError
@@ -105,4 +105,4 @@ def test_unpacked_pages_are_remembered():
 
 def test_an_address_that_is_none_stops_the_start():
     with pytest.raises(SettingsError, match="redis_url"):
-        make_cache(1_000, "http://127.0.0.1")
+        connect_redis("http://127.0.0.1")

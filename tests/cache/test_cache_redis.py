@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from roiservice.cache import Page, PageCache, make_cache
+from roiservice.cache import Page, PageCache, connect_redis, make_cache, redis
 from roiservice.cache.redis import RedisCache
 from tests.cache.support import RedisServer
 
 PAGE = Page(b"deflated", 20, 7, 3, 2)
-KEY = "roiservice:page:key"
+KEY = "roiservice:page:1:key"
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def server(tmp_path):
 
 
 def cache_of(server, pause=0.2, **changes):
-    return RedisCache(server.url, **{"ttl": 60, "max_value": 1_000, "pause": pause, **changes})
+    return RedisCache(
+        redis.RedisServer(server.url, pause=pause), **{"ttl": 60, "max_value": 1_000, **changes}
+    )
 
 
 def test_a_page_reaches_another_process(server):
@@ -32,8 +34,8 @@ def test_a_page_reaches_another_process(server):
 
 
 def test_a_page_found_in_redis_is_kept_in_memory(server):
-    make_cache(10_000, server.url).put("key", PAGE)
-    second = make_cache(10_000, server.url)
+    make_cache(10_000, connect_redis(server.url)).put("key", PAGE)
+    second = make_cache(10_000, connect_redis(server.url))
     assert second.get("key") == PAGE
     server.kill()
     assert second.get("key") == PAGE
@@ -125,7 +127,7 @@ def test_a_thawed_server_answers_with_the_right_page(server):
 
 
 def test_a_server_that_was_never_there(tmp_path):
-    cache = make_cache(10_000, RedisServer(tmp_path).url)
+    cache = make_cache(10_000, connect_redis(RedisServer(tmp_path).url))
     cache.put("key", PAGE)
     assert cache.get("key") == PAGE  # from memory
     assert cache.ping()["redis"] == {"status": "unreachable"}
@@ -133,7 +135,7 @@ def test_a_server_that_was_never_there(tmp_path):
 
 def test_the_report_names_no_address_and_no_password(server):
     server.client().config_set("requirepass", "secret")
-    cache = make_cache(1_000, server.url.replace("//", "//:secret@"))
+    cache = make_cache(1_000, connect_redis(server.url.replace("//", "//:secret@")))
     assert cache.ping()["redis"] == {"status": "ok"}
     assert "secret" not in repr(cache.ping())
     assert str(server.port) not in repr(cache.ping())

@@ -32,7 +32,7 @@ def test_gzip_holds_the_same_bytes(client, url):
         assert gzip.decompress(packed.data) == plain.data
         assert len(packed.data) < len(plain.data)
         assert packed.headers["ETag"] != plain.headers["ETag"]
-    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept, Accept-Encoding"
+    assert packed.headers["Vary"] == plain.headers["Vary"] == VARY
     assert client.get(url, headers={"Accept-Encoding": "gzip;q=0"}).data == plain.data
 
 
@@ -49,6 +49,9 @@ def test_an_unchanged_answer_is_not_sent_again(client, url, encoding):
         assert (again.status_code, again.data) == (304, b"")
         assert again.headers["Cache-Control"] == "private, no-cache"
     assert client.get(url, headers={**headers, "If-None-Match": '"other"'}).status_code == 200
+
+
+VARY = "Accept, Accept-Encoding, Authorization, Cookie, Origin"
 
 
 def test_tags_tell_everything_apart(client):
@@ -80,7 +83,7 @@ def test_head_is_get_without_a_body(client, url):
 def test_every_answer_says_what_it_is(client, url):
     response = client.get(url)
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert response.headers["Vary"] == "Accept, Accept-Encoding"
+    assert response.headers["Vary"] == VARY
     assert response.headers["Cache-Control"] == (
         "private, no-cache" if response.status_code == 200 else "no-store"
     )

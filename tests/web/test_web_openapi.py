@@ -42,6 +42,12 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
+OPERATIONS = [
+    (path, method, item[method])
+    for path, item in DOCUMENT["paths"].items()
+    for method in ("get", "post")
+    if method in item
+]
 DESCRIBED = OpenAPI.from_dict(DOCUMENT, config=CONFIG)
 
 
@@ -60,7 +66,7 @@ def test_every_route_is_described_and_the_reverse(service):
 
 
 def test_every_operation_has_a_name_and_a_summary():
-    operations = [item["get"] for item in DOCUMENT["paths"].values()]
+    operations = [operation for _, _, operation in OPERATIONS]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation["summary"] and operation["responses"] for operation in operations)
 
@@ -85,9 +91,9 @@ def test_the_document_is_served_as_it_is_written(client):
 
 def test_the_page_shows_every_operation_and_parameter_and_loads_nothing(client):
     page = client.get("/docs").get_data(as_text=True)
-    for path, item in DOCUMENT["paths"].items():
+    for path, _, operation in OPERATIONS:
         assert f"<code>{path}</code>" in page
-        assert f'id="{item["get"]["operationId"]}"' in page
+        assert f'id="{operation["operationId"]}"' in page
     for parameter in DOCUMENT["components"]["parameters"].values():
         assert f"<code>{parameter['name']}</code>" in page
     assert not re.search(r"<(script|link|img)|@import|url\(", page)
@@ -143,12 +149,12 @@ def described_service(sample_folder):
     return schemathesis.openapi.from_wsgi("/openapi.json", start_service(sample_folder).app)
 
 
-@pytest.mark.parametrize("path", DOCUMENT["paths"])
+@pytest.mark.parametrize(("path", "method"), [(path, method) for path, method, _ in OPERATIONS])
 @given(data=st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_made_up_requests_are_answered_as_described(described_service, path, data):
+def test_made_up_requests_are_answered_as_described(described_service, path, method, data):
     """Values of the right kind and of any other, unknown parameters and methods."""
-    operation = described_service[path]["GET"]
+    operation = described_service[path][method.upper()]
     mode = data.draw(st.sampled_from(list(schemathesis.GenerationMode)))
     case = data.draw(operation.as_strategy(generation_mode=mode))
     if "image_id" in case.path_parameters and data.draw(st.booleans()):
@@ -159,7 +165,12 @@ def test_made_up_requests_are_answered_as_described(described_service, path, dat
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in DOCUMENT["paths"] if not path.startswith(("/api", "/iviewer", "/webgateway"))]
+    "path",
+    [
+        path
+        for path, method, _ in OPERATIONS
+        if method == "get" and not path.startswith(("/api", "/iviewer", "/webgateway", "/.well-known"))
+    ],
 )
 @given(name=st.text("abcdefghijklmnopqrstuvwxyz-_", min_size=1, max_size=8))
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

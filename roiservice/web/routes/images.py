@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from roiservice.bootstrap import Image
+from roiservice.images import Image
 from roiservice.web import documents, params
-from roiservice.web.access import readable
+from roiservice.web.access import readable, readable_images
 from roiservice.web.links import base, link, link_header, page_links
 from roiservice.web.params import check_known
 from roiservice.web.responses import json_answer
@@ -22,7 +22,7 @@ def images() -> Response:
     check_known(request.args, frozenset({"limit", "offset"}))
     settings = services().settings
     paging = params.paging(request.args, settings.page_limit, settings.items_limit_max)
-    found = services().images.page(paging.offset, paging.limit + 1)
+    found = readable_images(paging.offset, paging.limit + 1)
     shown = found[: paging.limit]
     places = page_links(
         f"{base()}/images", (), paging.limit, paging.offset, len(shown), paging.offset + len(found)

@@ -16,7 +16,7 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
-from roiservice.web.access import readable
+from roiservice.web.access import readable, ticket
 from roiservice.web.links import (
     PIXEL_CRS,
     Link,
@@ -51,7 +51,7 @@ def items(image_id: int, layer: str) -> Response:
     query = params.with_properties(asked, catalog.properties)
     selection = (form, query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
     key = page_key(service.registry.uuid, (catalog.version,), *selection)
-    tag = digest(key, here, asked.f, asked.filters)
+    tag = digest(key, here, asked.f, asked.filters, ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -59,7 +59,7 @@ def items(image_id: int, layer: str) -> Response:
         chunks = items_stream(catalog, form, query, asked.offset)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     page = cached(service.cache, key, partial(items_page, catalog, *selection))
-    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties))
+    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket())
     envelope = _envelope(place, asked, limit, page.returned, page.matched)
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
@@ -74,7 +74,7 @@ def item(image_id: int, layer: str, feature_id: int) -> Response:
     _check_owner(feature_id, found)
     row = feature_row(catalog, feature_id)
     key = page_key(services().registry.uuid, (catalog.version,), form, RoiQuery(), feature_id, 1, 1)
-    tag = digest(key, base(), request.args.get("f"))
+    tag = digest(key, base(), request.args.get("f"), ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -97,6 +97,7 @@ class _Place:
     collection: str
     format: str
     property_names: tuple[str, ...]
+    ticket: str | None  # in all links
 
 
 @lru_cache(512)

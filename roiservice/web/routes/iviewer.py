@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Response, request
 
-from roiservice.bootstrap import Image
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Place
 from roiservice.errors import NotFound
+from roiservice.images import Image
 from roiservice.omeroweb.rois import RoiList, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
-from roiservice.web.access import readable
+from roiservice.web.access import located, readable
 from roiservice.web.beside import as_it_is, ask_omero_web, omeros_count, omeros_shape_counts, or_omero_web
 from roiservice.web.documents import image_size
 from roiservice.web.pages import Available, available
@@ -57,7 +57,7 @@ def shape_counts(image_id: int) -> Response:
 @or_omero_web
 def page_data(kind: str, identifier: int) -> Response:
     """Where a ROI is in the list of all, or a shape's ROI in the list of those on the shape's own plane."""
-    image, place = _place(kind, identifier)
+    image, place = located(kind, identifier)
     there = available(services().layers, image)
     target = _target(kind, identifier, place, there)
     omero = omeros_count(_list_of_both(image, target.query, there))
@@ -75,7 +75,7 @@ def page_data(kind: str, identifier: int) -> Response:
 @or_omero_web
 def image_data_of(kind: str, identifier: int) -> Response:
     """The image of a ROI or shape; the answer for images is another one."""
-    image, place = _place(kind, identifier)
+    image, place = located(kind, identifier)
     _target(kind, identifier, place, available(services().layers, image))
     # Relative, so that it holds below any prefix; a path without a final slash is one level less deep.
     above = "../../.." if request.path.endswith("/") else "../.."
@@ -108,14 +108,6 @@ class _Target:
     roi_id: int | None
     query: RoiQuery
     plane: dict[str, int | None]
-
-
-def _place(kind: str, identifier: int) -> tuple[Image, Place]:
-    """The image of an id, from the registry alone; NotFound for ids not ours or of the other kind."""
-    place = services().registry.locate(identifier)
-    if place is None or (place.version is None) != (kind == "roi"):
-        raise NotFound(f"there is no {kind} {identifier}")
-    return readable(place.image_id), place
 
 
 def _target(kind: str, identifier: int, place: Place, there: Available) -> _Target:

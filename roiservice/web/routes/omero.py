@@ -14,7 +14,7 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
-from roiservice.web.access import readable
+from roiservice.web.access import located, readable
 from roiservice.web.beside import omeros_rois, or_omero_web
 from roiservice.web.pages import available, cached, page_key, roi_list_page
 from roiservice.web.responses import JSON, body_answer, digest, not_modified, page_answer
@@ -42,10 +42,8 @@ def rois_of_image(image_id: int) -> Response:
 @or_omero_web
 def roi(roi_id: int) -> Response:
     """One ROI with all its shapes."""
-    place = services().registry.locate(roi_id)
-    if place is None or place.version is not None:
-        raise NotFound(f"there is no ROI {roi_id}")
-    layer = services().layers.named(readable(place.image_id), place.collection)
+    image, place = located("roi", roi_id)
+    layer = services().layers.named(image, place.collection)
     catalog = services().layers.catalog(layer)
     chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
     if not chosen.matched:

@@ -1,0 +1,143 @@
+"""Tokens for clients other than OMERO's viewer: made for what their owner may read, and taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from flask import Blueprint, Response, request
+
+from roiservice.auth.claims import ACCESS, LONGEST_PATH, TICKET, checked_images
+from roiservice.auth.policy import Caller
+from roiservice.bootstrap import OmeroAccess
+from roiservice.errors import (
+    BadParameter,
+    ForeignOrigin,
+    InsufficientScope,
+    NotFound,
+    TokenInvalid,
+    Unavailable,
+)
+from roiservice.web.access import identity
+from roiservice.web.responses import JSON
+from roiservice.web.routes import services
+
+blueprint = Blueprint("tokens", __name__)
+_NOT_KEPT = {"Cache-Control": "no-store"}
+_KEYS_KEPT = {"Cache-Control": "public, max-age=300"}
+
+
+@blueprint.post("/tokens")
+def tokens() -> Response:
+    """An access token for some images, for whoever comes with a session that may read them all."""
+    access = _omero()
+    document = _body({"images", "lifetime"})
+    who = identity()
+    if who.caller is Caller.TOKEN:  # a stolen token must not be able to renew itself
+        raise InsufficientScope
+    owner = access.policy.owner(who)
+    images = document.get("images")
+    if not isinstance(images, list) or not images or any(type(each) is not int for each in images):
+        raise BadParameter("images", "is a list of image ids, such as [7, 8]")
+    made = access.tokens.access_token(owner, _allowed(access, images), _lifetime(document, ACCESS.lifetime))
+    return _answer(
+        {"token": made.text, "token_type": "Bearer", "expires_in": made.lifetime, "id": made.token_id},
+        _NOT_KEPT,
+    )
+
+
+@blueprint.post("/tickets")
+def tickets() -> Response:
+    """A link ticket for what lies below one path of one image, for clients that cannot send headers."""
+    access = _omero()
+    document = _body({"image", "path", "lifetime"})
+    owner = access.policy.owner(identity())
+    image, path = document.get("image"), document.get("path")
+    if type(image) is not int:
+        raise BadParameter("image", "is the id of an image")
+    if not isinstance(path, str) or len(path) > LONGEST_PATH:
+        raise BadParameter("path", f"is a path of at most {LONGEST_PATH} characters, such as /images/7/")
+    (allowed,) = _allowed(access, [image])
+    made = access.tokens.ticket(owner, allowed, path, _lifetime(document, TICKET.lifetime))
+    return _answer({"ticket": made.text, "expires_in": made.lifetime, "id": made.token_id}, _NOT_KEPT)
+
+
+@blueprint.post("/revoke")
+def revoke() -> Response:
+    """Take back one token of the caller's session, or all of them."""
+    access = _omero()
+    document = _body({"token"})
+    owner = access.policy.owner(identity())
+    if access.revocations is None:
+        raise Unavailable("without Redis nothing can be taken back: tokens last as long as they say")
+    token = document.get("token")
+    if token is None:
+        access.revocations.revoke("sid", owner.session)
+    else:
+        access.revocations.revoke("jti", _own(access, token, owner.session))
+    return Response(status=204, headers=_NOT_KEPT)
+
+
+@blueprint.get("/.well-known/jwks.json")
+def keys() -> Response:
+    """The public keys that tokens are verified with (RFC 7517)."""
+    access = _omero()
+    return _answer(access.keys.jwks(), _KEYS_KEPT)
+
+
+def _omero() -> OmeroAccess:
+    access = services().omero_access
+    if access is None:
+        raise NotFound("there are no tokens here: whoever reaches the service may read everything")
+    return access
+
+
+def _answer(document: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(document), content_type=JSON, headers=headers)
+
+
+def _body(known: set[str]) -> dict[str, Any]:
+    """The JSON object that was sent. With a cookie it must come from a page of this very host."""
+    if identity().caller is Caller.SESSION and not (request.is_json and _same_host()):
+        raise ForeignOrigin
+    document = request.get_json(silent=True)
+    if not isinstance(document, dict):
+        raise BadParameter("body", "is a JSON object, sent as application/json")
+    for name in document.keys() - known:
+        raise BadParameter(name[:50], f"there is no such member; known are: {', '.join(sorted(known))}")
+    return document
+
+
+def _same_host() -> bool:
+    """Whether a browser says that the request comes from this host; behind a proxy the scheme may differ."""
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() == request.host.lower() != ""
+    return request.headers.get("Sec-Fetch-Site") == "same-origin"
+
+
+def _allowed(access: OmeroAccess, images: list[int]) -> list[int]:
+    for image in dict.fromkeys(checked_images(images)):
+        access.policy.require(identity(), image)
+    return images
+
+
+def _lifetime(document: dict[str, Any], usual: int) -> int:
+    lifetime = document.get("lifetime", usual)
+    if type(lifetime) is not int:
+        raise BadParameter("lifetime", "is a number of seconds")
+    return lifetime
+
+
+def _own(access: OmeroAccess, token: object, session: str) -> str:
+    """The id of a token of the session. TokenInvalid, TokenExpired."""
+    if not isinstance(token, str):
+        raise BadParameter("token", "is the text of a token")
+    try:
+        claims = access.tokens.verify(token, ACCESS)
+    except TokenInvalid:
+        claims = access.tokens.verify(token, TICKET)
+    if claims.session != session:
+        raise InsufficientScope
+    return claims.token_id
