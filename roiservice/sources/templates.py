@@ -40,7 +40,7 @@ class Template:
         SourceRefused where a symbolic link leads out of the folder that the template names, SourceError where
         a server does not say what there is.
         """
-        filled = self.text.replace(PLACEHOLDER, str(image_id))
+        filled = self._filled(image_id)
         if self.is_remote:
             location = normalized_url(filled)
             return location if _is_there(location, limits) else None
