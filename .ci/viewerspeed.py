@@ -64,7 +64,8 @@ def main() -> int:
 def compare(site: Site, image: dict[str, Any], folder: Path) -> dict[str, Seconds]:
     """First quartiles for static files, pages that nobody asked for before, and pages seen before, in turn.
 
-    Other programs of a machine only ever add to a time; the faster ones tell more. The three planes have the same outlines. Pages of the first are seen before and saved; of the others, new.
+    Other programs of a machine only ever add to a time: the faster ones tell more. The three planes have the
+    same outlines; pages of the first are seen before and saved, those of the others are new.
     """
     session = site.show(image, 0)
     for page in range(PAGES + 1):
