@@ -6,6 +6,7 @@ import datetime
 import os
 import pickle
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -118,6 +119,14 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_sessions_say_nothing(store: Store, value: bytes) -> None:
     assert found(store, value) == UNKNOWN
+
+
+def test_an_index_makes_no_room(store: Store) -> None:
+    tracemalloc.start()
+    assert found(store, b"\x80\x02}r" + struct.pack("<I", 2**22) + b".") == UNKNOWN
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 @given(st.binary())

@@ -324,8 +324,8 @@ def test_every_other_spelling_is_refused(issuing: Service) -> None:
     head, body, signature = text.split(".")
     last = {"A": "B", "Q": "R", "g": "h", "w": "x"}[signature[-1]]
     for other in (
-        f"{text}=", f"{head}=.{body}.{signature}", f"{text}\n", f" {text}", f"{text} ", f"{text}.",
-        f".{text}", f"{head}.{body}",
+        f"{text}=", f"{text}==", f"{head}=.{body}.{signature}", f"{text}\n", f" {text}", f"{text} ",
+        f"{text}.", f".{text}", f"{head}.{body}",
         f"{head}..{signature}", f"{head}.{body}.", f"{head}.{body}.{signature[:-1]}{last}",
         f"{head}.{body}.{signature}.{signature}", f"{head}.{body}.{signature[:40]}\n{signature[40:]}",
         f"{head}!.{body}.{signature}", text.replace(".", "\uff0e"), text.lower(), "", ".", "..", "\ud800..",
@@ -348,6 +348,17 @@ def test_huge_tokens_are_not_even_decoded(issuing: Service) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_token_of_4096_characters_is_the_longest(issuing: Service) -> None:
+    claims = json.dumps(issuing.claims()).encode()
+    lengths = {
+        len(text): text for text in (issuing.sign(issuing.header(), claims + b" " * n) for n in range(2700))
+    }
+    assert issuing.tokens.verify(lengths[4096], ACCESS)
+    longer = [text for length, text in lengths.items() if length > 4096]
+    assert longer
+    assert all(refused(issuing, text) for text in longer)
 
 
 def test_a_path_of_the_longest_length_still_fits(issuing: Service) -> None:
