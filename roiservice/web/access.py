@@ -67,8 +67,8 @@ def readable(image_id: int) -> Image:
     return service.images.get(image_id, who.session or caller_session())
 
 
-def located(kind: str, identifier: int) -> tuple[Image, Place]:
-    """The image of a ROI or shape by its id, from the registry alone, if the caller may read it.
+def located(kind: str, identifier: int) -> Place:
+    """Where a ROI or shape is by its id, from the registry alone, if the caller may read its image.
 
     NotFound, in the same words, for ids that were never given or are of the other kind, and for those of
     images that the caller may not read; LoginRequired for callers who say not who they are.
@@ -80,22 +80,21 @@ def located(kind: str, identifier: int) -> tuple[Image, Place]:
             raise LoginRequired
         raise unknown
     try:
-        return readable(place.image_id), place
+        services().policy.require(identity(), place.image_id)
     except (NotFound, InsufficientScope):
         raise unknown from None
+    return place
 
 
-def readable_images(offset: int, limit: int) -> list[Image]:
-    """Images `offset` to `offset + limit` of those that the caller may read, by number.
+def readable_numbers(offset: int, limit: int) -> list[int]:
+    """Numbers of images `offset` to `offset + limit` of those that the caller may read, sorted.
 
-    No more are looked at than it takes to fill the page.
+    No more are looked at than it takes to find these.
     """
-    service = services()
-    policy, who = service.policy, identity()
+    policy, who, numbers = services().policy, identity(), services().images.numbers
     if isinstance(policy, PublicPolicy):
-        return service.images.page(offset, limit)
+        return numbers[offset : offset + limit]
     found: list[int] = []
-    numbers = service.images.numbers
     with ThreadPoolExecutor(_CHECKED_AT_ONCE) as checkers:
         for first in range(0, len(numbers), _CHECKED_AT_ONCE):
             some = numbers[first : first + _CHECKED_AT_ONCE]
@@ -103,4 +102,4 @@ def readable_images(offset: int, limit: int) -> list[Image]:
             found += [number for number, may in zip(some, allowed, strict=True) if may]
             if len(found) >= offset + limit:
                 break
-    return service.images.opened(found[offset : offset + limit])
+    return found[offset : offset + limit]

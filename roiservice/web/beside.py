@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 from urllib.parse import urlencode
 
 import numpy as np
@@ -66,6 +66,37 @@ def omeros_shape_counts(image_id: int) -> tuple[NDArray[np.int64], tuple[tuple[s
         except OmeroWebFailed as error:
             return np.zeros((1, 1), np.int64), OmerosPart(failure=str(error)).missing
     return np.zeros((1, 1), np.int64), ()
+
+
+def omeros_stats(ids: Sequence[int]) -> dict[str, Any]:
+    """OMERO's statistics of its own shapes, for the planes and channels of this request.
+
+    Raises OmeroWebFailed; of what OMERO.web says itself to be wrong, its words.
+    """
+    web = services().omero_web
+    if web is None:
+        raise OmeroWebFailed("there is no OMERO.web to ask")
+    asked = {name: request.args[name] for name in ("z", "t", "cs") if name in request.args}
+    query = urlencode({"ids": ",".join(map(str, ids)), **asked})
+    document = web.get("/iviewer/shape_stats/", query, caller_session()).json()
+    if not isinstance(document, dict) or "error" in document:
+        raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
+    return document
+
+
+def omeros_drawings(image_id: int) -> tuple[list[Any], tuple[tuple[str, str], ...]]:
+    """OMERO's ROIs for SVG, and as `Available.missing` why they are not known, if so."""
+    web = services().omero_web
+    if web is None or image_id >= FIRST_IMAGE:
+        return [], ()
+    try:
+        answer = web.get(f"/webgateway/get_rois_json/{image_id}", session=caller_session())
+        drawings = [] if answer.status == 404 else answer.json()
+        if not isinstance(drawings, list):
+            raise OmeroWebFailed("OMERO.web's list of ROIs is not as its API promises")
+    except OmeroWebFailed as error:
+        return [], OmerosPart(failure=str(error)).missing
+    return drawings, ()
 
 
 def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Response]:

@@ -7,17 +7,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from roiservice.bootstrap import Image, Layers
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
-from roiservice.errors import RoiServiceError
+from roiservice.errors import RoiServiceError, SettingsError, SourceError
 from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_page, roi_count, roi_page
 from roiservice.query.select import RoiQuery
+from roiservice.web.access import readable
 from roiservice.web.compress import pack
+from roiservice.web.documents import image_size
 from roiservice.web.problems import reason_of
 from roiservice.web.responses import digest
+from roiservice.web.routes import services
 
 _log = logging.getLogger(__name__)
 _making = tuple(threading.Lock() for _ in range(64))
@@ -94,11 +96,24 @@ class Available:
 
     catalogs: tuple[Catalog, ...]
     missing: tuple[tuple[str, str], ...]
+    size: tuple[int, int, int, int, int] = (
+        1,
+        1,
+        1,
+        1,
+        1,
+    )  # of the image as its layers tell it: t, c, z, y, x
 
     @property
     def versions(self) -> tuple[int, ...]:
         """The catalogs' versions, which say all about what they hold."""
         return tuple(catalog.version for catalog in self.catalogs)
+
+    @property
+    def planes(self) -> tuple[int, int]:
+        """Numbers of z and t planes of the image."""
+        sizes = [catalog.image_size for catalog in self.catalogs] or [self.size]
+        return max(size[2] for size in sizes), max(size[0] for size in sizes)
 
     def but(self, missing: tuple[tuple[str, str], ...]) -> Available:
         """The same, with more that is missing."""
@@ -113,18 +128,22 @@ class Available:
         return {"X-Roiservice-Incomplete": named[:2000]}
 
 
-def available(layers: Layers, image: Image) -> Available:
-    """What can be served of an image, whatever the state of its layers: this never fails.
+def available(image_id: int) -> Available:
+    """What can be served of an image, whatever the state of its store and layers, if the caller may read it.
 
-    The viewer shows "Loading Regions..." for ever after one error, so a layer that is being built or is
+    Fails only for images that are not there for the caller: NotFound, and what else `readable` says. The
+    viewer shows "Loading Regions..." for ever after one error, so a layer that is being built or is
     damaged must not keep the sound ones from it.
     """
     catalogs: list[Catalog] = []
     missing: list[tuple[str, str]] = []
+    layers = services().layers
+    name = f"image {image_id}"
     try:
+        image = readable(image_id)
         listing = layers.of(image)
-    except RoiServiceError as error:
-        return Available((), ((image.name, reason_of(error)),))
+    except (SourceError, SettingsError) as error:
+        return Available((), ((name, reason_of(error)),))
     for layer in listing.layers:
         if layer.source.hidden:
             continue
@@ -135,8 +154,8 @@ def available(layers: Layers, image: Image) -> Available:
         except Exception:  # noqa: BLE001 - see above: one layer's failure must not be the others'
             _log.exception("layer %s of image %s", layer.collection, image.id)
             missing.append((layer.collection, "the service failed; its log says more"))
-    missing += ((problem.part or image.name, reason_of(problem)) for problem in listing.problems)
-    return Available(tuple(catalogs), tuple(missing))
+    missing += ((problem.part or name, reason_of(problem)) for problem in listing.problems)
+    return Available(tuple(catalogs), tuple(missing), image_size(listing) or Available.size)
 
 
 def _ascii(text: str, longest: int) -> str:

@@ -28,6 +28,7 @@ from roiservice.errors import (
     OmeroWebFailed,
     RoiServiceError,
     SessionExpired,
+    SettingsError,
     SharedStoreFailed,
     SourceDamaged,
     SourceError,
@@ -96,7 +97,7 @@ def reason_of(error: RoiServiceError) -> str:
         name = Path(error.store).name
         where = f"{name} [{error.part}]" if error.part else name
         return f"{where}: {error.reason.replace(error.store, name)}"
-    if isinstance(error, (CatalogDamaged, NotWritten)):
+    if isinstance(error, (CatalogDamaged, NotWritten, SettingsError)):
         return kind_of(error).title
     return str(error)
 

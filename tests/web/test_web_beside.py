@@ -269,3 +269,28 @@ def test_unclean_sessions_are_refused(beside: Service, omero: OmeroWeb, cookie: 
     answer = beside.app.test_client(use_cookies=False).get(LIST.format(image=2), headers={"Cookie": cookie})
     assert answer.status_code == 400
     assert not omero.requests
+
+
+def test_statistics_of_both_come_in_one_answer(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    everywhere = client.get(LIST.format(image=9999)).json["data"]
+    shapes = [shape["@id"] for roi in (everywhere[0], everywhere[-1]) for shape in roi["shapes"]]
+    url = f"/iviewer/shape_stats/?ids={','.join(map(str, shapes))}&z=0&t=0&cs=0"
+    assert set(client.get(url).json) == {str(shape) for shape in shapes}
+    omero.always = 500
+    alone = client.get(url)
+    assert set(alone.json) == {str(shape["@id"]) for shape in everywhere[-1]["shapes"]}
+    assert "OMERO" in alone.headers["X-Roiservice-Incomplete"]
+    theirs = client.get(f"/iviewer/shape_stats/?ids={shapes[0]}&z=0&t=0&cs=0")
+    assert (theirs.status_code, list(theirs.json)) == (200, ["error"])
+
+
+def test_drawings_of_both_come_in_one_list(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    both = [roi["@id"] for roi in client.get(LIST.format(image=9999)).json["data"]]
+    url = "/webgateway/get_rois_json/9999/"
+    assert [roi["id"] for roi in client.get(url).json] == both
+    omero.always = 500
+    alone = client.get(url)
+    assert [roi["id"] for roi in alone.json] == both[7:]
+    assert "OMERO" in alone.headers["X-Roiservice-Incomplete"]

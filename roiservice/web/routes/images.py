@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 
 from roiservice.images import Image
 from roiservice.web import documents, params
-from roiservice.web.access import readable, readable_images
+from roiservice.web.access import readable, readable_numbers
 from roiservice.web.links import base, link, link_header, page_links
 from roiservice.web.params import check_known
 from roiservice.web.responses import json_answer
@@ -22,11 +22,12 @@ def images() -> Response:
     check_known(request.args, frozenset({"limit", "offset"}))
     settings = services().settings
     paging = params.paging(request.args, settings.page_limit, settings.items_limit_max)
-    found = readable_images(paging.offset, paging.limit + 1)
-    shown = found[: paging.limit]
+    found = readable_numbers(paging.offset, paging.limit + 1)
+    wanted = found[: paging.limit]
     places = page_links(
-        f"{base()}/images", (), paging.limit, paging.offset, len(shown), paging.offset + len(found)
+        f"{base()}/images", (), paging.limit, paging.offset, len(wanted), paging.offset + len(found)
     )
+    shown = services().images.opened(wanted)
     links = [link(rel, href) for rel, href in places]
     document = {"images": [documents.image_summary(image) for image in shown], "links": links}
     return json_answer(document, {"Link": link_header(links)})

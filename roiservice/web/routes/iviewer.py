@@ -16,13 +16,11 @@ from flask import Blueprint, Response, request
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Place
 from roiservice.errors import NotFound
-from roiservice.images import Image
 from roiservice.omeroweb.rois import RoiList, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
-from roiservice.web.access import located, readable
+from roiservice.web.access import located
 from roiservice.web.beside import as_it_is, ask_omero_web, omeros_count, omeros_shape_counts, or_omero_web
-from roiservice.web.documents import image_size
 from roiservice.web.pages import Available, available
 from roiservice.web.responses import json_answer
 from roiservice.web.routes import services
@@ -42,9 +40,8 @@ def rois_by_plane(image_id: int, z: Span, t: Span) -> Response:
 @or_omero_web
 def shape_counts(image_id: int) -> Response:
     """Shapes on each plane, a list over T for each Z."""
-    image = readable(image_id)
-    there = available(services().layers, image)
-    size_z, size_t = _planes(image, there)
+    there = available(image_id)
+    size_z, size_t = there.planes
     omero, missing = omeros_shape_counts(image_id)
     counts = np.zeros((max(size_z, omero.shape[0]), max(size_t, omero.shape[1])), np.int64)
     counts[: omero.shape[0], : omero.shape[1]] = omero
@@ -57,13 +54,13 @@ def shape_counts(image_id: int) -> Response:
 @or_omero_web
 def page_data(kind: str, identifier: int) -> Response:
     """Where a ROI is in the list of all, or a shape's ROI in the list of those on the shape's own plane."""
-    image, place = located(kind, identifier)
-    there = available(services().layers, image)
+    place = located(kind, identifier)
+    there = available(place.image_id)
     target = _target(kind, identifier, place, there)
-    omero = omeros_count(_list_of_both(image, target.query, there))
+    omero = omeros_count(_list_of_both(place.image_id, target.query, there))
     there = there.but(omero.missing)
     document: dict[str, Any] = {
-        "image": {"id": image.id},
+        "image": {"id": place.image_id},
         "roi": {"id": target.roi_id},
         "roi_index": omero.total + _index(target, there.catalogs),
         "roi_count": omero.total + _count(there, target.query),
@@ -75,25 +72,24 @@ def page_data(kind: str, identifier: int) -> Response:
 @or_omero_web
 def image_data_of(kind: str, identifier: int) -> Response:
     """The image of a ROI or shape; the answer for images is another one."""
-    image, place = located(kind, identifier)
-    _target(kind, identifier, place, available(services().layers, image))
+    place = located(kind, identifier)
+    _target(kind, identifier, place, available(place.image_id))
     # Relative, so that it holds below any prefix; a path without a final slash is one level less deep.
     above = "../../.." if request.path.endswith("/") else "../.."
-    return Response(status=302, headers={"Location": f"{above}/image_data/{image.id}/"})
+    return Response(status=302, headers={"Location": f"{above}/image_data/{place.image_id}/"})
 
 
 @blueprint.get("/image_data/<id:image_id>/")
 @or_omero_web
 def image_data(image_id: int) -> Response:
     """OMERO.web's description of an image, with our ROIs counted as well: the viewer pages by that number."""
-    image = readable(image_id)
+    there = available(image_id)
     web = services().omero_web
     if web is None:
         raise NotFound("only OMERO.web describes images to the viewer")
     answer = ask_omero_web(web)
     if answer.status != 200:
         return as_it_is(answer)
-    there = available(services().layers, image)
     body = with_roi_count(answer.body, _count(there, RoiQuery()))
     return as_it_is(replace(answer, body=body, headers=(*answer.headers, *there.headers.items())))
 
@@ -145,17 +141,9 @@ def _count(there: Available, query: RoiQuery) -> int:
     return sum(roi_count(catalog, query) for catalog in there.catalogs)
 
 
-def _list_of_both(image: Image, query: RoiQuery, there: Available) -> RoiList:
+def _list_of_both(image_id: int, query: RoiQuery, there: Available) -> RoiList:
     """The list of OMERO's that goes with ours: a list by plane names planes of both axes."""
     if query.z is None and query.t is None:
-        return RoiList(image.id)
-    size_z, size_t = _planes(image, there)
-    return RoiList(image.id, query.z or (0, size_z - 1), query.t or (0, size_t - 1))
-
-
-def _planes(image: Image, there: Available) -> tuple[int, int]:
-    """Numbers of z and t planes of an image."""
-    sizes = [catalog.image_size for catalog in there.catalogs]
-    if not sizes:
-        sizes = [image_size(services().layers.of(image)) or (1, 1, 1, 1, 1)]
-    return max(size[2] for size in sizes), max(size[0] for size in sizes)
+        return RoiList(image_id)
+    size_z, size_t = there.planes
+    return RoiList(image_id, query.z or (0, size_z - 1), query.t or (0, size_t - 1))

@@ -42,8 +42,8 @@ def rois_of_image(image_id: int) -> Response:
 @or_omero_web
 def roi(roi_id: int) -> Response:
     """One ROI with all its shapes."""
-    image, place = located("roi", roi_id)
-    layer = services().layers.named(image, place.collection)
+    place = located("roi", roi_id)
+    layer = services().layers.named(readable(place.image_id), place.collection)
     catalog = services().layers.catalog(layer)
     chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
     if not chosen.matched:
@@ -56,10 +56,10 @@ def roi_list(image_id: int, query: RoiQuery) -> Response:
     """One page of the ROIs of an image, OMERO's own first, whatever the state of OMERO.web and of layers."""
     service = services()
     settings = service.settings
-    image = readable(image_id)
     paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
+    there = available(image_id)
     omero = omeros_rois(RoiList(image_id, query.z, query.t), paging)
-    there = available(service.layers, image).but(omero.missing)
+    there = there.but(omero.missing)
     ours = omero.rest(paging)
     form = _form()
     selection = (query, ours.offset, ours.limit, settings.shapes_per_page)

@@ -7,7 +7,7 @@ import logging
 from flask import Blueprint, Response, render_template, request
 
 from roiservice.web import documents
-from roiservice.web.access import readable_images
+from roiservice.web.access import readable_numbers
 from roiservice.web.description import openapi_json, openapi_yaml, operations
 from roiservice.web.links import OPENAPI, base
 from roiservice.web.negotiate import prefers_html
@@ -31,7 +31,7 @@ def landing() -> Response:
     document = documents.landing()
     if not prefers_html(request.headers.get("Accept", "")):
         return json_answer(document)
-    images = readable_images(0, _IMAGES_ON_LANDING + 1)
+    images = services().images.opened(readable_numbers(0, _IMAGES_ON_LANDING + 1))
     most = _IMAGES_ON_LANDING
     page = render_template("landing.html", about=document, base=base(), images=images, most=most)
     return body_answer(page.encode(), HTML, _HTML_HEADERS)

@@ -6,23 +6,26 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import numpy as np
+import orjson
 from flask import Blueprint, Response, request
 
 from roiservice.cache import Page
 from roiservice.catalog.reader import Catalog
+from roiservice.catalog.registry import FIRST_ID
 from roiservice.encode.formats import ENCODER_VERSION
 from roiservice.encode.png import mask_color, mask_png
 from roiservice.encode.webgateway import rois
-from roiservice.errors import BadParameter, RoiServiceError, SourceRefused
+from roiservice.errors import BadParameter, OmeroWebFailed, RoiServiceError, SourceRefused
 from roiservice.geometry.raster import mask_of
 from roiservice.query.batches import roi_batches
 from roiservice.query.columns import read_features
 from roiservice.query.pages import shape_row
 from roiservice.query.stats import placed_shapes
-from roiservice.web.access import readable
-from roiservice.web.beside import or_omero_web
+from roiservice.web.beside import omeros_drawings, omeros_stats, or_omero_web
 from roiservice.web.compress import pack
 from roiservice.web.pages import STREAM_BATCH, available, cached
 from roiservice.web.problems import reason_of
@@ -49,12 +52,31 @@ def shape_stats() -> Response:
         if len(ids) > MOST_IDS:
             raise BadParameter("ids", f"are {len(ids)}; {MOST_IDS} are allowed in one request")
         z, t = (next(iter(_numbers(name, _INDEX)), 0) for name in "zt")
-        return json_answer(stats_of(ids, z, t, _numbers("cs", _INDEX) or None))
+        return _stats(ids, z, t, _numbers("cs", _INDEX) or None)
     except RoiServiceError as error:
         return json_answer({"error": reason_of(error)})
     except Exception:  # noqa: BLE001 - the viewer's path never fails
         _log.exception("statistics of shapes")
         return json_answer({"error": "the service failed; its log says more"})
+
+
+def _stats(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None) -> Response:
+    """Statistics of shapes of ours and of OMERO's own, whose ids are below all of ours."""
+    first = FIRST_ID if services().omero_web is not None else 0
+    ours = [number for number in ids if number >= first]
+    theirs = [number for number in ids if number < first]
+    found: dict[str, Any] = {}
+    failure: OmeroWebFailed | None = None
+    if theirs:
+        try:
+            found |= omeros_stats(theirs)
+        except OmeroWebFailed as error:
+            failure = error
+    if ours or not theirs:
+        found |= stats_of(ours, z, t, channels)
+    elif failure is not None:
+        raise failure
+    return json_answer(found, {} if failure is None else {"X-Roiservice-Incomplete": f"OMERO ({failure})"})
 
 
 @blueprint.get("/webgateway/render_shape_mask/<id:shape_id>/")
@@ -75,12 +97,14 @@ def render_shape_mask(shape_id: int) -> Response:
 @or_omero_web
 def get_rois_json(image_id: int) -> Response:
     """All ROIs of an image, as they are read from the catalogs, whatever the state of some of its layers."""
-    there = available(services().layers, readable(image_id))
-    tag = digest(services().registry.uuid, "svg", ENCODER_VERSION, there.versions, there.missing)
+    there = available(image_id)
+    omeros, missing = omeros_drawings(image_id)
+    there = there.but(missing)
+    tag = digest(services().registry.uuid, "svg", ENCODER_VERSION, there.versions, there.missing, omeros)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    return stream_answer(_list(there.catalogs), JSON, tag, there.headers)
+    return stream_answer(_list(omeros, there.catalogs), JSON, tag, there.headers)
 
 
 def _numbers(name: str, pattern: re.Pattern[str]) -> list[int]:
@@ -105,13 +129,14 @@ def _mask(place: ShapePlace, shape_id: int, row: int) -> Page:
     return pack(mask_png(mask_of(placed.shape, box), color), 1, 1)
 
 
-def _list(catalogs: Sequence[Catalog]) -> Iterator[bytes]:
-    """The JSON of all ROIs, in the order of their ids, some at a time."""
-    batches = (
+def _list(omeros: Sequence[Any], catalogs: Sequence[Catalog]) -> Iterator[bytes]:
+    """The JSON of all ROIs, OMERO's own first, then ours in the order of their ids, some at a time."""
+    ours = (
         rois(read_features(catalog, rows))
         for catalog in catalogs
         for rows in roi_batches(catalog, STREAM_BATCH)
     )
+    batches = chain([[orjson.dumps(roi) for roi in omeros]] if omeros else [], ours)
     separator = b"["
     for encoded in batches:
         yield separator + b",".join(encoded)
