@@ -36,7 +36,8 @@ def serve(
     """Serve until told to stop; raises before that if settings, address or locations cannot be used."""
     settings = load_settings(overrides)
     check_given(locations, settings, by_omero=True)
-    serve_on(listen(host, port, public_address=public_address), locations, settings, workers, tables)
+    guarded = public_address or settings.auth != "public"
+    serve_on(listen(host, port, public_address=guarded), locations, settings, workers, tables)
 
 
 def serve_on(
