@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.http import message
 from gunicorn.workers.gthread import ThreadWorker
 
 from roiservice.errors import BadParameter, RoiServiceError
 
 THREADS = 8  # per process, twice the requests that may wait for builds; most work lets go of the interpreter
-LONGEST_REQUEST_LINE = 8190  # the most that gunicorn takes; viewers ask for many shapes in one URL
+# Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
+LONGEST_REQUEST_LINE = 2**17
 
 
 def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
@@ -64,6 +66,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
 
     def __init__(self, make_app: Callable[[], Any], listener: socket.socket, workers: int) -> None:
         self._make_app = make_app
+        # gunicorn cuts its own setting to this, or takes 0 for lines of any length.
+        message.MAX_REQUEST_LINE = LONGEST_REQUEST_LINE
         self._options = {
             "bind": f"fd://{listener.detach()}",
             "workers": workers,

@@ -152,7 +152,11 @@ def test_requests_that_run_are_answered_before_the_end(home: Home, tmp_path: Pat
         assert len(text.splitlines()) == 2 * 900
 
 
-def test_the_longest_request_line_of_a_viewer_is_taken(home: Home, tmp_path: Path) -> None:
+def test_statistics_of_a_whole_page_fit_into_one_url(home: Home, tmp_path: Path) -> None:
     with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service:
-        path = "/api/v0/m/rois/?image=1&limit=1&ids="
-        assert service.get(path + "1" * (8000 - len(path)))[0] == 200
+        rois = service.json("/iviewer/rois_by_plane/1/0/0/?limit=500")["data"]
+        shapes = [shape["@id"] for roi in rois for shape in roi["shapes"]]
+        path = f"/iviewer/shape_stats/?ids={','.join(map(str, shapes))}&z=0&t=0"
+        assert len(path) > 2 * 8190
+        assert list(service.json(path)) == [str(shape) for shape in shapes]
+        assert service.get("/?" + "x" * 2**17)[0] in (400, 414)
