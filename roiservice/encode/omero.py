@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from roiservice.encode.keyhole import keyhole_rings
 from roiservice.encode.text import point_lists
@@ -113,10 +114,10 @@ def _common(features: Features) -> list[bytes]:
     """Members that all shapes of a feature share, one text per feature."""
     axes = zip(features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True)
     out = []
-    for (t, c, z), text, color in zip(axes, shape_texts(features), shape_colors(features), strict=True):
+    for (t, c, z), text, colors in zip(axes, shape_texts(features), _colors(features), strict=True):
         place = (b'"TheZ":%d,' % z if z >= 0 else b"") + (b'"TheT":%d,' % t if t >= 0 else b"")
         place += b'"TheC":%d,' % c if c >= 0 else b""
-        out.append(b'%b%b"Text":%b,%b' % (place, _colors(color), text, _SHAPE_END))
+        out.append(b'%b%b"Text":%b,%b' % (place, colors, text, _SHAPE_END))
     return out
 
 
@@ -147,8 +148,8 @@ def _plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def shape_colors(features: Features) -> list[tuple[int, int, int, int]]:
-    """The objects' own colours; where they have none, one that differs from those of its neighbours.
+def shape_colors(features: Features) -> NDArray[np.uint8]:
+    """The objects' own colours, RGBA, (n, 4); where they have none, one that can be told from others.
 
     Made from the ROI's number, so that an object has the same colour on every plane, today and tomorrow. Two
     sequences whose steps are powers of the inverse plastic number (Roberts 2018, "R2") spread hue and
@@ -159,19 +160,19 @@ def shape_colors(features: Features) -> list[tuple[int, int, int, int]]:
     # The share of red, green and blue in a fully saturated hue.
     wheel = np.abs((hue[:, None] + (0, 2 / 3, 1 / 3)) % 1 * 6 - 3) - 1
     shares = 1 - depth[:, None] * (1 - np.clip(wheel, 0, 1))
-    made = np.rint(shares * 255).astype(int).tolist()
-    return [
-        (red, green, blue, 255) if own is None else own
-        for own, (red, green, blue) in zip(features.color, made, strict=True)
-    ]
+    rgba = np.full((len(number), 4), 255, np.uint8)
+    rgba[:, :3] = np.rint(shares * 255)
+    for i, own in enumerate(features.color):
+        if own is not None:
+            rgba[i] = own
+    return rgba
 
 
-def _colors(color: tuple[int, int, int, int]) -> bytes:
-    red, green, blue, alpha = color
-    stroke, fill = _signed(red, green, blue, 255), _signed(red, green, blue, alpha // FILL_SHARE)
-    return b'"StrokeColor":%d,"FillColor":%d,' % (stroke, fill)
-
-
-def _signed(red: int, green: int, blue: int, alpha: int) -> int:
-    """RGBA as the signed 32-bit number that OMERO stores."""
-    return int.from_bytes(bytes((red, green, blue, alpha)), "big", signed=True)
+def _colors(features: Features) -> list[bytes]:
+    """Stroke and fill as the signed 32-bit numbers, RGBA, that OMERO stores."""
+    stroke = shape_colors(features)
+    fill = stroke.copy()
+    stroke[:, 3] = 255
+    fill[:, 3] //= FILL_SHARE
+    both = zip(*(each.view(">i4").ravel().tolist() for each in (stroke, fill)), strict=True)
+    return [b'"StrokeColor":%d,"FillColor":%d,' % pair for pair in both]

@@ -19,7 +19,7 @@ def mask_color(features: Features) -> RGBA:
 
     One that is not seen at all, as some writers leave it, is taken for a colour without opacity.
     """
-    red, green, blue, alpha = shape_colors(features)[0]
+    red, green, blue, alpha = shape_colors(features)[0].tolist()
     return (red, green, blue, VEIL if features.color[0] is None or alpha == 0 else alpha)
 
 

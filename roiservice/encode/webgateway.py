@@ -83,8 +83,9 @@ def _common(features: Features) -> list[bytes]:
     """Members that all shapes of a feature share."""
     planes = zip(features.t.tolist(), features.z.tolist(), strict=True)
     out = []
-    for (t, z), text, color in zip(planes, shape_texts(features), shape_colors(features), strict=True):
+    colors = shape_colors(features).tolist()
+    for (t, z), text, color in zip(planes, shape_texts(features), colors, strict=True):
         place = (b'"theT":%d,' % t if t >= 0 else b"") + (b'"theZ":%d,' % z if z >= 0 else b"")
-        css = b"#%02x%02x%02x" % color[:3]
+        css = b"#%02x%02x%02x" % tuple(color[:3])
         out.append(_COMMON % (place, text, css, css, color[3] // FILL_SHARE / 255))
     return out
