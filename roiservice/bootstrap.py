@@ -28,6 +28,7 @@ from roiservice.geometry.polygons import Polygons, measure
 from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
 from roiservice.images import Location as Location
+from roiservice.metrics import Metrics
 from roiservice.omeroweb.client import OmeroWeb
 from roiservice.omeroweb.ngff import OmeroImages
 from roiservice.omeroweb.places import Roots
@@ -49,6 +50,7 @@ from roiservice.vectorize.plane import trace_plane
 if TYPE_CHECKING:
     from roiservice.auth.keys import KeyRing
     from roiservice.auth.revocation import Revocations
+    from roiservice.auth.shared import SharedStore
     from roiservice.auth.tokens import Tokens
     from roiservice.cache.redis import RedisServer
 
@@ -186,7 +188,7 @@ class OmeroAccess:
     policy: OmeroPolicy
     keys: KeyRing
     tokens: Tokens
-    revocations: Revocations | None
+    revocations: Revocations
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class Services:
     omero_rois: OmeroRois | None
     policy: Policy
     omero_access: OmeroAccess | None
+    metrics: Metrics
 
 
 def build_services(
@@ -210,46 +213,57 @@ def build_services(
     tables: Sequence[Location] = (),
     *,
     alone: bool = False,
+    metrics: Metrics | None = None,
 ) -> Services:
     """Wire everything, reading nothing from the locations; SettingsError for unusable directories.
 
-    With `alone` there are no images but those at the locations.
+    With `alone` there are no images but those at the locations. `metrics` is where all processes count; None:
+    in this one alone.
     """
     limits = Limits()
+    metrics = metrics or Metrics()
     try:
         registry = Registry(settings.state_dir)
         settings.catalog_dir.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, sqlite3.Error) as error:
         raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
-    redis = connect_redis(settings.redis_url)
-    omero_web = _omero_web(settings)
-    access = _omero_access(settings, registry, omero_web, redis)
+    redis = connect_redis(settings.redis_url, metrics)
+    omero_web = _omero_web(settings, metrics)
+    access = _omero_access(settings, registry, omero_web, redis, metrics)
     registered = None if alone else _registered(settings, omero_web, limits)
     images = ImageIndex(
         locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
     )
-    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits)
+    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits, metrics)
     return Services(
         settings=settings,
         registry=registry,
         images=images,
         layers=Layers(keeper, registry, limits, settings, TableFiles(tables, images)),
-        cache=make_cache(settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value),
+        cache=make_cache(
+            settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value, metrics
+        ),
         omero_web=omero_web,
         omero_rois=None if omero_web is None else OmeroRois(omero_web),
         policy=PublicPolicy() if access is None else access.policy,
         omero_access=access,
+        metrics=metrics,
     )
 
 
 def _omero_access(
-    settings: Settings, registry: Registry, web: OmeroWeb | None, redis: RedisServer | None
+    settings: Settings,
+    registry: Registry,
+    web: OmeroWeb | None,
+    redis: RedisServer | None,
+    metrics: Metrics,
 ) -> OmeroAccess | None:
     """None where everything is public; SettingsError for keys that are of no use."""
     if settings.auth == "public" or web is None:
         return None
     from roiservice.auth.keys import KeyRing, keys_folder, server_secret
+    from roiservice.auth.local import local_store
     from roiservice.auth.readcheck import ReadCheck
     from roiservice.auth.revocation import Revocations
     from roiservice.auth.sessions import DjangoSessions, SessionNames
@@ -260,12 +274,11 @@ def _omero_access(
     keys = KeyRing(folder)
     keys.check()
     names = SessionNames(server_secret(folder), settings.omero_web_cookie, web.url)
-    shared = None if redis is None else RedisStore(redis)
+    shared: SharedStore = local_store(settings.state_dir) if redis is None else RedisStore(redis)
     tokens = Tokens(keys, issuer_of(registry.uuid))
-    revocations = None
-    if shared is not None:
-        revocations = Revocations(shared, required=settings.revocation_required)
-    sessions_server = connect_redis(settings.sessions_redis_url)
+    # Redis may be away for a while; a file that cannot be read is damaged.
+    revocations = Revocations(shared, required=settings.revocation_required or redis is None)
+    sessions_server = connect_redis(settings.sessions_redis_url, metrics, "sessions")
     sessions = None
     if sessions_server is not None:
         store = RedisStore(sessions_server, prefix="")
@@ -274,10 +287,10 @@ def _omero_access(
     return OmeroAccess(policy, keys, tokens, revocations)
 
 
-def _omero_web(settings: Settings) -> OmeroWeb | None:
+def _omero_web(settings: Settings, metrics: Metrics) -> OmeroWeb | None:
     if settings.omero_web_url is None:
         return None
-    return OmeroWeb(settings.omero_web_url, settings.omero_web_cookie, settings.omero_web_timeout)
+    return OmeroWeb(settings.omero_web_url, settings.omero_web_cookie, settings.omero_web_timeout, metrics)
 
 
 def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> OmeroImages | None:

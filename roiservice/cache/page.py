@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-_MAGIC = b"ROI1"
+_MAGIC = b"ROI2"
 _HEAD = struct.Struct("<4sIQIQQ")  # magic, checksum of all that follows it, then the page's own numbers
 _CHECKED_FROM = 8
 
@@ -33,18 +33,24 @@ class Page:
         return bytes(isal_zlib.decompressobj(-15).decompress(self.deflated))
 
 
-def to_bytes(page: Page) -> bytes:
-    """The page as one checked value for a store outside the process."""
+def to_bytes(key: str, page: Page) -> bytes:
+    """The page as one checked value for a store outside the process; it counts under this key only."""
     head = _HEAD.pack(_MAGIC, 0, page.length, page.crc32, page.matched, page.returned)
-    checksum = zlib.crc32(page.deflated, zlib.crc32(head[_CHECKED_FROM:]))
-    return b"".join((_MAGIC, struct.pack("<I", checksum), head[_CHECKED_FROM:], page.deflated))
+    value = bytearray(head + page.deflated)
+    struct.pack_into("<I", value, len(_MAGIC), _checksum(key, value))
+    return bytes(value)
 
 
-def from_bytes(value: bytes) -> Page | None:
-    """The page of a value made by `to_bytes`; None if the value is anything else or was damaged."""
+def from_bytes(key: str, value: bytes) -> Page | None:
+    """The page of a value made by `to_bytes` for this key; None if it is anything else or was damaged."""
     if len(value) < _HEAD.size:
         return None
     magic, checksum, length, crc32, matched, returned = _HEAD.unpack_from(value)
-    if magic != _MAGIC or zlib.crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
+    if magic != _MAGIC or _checksum(key, value) != checksum:
         return None
     return Page(value[_HEAD.size :], length, crc32, matched, returned)
+
+
+def _checksum(key: str, value: bytes | bytearray) -> int:
+    """Of the key and of all that follows the checksum itself."""
+    return zlib.crc32(memoryview(value)[_CHECKED_FROM:], zlib.crc32(key.encode()))

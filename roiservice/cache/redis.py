@@ -3,64 +3,126 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal
 
+from roiservice.cache.address import client_of
+from roiservice.cache.bounded import LONGEST
 from roiservice.cache.page import Page, from_bytes, to_bytes
 from roiservice.errors import SettingsError, SharedStoreFailed
+from roiservice.metrics import REDIS_BYTES, REDIS_COMMANDS, REDIS_LEFT_OUT, Metrics
 
 _log = logging.getLogger(__name__)
 # Keys begin with the form of what they hold: another release may write another one beside it.
-_PAGES = "roiservice:page:1:"
+PAGES = "roiservice:page:2:"
 SHARED = "roiservice:shared:1:"
-_SENTINEL_PORT = 26379
+PAUSE = 2.0  # seconds for which a server that failed is left out
 
 
 class RedisServer:
     """A server that may be slow, stopped or gone: it is then skipped, never waited for.
 
-    A failed command costs at most `timeout` seconds and opens a circuit: for `pause` seconds no
-    command is sent at all. An outage is logged once when it begins and once when it ends.
+    A server that fails, or takes more than a second for a command, opens a circuit: for `pause` seconds no
+    command is sent at all, then one to try, while all others still are not. An outage is logged once when
+    it begins and once when it ends. `use` is what metrics call the server.
     """
 
-    def __init__(self, url: str, *, timeout: float = 0.25, pause: float = 5.0) -> None:
-        self._client = _connect(url, timeout)
+    def __init__(
+        self,
+        url: str,
+        *,
+        pause: float = PAUSE,
+        metrics: Metrics | None = None,
+        use: Literal["pages", "sessions"] = "pages",
+    ) -> None:
+        try:
+            self._client = client_of(url)
+        except ValueError as error:
+            raise SettingsError(f"{_VARIABLES[use]}: {error}") from None
         self._pause = pause
-        self._closed_until = 0.0
+        self._metrics = metrics or Metrics()
+        self._use = use
+        self._lock = threading.Lock()
+        self._left_out_until = 0.0
         self._failing = False
+        self._refusals: set[tuple[Any, str]] = set()
 
     def send(self, *command: Any) -> Any:
         """The answer to a command. Raises SharedStoreFailed, without asking while the circuit is open."""
-        import redis
+        from redis.exceptions import ClusterError, ResponseError
 
-        if time.monotonic() < self._closed_until:
-            raise SharedStoreFailed("Redis is left out until it answers again")
+        began = self._begin()
         try:
             answer = self._client.execute_command(*command)
-        except redis.ResponseError as error:  # it answers, that it will not: its memory is full, say
-            raise SharedStoreFailed("Redis refuses a command") from error
-        except (redis.RedisError, OSError) as error:
-            self._open_circuit(error)
-            raise SharedStoreFailed("Redis does not answer") from error
-        if self._failing:
-            self._failing = False
-            _log.warning("Redis answers again")
+        except ClusterError as error:  # some of these are ResponseErrors as well
+            raise self._failed(error) from None
+        except ResponseError as error:  # it answers, that it will not: its memory is full, say
+            raise self._refused(command[0], error) from None
+        except Exception as error:  # noqa: BLE001 - what is no Redis may answer anything at all
+            raise self._failed(error) from None
+        if time.monotonic() - began > LONGEST:
+            self._failed(TimeoutError())
+        else:
+            self._answered()
         return answer
 
     def ping(self) -> bool:
         """Whether the server answers now; False without asking while the circuit is open."""
         try:
-            self.send("PING")
+            return self.send("PING") in (True, b"PONG")
         except SharedStoreFailed:
             return False
-        return True
 
-    def _open_circuit(self, error: Exception) -> None:
-        self._closed_until = time.monotonic() + self._pause
-        if not self._failing:
-            self._failing = True
+    def count_bytes(self, direction: Literal["read", "written"], number: int) -> None:
+        """Count bytes of pages for the metrics."""
+        self._metrics.add(number, REDIS_BYTES, direction)
+
+    def _begin(self) -> float:
+        """When the command begins. SharedStoreFailed while the circuit is open, but for one that tries."""
+        now = time.monotonic()
+        with self._lock:
+            left_out = now < self._left_out_until
+            if self._failing and not left_out:
+                self._left_out_until = now + self._pause
+        if left_out:
+            self._count("not_sent")
+            raise SharedStoreFailed("Redis is left out until it answers again")
+        return now
+
+    def _answered(self) -> None:
+        self._count("answered")
+        if self._failing:
+            with self._lock:
+                self._failing, self._left_out_until = False, 0.0
+            self._metrics.set(0, REDIS_LEFT_OUT, self._use)
+            _log.warning("Redis answers again")
+
+    def _failed(self, error: Exception) -> SharedStoreFailed:
+        self._count("failed")
+        with self._lock:
+            first = not self._failing
+            self._failing, self._left_out_until = True, time.monotonic() + self._pause
+        self._metrics.set(1, REDIS_LEFT_OUT, self._use)
+        if first:  # named by its kind alone, as its text may hold the address
             _log.warning("Redis is left out until it answers again: %s", type(error).__name__)
+        return SharedStoreFailed("Redis does not answer")
+
+    def _refused(self, name: Any, error: Exception) -> SharedStoreFailed:
+        """What to raise where the server answers that it will not; each kind of it is logged once."""
+        self._answered()
+        self._count("refused")
+        kind = (name, type(error).__name__)
+        if kind not in self._refusals:
+            self._refusals.add(kind)
+            _log.warning("Redis refuses %s: %s", *kind)
+        return SharedStoreFailed("Redis refuses a command")
+
+    def _count(self, result: str) -> None:
+        self._metrics.add(1, REDIS_COMMANDS, self._use, result)
+
+
+_VARIABLES = {"pages": "ROISERVICE_REDIS_URL", "sessions": "ROISERVICE_SESSIONS_REDIS_URL"}
 
 
 class RedisCache:
@@ -74,19 +136,24 @@ class RedisCache:
     def get(self, key: str) -> Page | None:
         """The page of that key; None if it is not there, is damaged, or the server does not answer."""
         try:
-            value = self._server.send("GET", _PAGES + key)
+            value = self._server.send("GET", PAGES + key)
         except SharedStoreFailed:
             return None
-        return from_bytes(value) if isinstance(value, bytes) else None
+        if not isinstance(value, bytes):
+            return None
+        self._server.count_bytes("read", len(value))
+        return from_bytes(key, value)
 
     def put(self, key: str, page: Page) -> None:
         """Keep a page for the time to live; pages above the largest value are not sent."""
         if len(page.deflated) > self._max_value:
             return
+        value = to_bytes(key, page)
         try:
-            self._server.send("SET", _PAGES + key, to_bytes(page), "EX", self._ttl)
+            self._server.send("SET", PAGES + key, value, "EX", self._ttl)
         except SharedStoreFailed:
             return
+        self._server.count_bytes("written", len(value))
 
     def ping(self) -> bool:
         """Whether the server answers now."""
@@ -109,76 +176,13 @@ class RedisStore:
 
     def put(self, key: str, value: bytes, ttl: int) -> None:
         """Keep a value for `ttl` seconds."""
-        self._server.send("SET", self._prefix + key, value, "EX", ttl)
+        if self._server.send("SET", self._prefix + key, value, "EX", ttl) not in (True, b"OK"):
+            raise SharedStoreFailed("Redis does not say that it keeps the value")
 
     def add(self, key: str, value: bytes, ttl: int) -> bool:
         """Keep a value if there is none; whether that was so."""
         return self._server.send("SET", self._prefix + key, value, "EX", ttl, "NX") is not None
 
-
-def _connect(url: str, timeout: float) -> Any:
-    """A client for one server, a cluster, or the master that sentinels know."""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,  # servers before version 6 know no other
-    }
-    scheme, _, kind = urlsplit(url).scheme.partition("+")
-    try:
-        if kind == "sentinel":
-            return _master(url, scheme == "rediss", options)
-        plain = url.replace(f"{scheme}+{kind}", scheme, 1) if kind else url
-        if kind == "cluster":
-            return _LateCluster(plain, options)
-        return redis.Redis.from_url(plain, **options)
-    except ValueError as error:
-        raise SettingsError(f"redis_url: {error}") from error
-
-
-class _LateCluster:
-    """A cluster that is looked for when it is first asked: at start it may be away."""
-
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self._url = url
-        self._options = {**options, "cluster_error_retry_attempts": 1}
-        del self._options["retry"]
-        self._client: Any = None
-
-    def execute_command(self, *command: Any) -> Any:
-        import redis
-
-        if self._client is None:
-            self._client = redis.RedisCluster.from_url(self._url, **self._options)
-        return self._client.execute_command(*command)
-
-
-def _master(url: str, encrypted: bool, options: dict[str, Any]) -> Any:
-    """`redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/database]`."""
-    from redis.sentinel import Sentinel
-
-    parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = (unquote(each) for each in login.partition(":"))
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service or not hosts:
-        raise ValueError(
-            "names no service that the sentinels know, as in redis+sentinel://host:26379/mymaster"
-        )
-    sentinels = []
-    for each in hosts.split(","):
-        host, _, port = each.partition(":")
-        sentinels.append((host, int(port or _SENTINEL_PORT)))
-    known = Sentinel(sentinels, sentinel_kwargs=dict(options))  # type: ignore[no-untyped-call]
-    return known.master_for(  # type: ignore[no-untyped-call]
-        service,
-        db=int(database or 0),
-        username=user or None,
-        password=password or None,
-        ssl=encrypted,
-        **options,
-    )
+    def remove(self, key: str) -> None:
+        """Keep the value of the key no longer."""
+        self._server.send("DEL", self._prefix + key)

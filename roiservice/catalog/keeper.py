@@ -46,6 +46,7 @@ from roiservice.errors import (
     SourceRefused,
     TooManyObjects,
 )
+from roiservice.metrics import BUILDS, Metrics
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.sources.planes import LabelLayer
@@ -63,11 +64,14 @@ SHORT_WAIT = 2.0  # seconds that it waits for its turn to do so; most layers are
 class Keeper:
     """Current catalogs of all layers of this process; shared by its threads."""
 
-    def __init__(self, root: Path, registry: Registry, rules: Rules, limits: Limits) -> None:
+    def __init__(
+        self, root: Path, registry: Registry, rules: Rules, limits: Limits, metrics: Metrics | None = None
+    ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
         self._rules = rules
         self._limits = limits
+        self._metrics = metrics or Metrics()
         self._options = f"format={FORMAT},{rules.outline.key()}"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
@@ -192,7 +196,8 @@ class Keeper:
             if catalog is None:
                 beside = directory.with_name(f"{version}.new")
                 shutil.rmtree(beside, ignore_errors=True)
-                self._build(layer, task, beside, inline_vertices, progress)
+                with _counted(self._metrics):
+                    self._build(layer, task, beside, inline_vertices, progress)
                 catalog = self._put_in_place(task, beside, directory)
             self._point_to(layer, catalog.version)
         except OSError as error:
@@ -305,6 +310,7 @@ class Keeper:
             self._processes[layer.number] = start_build(
                 Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
             )
+            self._metrics.add(1, BUILDS, "elsewhere")
 
 
 def _equal(one: Path, other: Path) -> bool:
@@ -321,6 +327,19 @@ def _version_in(pointer: Path) -> int | None:
         return int(json.loads(pointer.read_text(encoding="utf-8"))["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+@contextlib.contextmanager
+def _counted(metrics: Metrics) -> Iterator[None]:
+    """Count a build; one that is too large for a request is counted where it is given away."""
+    try:
+        yield
+    except TooManyObjects:
+        raise
+    except Exception:
+        metrics.add(1, BUILDS, "failed")
+        raise
+    metrics.add(1, BUILDS, "done")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from roiservice.bootstrap import Layer, Location, Services, build_services, warm
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
+from roiservice.metrics import Metrics
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
@@ -50,11 +51,13 @@ def serve_on(
     """Serve on a socket that listens already."""
     prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of the registry's connection, which must not be carried into other processes
+    metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
         from roiservice.web import create_app
 
-        return create_app(build_services(settings, locations, tables))
+        metrics.claim()
+        return create_app(build_services(settings, locations, tables, metrics=metrics))
 
     Server(make_app, listener, workers).run()
 

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from roiservice import __version__
 from roiservice.errors import OmeroWebFailed
+from roiservice.metrics import OMERO_LEFT_ALONE, OMERO_REQUESTS, Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +70,17 @@ class OmeroWeb:
     `timeout` is in seconds and holds for a request as a whole.
     """
 
-    def __init__(self, url: str, cookie_name: str = "sessionid", timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        cookie_name: str = "sessionid",
+        timeout: float = 5.0,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self.cookie_name = cookie_name
         self._timeout = timeout
+        self._metrics = metrics or Metrics()
         self._lock = threading.Lock()
         self._failures = 0
         self._left_alone_until = 0.0
@@ -91,6 +99,7 @@ class OmeroWeb:
         if self._process != os.getpid():  # neither threads nor connections outlive a fork
             self._start()
         if time.monotonic() < self._left_alone_until:
+            self._metrics.add(1, OMERO_REQUESTS, "not_sent")
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
         deadline = time.monotonic() + self._timeout
         headers = {
@@ -108,7 +117,12 @@ class OmeroWeb:
         except (Late, HTTPError, OSError) as error:
             self._failed()
             raise OmeroWebFailed(f"OMERO.web {_said(error)}") from None
+        except OmeroWebFailed:
+            self._metrics.add(1, OMERO_REQUESTS, "failed")
+            raise
         self._failures = 0
+        self._metrics.add(1, OMERO_REQUESTS, "answered")
+        self._metrics.set(0, OMERO_LEFT_ALONE)
         return answer
 
     def _fetch(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
@@ -136,10 +150,12 @@ class OmeroWeb:
         return Answer(response.status, tuple(kept), body)
 
     def _failed(self) -> None:
+        self._metrics.add(1, OMERO_REQUESTS, "failed")
         with self._lock:
             self._failures += 1
             if self._failures >= TOLERATED:
                 self._left_alone_until = time.monotonic() + PAUSE
+                self._metrics.set(1, OMERO_LEFT_ALONE)
                 _log.warning("OMERO.web is left alone for %g s: it does not answer", PAUSE)
 
 

@@ -13,6 +13,7 @@ from roiservice.bootstrap import Services
 from roiservice.query.select import Span
 from roiservice.web import problems
 from roiservice.web.cors import add_cors_headers
+from roiservice.web.measure import count_requests
 from roiservice.web.params import indices
 from roiservice.web.responses import add_common_headers
 from roiservice.web.routes import images, items, iviewer, omero, service, tokens, webgateway
@@ -58,6 +59,7 @@ def create_app(services: Services) -> Flask:
     for module in (service, images, items, omero, iviewer, webgateway, tokens):
         app.register_blueprint(module.blueprint)
     problems.register(app)
+    count_requests(app, services.metrics)
     app.after_request(add_common_headers)
     app.after_request(add_cors_headers)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY

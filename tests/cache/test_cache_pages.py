@@ -18,26 +18,27 @@ pages = st.builds(Page, st.binary(max_size=200), counts, st.integers(0, 2**32 - 
 
 @given(pages)
 def test_a_page_comes_back_from_its_bytes(page):
-    assert from_bytes(to_bytes(page)) == page
+    assert from_bytes("key", to_bytes("key", page)) == page
+    assert from_bytes("other", to_bytes("key", page)) is None, "a value counts under its own key only"
 
 
 @given(pages, st.data())
 def test_a_changed_byte_is_noticed(page, data):
-    value = bytearray(to_bytes(page))
+    value = bytearray(to_bytes("key", page))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))
-    assert from_bytes(bytes(value)) is None
+    assert from_bytes("key", bytes(value)) is None
 
 
 @given(pages, st.data())
 def test_a_value_cut_short_is_noticed(page, data):
-    value = to_bytes(page)
-    assert from_bytes(value[: data.draw(st.integers(0, len(value) - 1))]) is None
+    value = to_bytes("key", page)
+    assert from_bytes("key", value[: data.draw(st.integers(0, len(value) - 1))]) is None
 
 
 @given(st.binary(max_size=100))
 def test_foreign_values_are_no_pages(value):
-    assert from_bytes(value) is None
+    assert from_bytes("key", value) is None
 
 
 def page_of(size):
@@ -104,5 +105,5 @@ def test_unpacked_pages_are_remembered():
 
 
 def test_an_address_that_is_none_stops_the_start():
-    with pytest.raises(SettingsError, match="redis_url"):
+    with pytest.raises(SettingsError, match="ROISERVICE_REDIS_URL"):
         connect_redis("http://127.0.0.1")

@@ -10,7 +10,7 @@ from roiservice.cache.redis import RedisCache
 from tests.cache.support import RedisServer
 
 PAGE = Page(b"deflated", 20, 7, 3, 2)
-KEY = "roiservice:page:1:key"
+KEY = "roiservice:page:2:key"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_pages_above_the_largest_value_stay_away(server):
     assert server.client().get(KEY) is None
 
 
-@pytest.mark.parametrize("value", [b"", b"junk", b"ROI1" + b"\0" * 60])
+@pytest.mark.parametrize("value", [b"", b"junk", b"ROI2" + b"\0" * 60])
 def test_damaged_values_are_as_good_as_none(server, value):
     server.client().set(KEY, value)
     assert cache_of(server).get("key") is None

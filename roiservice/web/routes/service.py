@@ -1,4 +1,4 @@
-"""What the service says about itself: landing page, API description, health."""
+"""What the service says about itself: landing page, API description, health, metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 
 from flask import Blueprint, Response, render_template, request
 
+from roiservice.metrics import MEDIA_TYPE as METRICS
 from roiservice.web import documents
 from roiservice.web.access import readable_numbers
 from roiservice.web.description import openapi_json, openapi_yaml, operations
@@ -73,6 +74,13 @@ def healthz() -> Response:
     """The process answers."""
     check_known(request.args, _NO_PARAMETERS)
     return json_answer({"status": "ok"})
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Counts over all processes of the service, for Prometheus."""
+    check_known(request.args, _NO_PARAMETERS)
+    return body_answer(services().metrics.text().encode(), METRICS)
 
 
 @blueprint.get("/readyz")
