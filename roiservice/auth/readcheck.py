@@ -31,6 +31,8 @@ REFUSED_KEPT = 10.0
 MOST_KEPT = 10_000
 IN_FLIGHT = 4  # a default OMERO.web has five workers
 PATIENCE = 5.0  # seconds that a check waits for its turn
+LONGEST_FLIGHT = 10  # seconds that other processes wait for the answer to a check: its turn, and OMERO.web
+_LOOK_AGAIN = 0.02  # seconds
 
 
 class Decision(enum.Enum):
@@ -70,8 +72,8 @@ class ReadCheck:
     """Asks OMERO.web at most once at a time for each session and image. Safe to use from several threads.
 
     What is remembered is at most ALLOWED_KEPT old: for so long a logout or a change of permissions can go
-    unnoticed. `shared` lets processes share it; its values are signed with the secret of `names`, so that
-    to write there lets nobody in. `clock` gives seconds since 1970.
+    unnoticed. `shared` lets processes share it, and wait for the one that asks; its values are signed with
+    the secret of `names`, so that to write there lets nobody in. `clock` gives seconds since 1970.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class ReadCheck:
             if flight is None:
                 flight = self._flights[key] = _Flight()
         if not leads:
-            flight.done.wait(4 * PATIENCE)
+            flight.done.wait(2 * LONGEST_FLIGHT)
             return flight.decision
         try:
             flight.decision = self._find_out(key, session, image_id)
@@ -124,11 +126,24 @@ class ReadCheck:
                 del self._known[key]
 
     def _find_out(self, key: Key, session: str | None, image_id: int) -> Decision:
-        now = self._clock()
-        shared = self._shared.get(key, now) if self._shared is not None else None
-        if shared is not None:
-            self._remember(key, shared)
-            return shared.decision
+        if self._shared is None:
+            return self._ask_in_turn(key, session, image_id)
+        known = self._shared.get(key, self._clock())
+        if known is not None:
+            self._remember(key, known)
+            return known.decision
+        leads = self._shared.take_off(key)
+        try:
+            known = self._shared.arrival(key, self._clock, wait=not leads)
+            if known is None:
+                return self._ask_in_turn(key, session, image_id)
+            self._remember(key, known)
+            return known.decision
+        finally:
+            if leads:
+                self._shared.land(key)
+
+    def _ask_in_turn(self, key: Key, session: str | None, image_id: int) -> Decision:
         if not self._turns.acquire(timeout=PATIENCE):
             _log.warning("too many checks wait for OMERO.web")
             return Decision.UNAVAILABLE
@@ -234,6 +249,36 @@ class _SharedDecisions:
     def end(self, name: str, now: float) -> None:
         self._save(f"ended:{name}", _Known(Decision.LOGIN, now), int(ALLOWED_KEPT))
 
+    def take_off(self, key: Key) -> bool:
+        """Say that this process asks OMERO.web; False if another one already does. It only saves work."""
+        try:
+            return self._store.add(_flight(key), b"1", LONGEST_FLIGHT)
+        except SharedStoreFailed:
+            return True
+
+    def land(self, key: Key) -> None:
+        """The answer has come, and is kept if it may be."""
+        try:
+            self._store.remove(_flight(key))
+        except SharedStoreFailed:
+            return  # it ends by itself
+
+    def arrival(self, key: Key, clock: Callable[[], float], *, wait: bool) -> _Known | None:
+        """What another process has found out, or with `wait` is about to.
+
+        None if that is nothing to keep, or takes too long.
+        """
+        limit = time.monotonic() + LONGEST_FLIGHT
+        while wait and time.monotonic() < limit and self._flies(key):
+            time.sleep(_LOOK_AGAIN)
+        return self.get(key, clock())
+
+    def _flies(self, key: Key) -> bool:
+        try:
+            return self._store.get(_flight(key)) is not None
+        except SharedStoreFailed:
+            return False
+
     def _load(self, name: str, *wanted: Decision) -> _Known | None:
         try:
             value = self._store.get(name)
@@ -255,3 +300,7 @@ class _SharedDecisions:
     def _signature(self, name: str, *words: bytes) -> bytes:
         text = b"\0".join((b"decision", name.encode(), *words))
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest().encode()
+
+
+def _flight(key: Key) -> str:
+    return f"asking:{key[0]}:{key[1]}"

@@ -6,21 +6,26 @@ send headers, and are for one image and one path. Nothing of one kind passes as 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
+import threading
 import time
 from base64 import urlsafe_b64decode
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt.api_jws import PyJWS
 from jwt.exceptions import InvalidTokenError
 
 from roiservice.auth.claims import (
     ACCESS,
     ACTION,
+    LEEWAY,
     LONGEST_PATH,
     TICKET,
     Claims,
@@ -34,6 +39,7 @@ from roiservice.auth.keys import ALGORITHM, KeyRing
 from roiservice.errors import BadParameter, TokenExpired, TokenInvalid
 
 LONGEST_TOKEN = 4096  # characters
+MOST_KEPT = 4096  # tokens whose claims are remembered
 # 64 bytes make 86 characters, of which the last carries 2 bits: one signature has one spelling.
 _FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]{85}[AQgw]")
 _jws = PyJWS(algorithms=[ALGORITHM])
@@ -59,30 +65,70 @@ class Minted:
         return f"Minted({self.token_id})"
 
 
+@dataclass(frozen=True)
+class _Verified:
+    """The claims of a token, and the key that its signature was found good with."""
+
+    claims: Claims
+    key: Ed25519PublicKey
+
+
 class Tokens:
-    """Makes and reads the tokens of one service, which `issuer` names; `clock` gives seconds since 1970."""
+    """Makes and reads the tokens of one service, which `issuer` names; `clock` gives seconds since 1970.
+
+    What was found valid is remembered by its digest until its key changes: a signature takes as long to check
+    as all else of a page that is kept. Safe to use from several threads.
+    """
 
     def __init__(self, keys: KeyRing, issuer: str, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._issuer = issuer
         self._clock = clock
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._lock = threading.Lock()
 
     def access_token(self, owner: Owner, images: Sequence[int], lifetime: int = ACCESS.lifetime) -> Minted:
         """A token for 1 to 100 images, which the owner is known to be able to read. Raises BadParameter."""
         return self._mint(ACCESS, owner, {"img": checked_images(images)}, lifetime)
 
-    def ticket(self, owner: Owner, image: int, path: str, lifetime: int = TICKET.lifetime) -> Minted:
-        """A link ticket for what is of that image and lies at or below `path`. Raises BadParameter."""
+    def ticket(
+        self,
+        owner: Owner,
+        image: int,
+        path: str,
+        lifetime: int = TICKET.lifetime,
+        made_with: Claims | None = None,
+    ) -> Minted:
+        """A link ticket for what is of that image and lies at or below `path`. Raises BadParameter.
+
+        It does not outlive the token that it is `made_with`.
+        """
         if not is_prefix(path):
             raise BadParameter("path", f"must be a plain path of 1 to {LONGEST_PATH} characters")
-        return self._mint(TICKET, owner, {"img": checked_images([image]), "pth": path}, lifetime)
+        latest = None if made_with is None else made_with.expires
+        return self._mint(TICKET, owner, {"img": checked_images([image]), "pth": path}, lifetime, latest)
 
     def verify(self, token: str, kind: Kind) -> Claims:
         """What a token says, if it is a valid one of that kind: TokenExpired, or TokenInvalid for all else.
 
         Whether it was revoked, and is for the image or path asked for, is another question.
         """
-        form = _FORM.fullmatch(token) if len(token) <= LONGEST_TOKEN else None
+        if len(token) > LONGEST_TOKEN:
+            raise TokenInvalid("the form is not that of a token")
+        name = hashlib.sha256(f"{kind.typ} {token}".encode("utf-8", "surrogatepass")).digest()
+        now = self._clock()
+        with self._lock:
+            known = self._verified.get(name)
+        if known is None or not self._holds(known, now):
+            known = self._read(token, kind, now)
+            self._remember(name, known)
+        if now >= known.claims.expires:
+            raise TokenExpired
+        return known.claims
+
+    def _read(self, token: str, kind: Kind, now: float) -> _Verified:
+        """What a token says, expired or not. Raises TokenInvalid."""
+        form = _FORM.fullmatch(token)
         if form is None:
             raise TokenInvalid("the form is not that of a token")
         key_id = _key_id(_decoded(form[1]), kind)
@@ -95,16 +141,27 @@ class Tokens:
             raise TokenInvalid("the signature is not ours") from None
         document = _object(payload)
         claims = check_claims(kind, self._issuer, key_id, document)
-        now = self._clock()
         check_times(kind, document, now)
-        if now >= claims.expires:
-            raise TokenExpired
-        return claims
+        return _Verified(claims, key)
 
-    def _mint(self, kind: Kind, owner: Owner, rights: dict[str, Any], lifetime: int) -> Minted:
+    def _holds(self, known: _Verified, now: float) -> bool:
+        """Whether the token would be found good now as well: its key is there, its time has begun."""
+        return self._keys.verifier(known.claims.key_id) == known.key and known.claims.issued <= now + LEEWAY
+
+    def _remember(self, name: bytes, known: _Verified) -> None:
+        with self._lock:
+            self._verified[name] = known
+            while len(self._verified) > MOST_KEPT:
+                self._verified.popitem(last=False)
+
+    def _mint(
+        self, kind: Kind, owner: Owner, rights: dict[str, Any], lifetime: int, latest: int | None = None
+    ) -> Minted:
         if type(lifetime) is not int or not 1 <= lifetime <= kind.longest:
             raise BadParameter("lifetime", f"must be 1 to {kind.longest} seconds")
         now = int(self._clock())
+        if latest is not None:
+            lifetime = max(min(lifetime, latest - now), 1)
         token_id = secrets.token_hex(16)
         document = {
             "iss": self._issuer,

@@ -10,19 +10,22 @@ from flask import g, request
 
 from roiservice.auth.policy import Caller, Identity, PublicPolicy, may_read
 from roiservice.catalog.registry import Place
-from roiservice.errors import BadParameter, InsufficientScope, LoginRequired, NotFound
+from roiservice.errors import BadParameter, InsufficientScope, NotFound
 from roiservice.images import Image
 from roiservice.web.routes import services
 
 _SESSION = re.compile(r"[A-Za-z0-9._~:+/=-]{1,512}", re.ASCII)
 _CHECKED_AT_ONCE = 4  # OMERO.web has few workers
+_NOBODYS_IMAGE = 2**53 - 1  # OMERO never gets so far
 
 
 def caller_session() -> str | None:
-    """The caller's session of OMERO.web; None without one.
+    """The caller's session of OMERO.web; None without one, and where no OMERO.web is named.
 
     BadParameter for two that differ, and for characters that no session has: they would be sent on.
     """
+    if services().omero_web is None:
+        return None
     name = services().settings.omero_web_cookie
     given = set(request.cookies.getlist(name))
     if not given:
@@ -71,18 +74,18 @@ def located(kind: str, identifier: int) -> Place:
     """Where a ROI or shape is by its id, from the registry alone, if the caller may read its image.
 
     NotFound, in the same words, for ids that were never given or are of the other kind, and for those of
-    images that the caller may not read; LoginRequired for callers who say not who they are.
+    images that the caller may not read; else as `Policy.require`. Ids that were never given are asked about
+    as if they were of an image that nobody has, so that no answer tells them from others.
     """
     unknown = NotFound(f"there is no {kind} {identifier}")
     place = services().registry.locate(identifier)
-    if place is None or (place.version is None) != (kind == "roi"):
-        if identity().caller is Caller.ANONYMOUS:
-            raise LoginRequired
-        raise unknown
+    known = place is not None and (place.version is None) == (kind == "roi")
     try:
-        services().policy.require(identity(), place.image_id)
+        services().policy.require(identity(), place.image_id if known and place else _NOBODYS_IMAGE)
     except (NotFound, InsufficientScope):
         raise unknown from None
+    if place is None or not known:
+        raise unknown
     return place
 
 

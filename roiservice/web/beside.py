@@ -16,7 +16,7 @@ from roiservice.catalog.registry import FIRST_IMAGE
 from roiservice.errors import NotFound, OmeroWebFailed
 from roiservice.omeroweb.client import Answer, OmeroWeb
 from roiservice.omeroweb.rois import OmeroRois, RoiList, RoiSlice
-from roiservice.web.access import caller_session
+from roiservice.web.access import caller_session, identity
 from roiservice.web.params import Paging
 from roiservice.web.routes import services
 
@@ -91,7 +91,7 @@ def omeros_drawings(image_id: int) -> tuple[list[Any], tuple[tuple[str, str], ..
         return [], ()
     try:
         answer = web.get(f"/webgateway/get_rois_json/{image_id}", session=caller_session())
-        drawings = [] if answer.status == 404 else answer.json()
+        drawings = [] if answer.says_none else answer.json()
         if not isinstance(drawings, list):
             raise OmeroWebFailed("OMERO.web's list of ROIs is not as its API promises")
     except OmeroWebFailed as error:
@@ -117,7 +117,11 @@ def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Re
 
 
 def ask_omero_web(web: OmeroWeb) -> Answer:
-    """OMERO.web's answer to this very request. Raises OmeroWebFailed."""
+    """OMERO.web's answer to this very request. Raises OmeroWebFailed, and what `identity` does.
+
+    Whatever the path, a bad token is refused: the cookie beside it does not count instead.
+    """
+    identity()
     passed = [(name, value) for name, value in request.args.items(multi=True) if name in _PASSED_ON]
     return web.get(request.path, urlencode(passed), caller_session())
 

@@ -49,6 +49,18 @@ class Store:
         assert ttl >= 1
         self.values[key], self.ttls[key] = value, ttl
 
+    def add(self, key: str, value: bytes, ttl: int) -> bool:
+        self._check()
+        if key in self.values:
+            return False
+        self.values[key], self.ttls[key] = value, ttl
+        return True
+
+    def remove(self, key: str) -> None:
+        self._check()
+        self.values.pop(key, None)
+        self.ttls.pop(key, None)
+
     def _check(self) -> None:
         self.asked += 1
         if self.down:

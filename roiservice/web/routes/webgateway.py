@@ -19,12 +19,13 @@ from roiservice.catalog.registry import FIRST_ID
 from roiservice.encode.formats import ENCODER_VERSION
 from roiservice.encode.png import mask_color, mask_png
 from roiservice.encode.webgateway import rois
-from roiservice.errors import BadParameter, OmeroWebFailed, RoiServiceError, SourceRefused
+from roiservice.errors import BadParameter, OmeroWebFailed, RoiServiceError, SourceRefused, Unauthorized
 from roiservice.geometry.raster import mask_of
 from roiservice.query.batches import roi_batches
 from roiservice.query.columns import read_features
 from roiservice.query.pages import shape_row
 from roiservice.query.stats import placed_shapes
+from roiservice.web.access import identity
 from roiservice.web.beside import omeros_drawings, omeros_stats, or_omero_web
 from roiservice.web.compress import pack
 from roiservice.web.pages import STREAM_BATCH, available, cached
@@ -45,6 +46,7 @@ _log = logging.getLogger(__name__)
 @blueprint.get("/iviewer/shape_stats/")
 def shape_stats() -> Response:
     """Statistics of the pixels under shapes; as in OMERO.iviewer, a failure is an answer like others."""
+    identity()
     try:
         ids = _numbers("ids", _ID)
         if not ids:
@@ -53,6 +55,8 @@ def shape_stats() -> Response:
             raise BadParameter("ids", f"are {len(ids)}; {MOST_IDS} are allowed in one request")
         z, t = (next(iter(_numbers(name, _INDEX)), 0) for name in "zt")
         return _stats(ids, z, t, _numbers("cs", _INDEX) or None)
+    except Unauthorized:
+        raise
     except RoiServiceError as error:
         return json_answer({"error": reason_of(error)})
     except Exception:  # noqa: BLE001 - the viewer's path never fails
