@@ -52,16 +52,25 @@ class Answer:
         """The first header of that name, whatever its case; empty if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), "")
 
+    @property
+    def says_none(self) -> bool:
+        """Whether OMERO says that there is no such thing; a 404 that is no JSON is some other page's."""
+        return self.status == 404 and self._is_json
+
     def json(self) -> Any:
         """The document of a 200 answer in JSON; OmeroWebFailed for every other answer."""
         if self.status != 200:
             raise OmeroWebFailed(f"OMERO.web answers {self.status}")
-        if self.header("Content-Type").partition(";")[0].strip().lower() != "application/json":
+        if not self._is_json:
             raise OmeroWebFailed("OMERO.web answers with something else than JSON")
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise OmeroWebFailed("OMERO.web answers with broken JSON") from None
+
+    @property
+    def _is_json(self) -> bool:
+        return self.header("Content-Type").partition(";")[0].strip().lower() == "application/json"
 
 
 class OmeroWeb:

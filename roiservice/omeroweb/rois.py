@@ -104,7 +104,7 @@ class OmeroRois:
     def shape_counts(self, image_id: int, session: str | None) -> NDArray[np.int64]:
         """OMERO's shapes on each plane, (z, t). Raises OmeroWebFailed."""
         answer = self._web.get(f"/iviewer/plane_shape_counts/{image_id}/", session=session)
-        if answer.status == 404:
+        if answer.says_none:
             return np.zeros((1, 1), np.int64)
         rows = _member(answer.json(), "data")
         try:
@@ -121,7 +121,7 @@ class OmeroRois:
             # A page of one, where none is asked for: what a limit of 0 means differs between the paths.
             first, number = min(offset + len(rois), _LARGEST_OFFSET), max(limit - len(rois), 1)
             answer = self._web.get(*wanted.at(first, number), session)
-            if answer.status == 404:
+            if answer.says_none:
                 return RoiSlice((), 0)
             page = answer.json()
             data, total = _member(page, "data"), _member(_member(page, "meta"), "totalCount")

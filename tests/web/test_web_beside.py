@@ -294,3 +294,15 @@ def test_drawings_of_both_come_in_one_list(beside: Service, omero: OmeroWeb) -> 
     alone = client.get(url)
     assert [roi["id"] for roi in alone.json] == both[7:]
     assert "OMERO" in alone.headers["X-Roiservice-Incomplete"]
+
+
+def test_another_page_s_404_is_no_answer(folder: Path, omero: OmeroWeb) -> None:
+    service = start_service(folder, omero_web_url=f"{omero.url}/elsewhere")
+    for path in (
+        LIST.format(image=9999),
+        "/iviewer/plane_shape_counts/9999/",
+        "/webgateway/get_rois_json/9999/",
+    ):
+        answer = log_in(service, omero).get(path)
+        assert answer.status_code == 200
+        assert "OMERO" in answer.headers["X-Roiservice-Incomplete"]
