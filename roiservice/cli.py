@@ -351,6 +351,27 @@ def token(images: Sequence[int], ticket: str | None, lifetime: int | None) -> No
     run(images, ticket, lifetime)
 
 
+@roiservice.command()
+@click.option("--jti", metavar="ID", multiple=True, help="The token with this id. May be repeated.")
+@click.option("--sid", metavar="ID", multiple=True, help="All tokens made in this session. May be repeated.")
+@click.option(
+    "--sub", metavar="NAME", multiple=True, help="All tokens of this subject, such as u:4. May be repeated."
+)
+@click.option(
+    "--image",
+    "images",
+    metavar="ID",
+    type=click.IntRange(1, 2**63 - 1),
+    multiple=True,
+    help="All tokens made until now, for this image alone. May be repeated.",
+)
+def revoke(jti: Sequence[str], sid: Sequence[str], sub: Sequence[str], images: Sequence[int]) -> None:
+    """Take tokens back: every process of the service refuses them within a second."""
+    from roiservice.commands.revoke import revoke as run
+
+    run({"jti": jti, "sid": sid, "sub": sub, "img": images})
+
+
 @roiservice.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile all kernels into numba's cache (NUMBA_CACHE_DIR)."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
-from gunicorn.http import message
+from gunicorn.http import errors, message
 from gunicorn.workers.gthread import ThreadWorker
 
 from roiservice.errors import BadParameter, RoiServiceError
 
+# The first that fits; all others that the parser raises are of the kind that comes last.
+_STATES = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ParseException: 400,
+}
 THREADS = 8  # per process, twice the requests that may wait for builds; most work lets go of the interpreter
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17
@@ -59,6 +69,22 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
         pool, it waits for a lock this very thread holds, until the process is killed.
         """
         self.handle_exit(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is no HTTP request, or one that failed on its way.
+
+        gunicorn's own handler quotes the request in its log and in its answer: lines of a request and headers
+        may hold tickets, tokens and cookies.
+        """
+        status = next((status for kind, status in _STATES.items() if isinstance(exc, kind)), 500)
+        if status == 500:
+            where = repr(getattr(req, "path", None))
+            self.log.error("%s: failed on its way", where, exc_info=exc)
+        else:
+            who = addr[0] if addr else "a client"
+            self.log.warning("%s: a request was refused with %d (%s)", who, status, type(exc).__name__)
+        with contextlib.suppress(OSError):
+            util.write_error(client, status, HTTPStatus(status).phrase, "")
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import threading
@@ -37,6 +38,8 @@ from roiservice.auth.claims import (
 )
 from roiservice.auth.keys import ALGORITHM, KeyRing
 from roiservice.errors import BadParameter, TokenExpired, TokenInvalid
+
+_log = logging.getLogger(__name__)
 
 LONGEST_TOKEN = 4096  # characters
 MOST_KEPT = 4096  # tokens whose claims are remembered
@@ -178,6 +181,7 @@ class Tokens:
         key = self._keys.signer()
         payload = json.dumps(document, separators=(",", ":")).encode()
         text = _jws.encode(payload, key.private, ALGORITHM, {"typ": kind.typ, "kid": key.id})
+        _log.info("made %s %s of %s for %s", kind.typ, token_id, owner.subject, rights)
         return Minted(text, token_id, lifetime)
 
 

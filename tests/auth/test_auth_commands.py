@@ -1,4 +1,4 @@
-"""`roiservice keys` and `roiservice token`, run for real."""
+"""`roiservice keys`, `token` and `revoke`, run for real."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 
 from roiservice.auth.claims import ACCESS, TICKET
 from roiservice.auth.keys import KeyRing, keys_folder
+from roiservice.auth.local import local_store
+from roiservice.auth.revocation import Revocations
 from roiservice.auth.tokens import Tokens, issuer_of
 from roiservice.catalog.registry import Registry
+from roiservice.errors import TokenInvalid
 from tests.e2e.support import Home
 
 
@@ -92,3 +95,30 @@ def test_a_damaged_key_is_named(home: Home) -> None:
         done = home.run(*command)
         assert done.returncode == 2
         assert "bad.pem" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["jti", "sid", "sub", "img"])
+def test_tokens_are_taken_back_without_redis(home: Home, kind: str) -> None:
+    tokens = tokens_of(home)
+    claims = tokens.verify(home.run("token", "--image", 7).stdout.strip(), ACCESS)
+    marks = Revocations(local_store(home.path / "state/roiservice"), required=True)
+    marks.check(claims, 7)
+    values = {"jti": claims.token_id, "sid": claims.session, "sub": claims.subject, "img": 7}
+    done = home.run("revoke", "--image" if kind == "img" else f"--{kind}", values[kind])
+    assert (done.returncode, done.stdout) == (0, f"{kind} {values[kind]}  revoked\n")
+    with pytest.raises(TokenInvalid):
+        Revocations(local_store(home.path / "state/roiservice")).check(claims, 7)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--jti", ""), ("--sid", "x" * 100), ("--image", 0)])
+def test_nothing_else_is_taken_back(home: Home, arguments: tuple[object, ...]) -> None:
+    done = home.run("revoke", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_redis_that_is_away_is_said(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", {"ROISERVICE_REDIS_URL": "redis://127.0.0.1:1/0"})
+    done = home.run("revoke", "--sub", "u:4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "try again" in done.stderr
