@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001 - numba says which arguments there are
 """Sixty-four comparisons in one machine word, and the ends of a word's set bits.
 
 numba has no words for these; each is one instruction of the compiler below it, which knows how every
@@ -6,9 +7,10 @@ processor does it best.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -16,7 +18,12 @@ from numba.extending import intrinsic
 WORD = 64
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation for compiled code: `function` gives its types and how the compiler is told it."""
+    return cast(Callable[..., Any], intrinsic(function))
+
+
+@_told
 def differences(typing: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
     """The word whose bit k tells whether `a[i + k] != b[j + k]`, for k of 0 to 63; bounds are not checked.
 
@@ -28,7 +35,8 @@ def differences(typing: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
         items = ir.VectorType(item, WORD)
 
         def load(array: Any, first: Any) -> Any:
-            data = cgutils.create_struct_proxy(a)(context, builder, array).data
+            proxy = cgutils.create_struct_proxy(a)  # type: ignore[no-untyped-call]
+            data = proxy(context, builder, array).data
             place = builder.bitcast(builder.gep(data, [first]), items.as_pointer())
             return builder.load(place, align=context.get_abi_sizeof(item))
 
@@ -38,7 +46,7 @@ def differences(typing: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
     return types.uint64(a, types.uintp, b, types.uintp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_told
 def lowest(typing: Any, word: Any) -> Any:
     """Number of the lowest set bit of a word that is not 0."""
 
@@ -48,7 +56,7 @@ def lowest(typing: Any, word: Any) -> Any:
     return types.uint64(types.uint64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_told
 def highest(typing: Any, word: Any) -> Any:
     """Number of the highest set bit of a word that is not 0."""
 

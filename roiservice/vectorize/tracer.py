@@ -2,11 +2,7 @@
 
 Outlines follow pixel edges. Every edge is oriented so that its label lies on its right as seen with
 y down: east along a top edge, south along a right edge, west along a bottom edge, north along a left
-edge. At a lattice corner with the pixels NW NE SW SE a label has a vertex where it fills one of them,
-three of them, or two diagonally (then two vertices, one per pixel: parts are 4-connected). Each vertex
-has one incoming and one outgoing edge, one of them horizontal and one vertical. Corners are visited in
-raster order, so that the partner of a new vertex is known without search: there is at most one pending
-east edge and one pending west edge in the row, and one south and one north edge per column.
+edge. Where the vertices are, and how each finds the next, is in `roiservice.vectorize.links`.
 
 A strip is traced without its neighbours. Where outlines cross its first or last row they are cut: the
 cut is a *port*, numbered from left to right, and the open outline between two ports is a *chain*. Two
@@ -23,17 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
+from roiservice.vectorize.links import DIAGONAL, columns, link
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-
-# Columns of the vertex table.
-X, Y, NEXT, RUN = 0, 1, 2, 3
-CHAIN_END = -1
-# RUN holds -1, or DIAGONAL where the same label also fills the pixel across the corner, or, at a corner
-# that only SE does not belong to the label, the vertex whose north edge starts the label's run in the row
-# below.
-DIAGONAL = -2
 
 
 @dataclass(frozen=True)
@@ -59,14 +48,14 @@ class Chains:
     bottom_ports: int
 
 
-def new_table() -> Int32:
-    """A vertex table for `trace_strip` to use and, from strip to strip, to use again."""
-    return np.empty((2**16, 4), np.int32)
+def new_table() -> Int64:
+    """A vertex table for `trace_strip` to use and, from strip to strip, to use again: see `links.columns`."""
+    return np.empty(5 * 2**15, np.int64)
 
 
 def trace_strip(
-    above: NDArray[Any], strip: NDArray[Any], first_row: int, *, last: bool, table: Int32
-) -> tuple[Chains, Int32]:
+    above: NDArray[Any], strip: NDArray[Any], first_row: int, *, last: bool, table: Int64
+) -> tuple[Chains, Int64]:
     """Outlines of `strip`, (rows, width) of any integer or bool dtype, C-contiguous, rows > 0.
 
     `above` (width,) is the pixel row before the strip (zeros for the first strip of a plane): its
@@ -76,258 +65,79 @@ def trace_strip(
     """
     unsigned = np.dtype(f"u{strip.dtype.itemsize}")
     above, strip = above.view(unsigned), strip.view(unsigned)
-    table, count, top, bottom = _link(above, strip, first_row, last, table)
-    xy, offsets, start, end, pixel, diagonals = _follow(table[:count], top, bottom)
-    part = _parts(table[:count], len(offsets) - 1)
+    table, count, notes, top, bottom = link(above, strip, first_row, last, table)
+    xy, offsets, start, end, pixel = _follow(table, count, top, bottom)
+    part, diagonals = _parts(table, notes, len(offsets) - 1)
     row = pixel[:, 0] - first_row
     labels = np.where(row < 0, above[pixel[:, 1]], strip[np.maximum(row, 0), pixel[:, 1]])
     return Chains(xy, offsets, start, end, labels.astype(np.uint64), diagonals, part, top, bottom), table
 
 
 @compiled
-def _mark_corners(p: Any, q: Any, mask: Any) -> None:
-    """Mark the corners between pixel rows `p` (above) and `q` at which any outline turns."""
-    n = p.size - 1
-    left_p, right_p, left_q, right_q, inner = p[:n], p[1:], q[:n], q[1:], mask[1 : n + 1]
-    for i in range(n):
-        a, b, d, e = left_p[i], right_p[i], left_q[i], right_q[i]
-        inner[i] = ((a != b) | (d != e)) & ((a != d) | (b != e))
-    mask[0] = p[0] != q[0]
-    mask[n + 1] = p[n] != q[n]
-
-
-@compiled
-def _columns(words: Any, mask: Any, corners: Any) -> int:
-    """Columns of the marked corners, in order; returns how many. Written without branches inside a word."""
-    count = 0
-    for w in range(words.size):
-        if words[w] != 0:
-            for c in range(8 * w, 8 * w + 8):
-                corners[count] = c
-                count += mask[c]
-    return count
-
-
-@compiled
-def _put(table: Any, n: int, x: int, y: int, following: int, run: int) -> int:
-    """Write vertex `n` and return the number of the next one."""
-    at = np.uintp(n)  # unsigned: a signed index costs a test for counting from the end
-    table[at, X] = x
-    table[at, Y] = y
-    table[at, NEXT] = following
-    table[at, RUN] = run
-    return n + 1
-
-
-@compiled
-def _put_ports(row: Any, y: int, table: Any, n: int, south: Any, north: Any, upper: bool) -> int:
-    """Cut every vertical edge that crosses pixel row `row` by a port vertex; returns the new count."""
-    width = row.size
-    for c in range(width + 1):
-        west = row[c - 1] if c > 0 else row[0] ^ row[0]
-        east = row[c] if c < width else row[0] ^ row[0]
-        if west == east:
-            continue
-        if west != 0:
-            if upper:
-                south[c] = n
-            else:
-                table[south[c], NEXT] = n
-            n = _put(table, n, c, y, CHAIN_END, -1)
-        if east != 0:
-            following = CHAIN_END if upper else north[c]
-            north[c] = n
-            n = _put(table, n, c, y, following, -1)
-    return n
-
-
-@compiled
-def _with_room(table: Any, count: int, room: int) -> Any:
-    """`table` itself if `room` rows fit after the first `count`, else a copy of at least twice the size."""
-    if count + room <= table.shape[0]:
-        return table
-    larger = np.empty((max(2 * table.shape[0], count + room), 4), np.int32)
-    larger[:count] = table[:count]
-    return larger
-
-
-@compiled
-def _link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any:
-    """Vertices of a strip with all links set, ports first and last; counts of all, upper and lower ports."""
-    rows, width = strip.shape
-    zeros = np.zeros(width, strip.dtype)
-    south = np.full(width + 1, -1, np.int32)
-    north = np.full(width + 1, -1, np.int32)
-    mask = np.zeros((width + 8) // 8 * 8, np.uint8)
-    words = mask.view(np.uint64)
-    corners = np.empty(mask.size + 1, np.int32)
-    table = _with_room(table, 0, 2 * (width + 1))
-    top = _put_ports(above, first_row - 1, table, 0, south, north, True)
-    n = top
-    for r in range(rows + 1 if last else rows):
-        p = above if r == 0 else strip[r - 1]
-        q = strip[r] if r < rows else zeros
-        table = _with_room(table, n, 4 * (width + 1))
-        _mark_corners(p, q, mask)
-        count = _columns(words, mask, corners)
-        n = _link_row(p, q, first_row + r, corners, count, table, n, south, north)
-    bottom = 0
-    if not last:
-        table = _with_room(table, n, 2 * (width + 1))
-        bottom = _put_ports(strip[rows - 1], first_row + rows - 1, table, n, south, north, False) - n
-    return table, n + bottom, top, bottom
-
-
-@compiled
-def _link_row(  # noqa: C901 - all kinds of corner, side by side
-    p: Any, q: Any, y: int, corners: Any, count: int, table: Any, n: int, south: Any, north: Any
-) -> int:
-    """Add and link the vertices of corner row `y`, between pixel rows `p` and `q`; returns the new count.
-
-    A vertex first uses the pending edges that end or start at it, then leaves its own: NW, then NE and
-    SW, then SE. (The label of three pixels and that of the fourth never touch the same pending edge.)
-    One long loop: with its first half as a function of its own the whole tracer takes half as long again.
-    """
-    width = p.size
-    zero = p[0] ^ p[0]
-    east_start, west_end = -1, -1
-    for i in range(count):
-        c = corners[i]
-        nw = p[c - 1] if c > 0 else zero
-        sw = q[c - 1] if c > 0 else zero
-        ne = p[c] if c < width else zero
-        se = q[c] if c < width else zero
-        up, down, left, right = nw == ne, sw == se, nw == sw, ne == se
-        at = np.uintp(c)
-        # Three of one label and one of another, most corners by far: told apart by one branch each.
-        if down and right:
-            if se != 0:  # all but NW: in from the west, out to the north
-                table[east_start, NEXT] = n
-                n = _put(table, n, c, y, north[at], -1)
-            if nw != 0:  # in from the north, out to the west
-                table[south[at], NEXT] = n
-                n = _put(table, n, c, y, west_end, -1)
-            continue
-        if down and left:
-            if sw != 0:  # all but NE: in from the north, out to the east
-                table[south[at], NEXT] = n
-                east_start = n
-                n = _put(table, n, c, y, CHAIN_END, -1)
-            if ne != 0:  # in from the east, out to the north
-                west_end = n
-                n = _put(table, n, c, y, north[at], -1)
-            continue
-        if up and right:
-            if ne != 0:  # all but SW: in from the south, out to the west
-                north[at] = n
-                n = _put(table, n, c, y, west_end, -1)
-            if sw != 0:  # in from the west, out to the south
-                table[east_start, NEXT] = n
-                south[at] = n
-                n = _put(table, n, c, y, CHAIN_END, -1)
-            continue
-        if up and left:
-            if nw != 0:  # all but SE: in from the east, out to the south
-                run = c - 1
-                while run > 0 and q[run - 1] == sw:
-                    run -= 1
-                west_end = n
-                south[at] = n
-                n = _put(table, n, c, y, CHAIN_END, north[run])
-            if se != 0:  # in from the south, out to the east
-                east_start = n
-                north[at] = n
-                n = _put(table, n, c, y, CHAIN_END, -1)
-            continue
-        # Three labels or more, or two diagonally: each has one of the four pixels, or both of a side.
-        if nw != 0 and not up and not left:  # in from the north, out to the west
-            table[south[c], NEXT] = n
-            n = _put(table, n, c, y, west_end, DIAGONAL if nw == se else -1)
-        if ne != 0 and not up and not right:  # in from the east, out to the north
-            west_end = n
-            n = _put(table, n, c, y, north[c], DIAGONAL if ne == sw else -1)
-        if sw != 0 and not down and not left:  # in from the west, out to the south
-            table[east_start, NEXT] = n
-            south[c] = n
-            n = _put(table, n, c, y, CHAIN_END, DIAGONAL if ne == sw else -1)
-        if se != 0 and not down and not right:  # in from the south, out to the east
-            east_start = n
-            north[c] = n
-            n = _put(table, n, c, y, CHAIN_END, DIAGONAL if nw == se else -1)
-    return n
-
-
-@compiled
-def _walk(table: Any, v: int, chain: int, xy: Any, filled: int) -> Any:
+def _walk(places: Any, following: Any, v: int, chain: int, out: Any, filled: int) -> Any:
     """Follow links from vertex `v` to the port at the chain's end or round the ring, and mark the way.
 
-    Returns the last vertex, the count of coordinates written so far, and that of diagonal vertices passed.
+    Returns the last vertex and the count of places written so far.
     """
-    diagonals = 0
     mark = np.int32(-2 - chain)
-    following = table[v, NEXT]
-    while following >= 0:
-        at, to = np.uintp(v), np.uintp(filled)
-        xy[to, 0] = table[at, X]
-        xy[to, 1] = table[at, Y]
+    ahead = following[v]
+    while ahead >= 0:
+        at = np.uintp(v)  # unsigned: a signed index costs a test for counting from the end
+        out[np.uintp(filled)] = places[at]
         filled += 1
-        diagonals += table[at, RUN] == DIAGONAL
-        table[at, NEXT] = mark
-        v = following
-        following = table[np.uintp(v), NEXT]
-    return v, filled, diagonals
+        following[at] = mark
+        v = ahead
+        ahead = following[np.uintp(v)]
+    return v, filled
 
 
 @compiled
-def _follow(table: Any, top: int, bottom: int) -> Any:
+def _follow(table: Any, count: int, top: int, bottom: int) -> Any:
     """Follow all links: coordinates chain by chain, ports left out.
 
-    Also gives for every chain a (row, column) pixel of its label and its count of diagonal vertices.
-    Leaves in NEXT of every vertex its chain number.
+    Also gives for every chain a (row, column) pixel of its label. Leaves in `following` of every vertex its
+    chain number, as -2 - chain.
     """
-    count = table.shape[0]
-    most = (count - top - bottom) // 4 + top + bottom + 1
-    xy = np.empty((count, 2), np.int32)
+    places, following, _ = columns(table)
+    xy = places.view(np.int32).reshape(-1, 2)
+    most = (count - 1 - top - bottom) // 4 + top + bottom + 1
+    out = np.empty(count, np.int64)
     offsets = np.zeros(most + 1, np.int64)
     pixel = np.empty((most, 2), np.int32)
-    diagonals = np.zeros(most, np.int32)
-    start = np.empty(top + bottom, np.int32)
-    end = np.empty(top + bottom, np.int32)
+    start, end = np.empty(top + bottom, np.int32), np.empty(top + bottom, np.int32)
     chain, filled = 0, 0
     for port in range(top + bottom):
-        v = port if port < top else count - bottom + port - top
-        if table[v, NEXT] < 0:
+        v = 1 + port if port < top else count - bottom + port - top
+        first = following[v]
+        if first < 0:
             continue
         start[chain] = port
-        pixel[chain, 0] = table[v, Y]
-        pixel[chain, 1] = table[v, X] - (1 if port < top else 0)
-        following = table[v, NEXT]
-        table[v, NEXT] = -2 - chain
-        v, filled, diagonals[chain] = _walk(table, following, chain, xy, filled)
-        table[v, NEXT] = -2 - chain
-        end[chain] = v if v < top else v - (count - bottom) + top
+        pixel[chain, 0] = xy[v, 1]
+        pixel[chain, 1] = xy[v, 0] - (1 if port < top else 0)
+        following[v] = -2 - chain
+        v, filled = _walk(places, following, first, chain, out, filled)
+        following[v] = -2 - chain
+        end[chain] = v - 1 if v <= top else v - (count - bottom) + top
         chain += 1
         offsets[chain] = filled
     open_chains = chain
-    for first in range(top, count - bottom):
-        v = first
-        if table[v, NEXT] < 0:
+    for v in range(1 + top, count - bottom):
+        ahead = following[v]
+        if ahead < 0:
             continue
-        x, y = table[v, X], table[v, Y]
-        following = table[v, NEXT]
-        dx, dy = table[following, X] - x, table[following, Y] - y
+        x, y = xy[v, 0], xy[v, 1]
+        dx, dy = xy[ahead, 0] - x, xy[ahead, 1] - y
         pixel[chain, 0] = y - 1 if dx < 0 or dy < 0 else y
         pixel[chain, 1] = x - 1 if dx < 0 or dy > 0 else x
-        _, filled, diagonals[chain] = _walk(table, v, chain, xy, filled)
+        _, filled = _walk(places, following, v, chain, out, filled)
         chain += 1
         offsets[chain] = filled
     return (
-        xy[:filled],
+        out[:filled].view(np.int32).reshape(-1, 2),
         offsets[: chain + 1].copy(),
         start[:open_chains].copy(),
         end[:open_chains].copy(),
         pixel[:chain],
-        diagonals[:chain].copy(),
     )
 
 
@@ -351,8 +161,10 @@ def unite(parent: Any, a: int, b: int) -> None:
 
 
 @compiled
-def _parts(table: Any, chains: int) -> Any:
-    """For every chain the lowest chain that bounds the same part, as far as this strip shows.
+def _parts(table: Any, count: int, chains: int) -> Any:
+    """For every chain the lowest chain that bounds the same part, as far as this strip shows; and diagonals.
+
+    `count` is that of the notes; `_follow` has marked the vertices with their chains.
 
     The two ends of a run of pixels of one label lie on outlines of one 4-connected part. It is enough to
     look at the first row below each corner that only SE does not belong to: every hole has such a corner,
@@ -360,12 +172,17 @@ def _parts(table: Any, chains: int) -> Any:
     hole itself and begins before it. So each hole is led, hole by hole, to the exterior around it.
     """
     part = np.arange(chains).astype(np.int32)
-    for v in range(table.shape[0]):
-        run = table[v, RUN]
-        if run >= 0:
-            mine, other = -2 - table[v, NEXT], -2 - table[run, NEXT]
-            if mine != other:
-                unite(part, mine, other)
+    diagonals = np.zeros(chains, np.int32)
+    _, marks, notes = columns(table)
+    pairs = notes.view(np.int32).reshape(-1, 2)
+    for i in range(count):
+        mine, run = -2 - marks[np.uintp(pairs[i, 0])], pairs[i, 1]
+        if run == DIAGONAL:
+            diagonals[mine] += 1
+            continue
+        other = -2 - marks[np.uintp(run)]
+        if mine != other:
+            unite(part, mine, other)
     for i in range(chains):
         part[i] = find_root(part, i)
-    return part
+    return part, diagonals
