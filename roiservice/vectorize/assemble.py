@@ -6,6 +6,8 @@ raster order, parts and holes follow in raster order, features along a Hilbert c
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from roiservice.geometry.compiled import compiled
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.polygons import Polygons
 from roiservice.vectorize.seams import Rings
-from roiservice.vectorize.tracer import Int64
+from roiservice.vectorize.tracer import Int32, Int64
 
 
 def split_rings(rings: Rings) -> Rings:
@@ -32,44 +34,153 @@ def split_rings(rings: Rings) -> Rings:
     return Rings(xy, offsets, rings.labels[origin], simple, rings.member[origin])
 
 
-def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[NDArray[Any], Polygons]:
-    """Labels, (f,) of the plane's own `dtype`, and their polygons, one feature per label.
+@dataclass(frozen=True)
+class RingTable:
+    """Simple rings and what must be known of each to put it into its place.
 
-    `batches` are simple rings; `parts[member]` tells the part that a ring bounds. A ring of positive signed
-    area is the exterior of a part, a negative one a hole. Features are sorted by Hilbert key of the box
-    centre, then label.
+    Ring i is `xy[offsets[i]:offsets[i + 1]]`, lattice points (x, y), int32, unclosed, beginning with its
+    first in raster order, whose place in that order is `key`. For each of the n rings: its label as uint64,
+    the number of the part that it bounds, its box as (x0, y0, x1, y1), and whether it is the part's exterior.
     """
-    batches = [batch for batch in batches if len(batch.labels)]
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    if not batches:
-        return np.empty(0, dtype), Polygons.empty()
-    labels = np.concatenate([batch.labels for batch in batches])
-    part = parts[np.concatenate([batch.member for batch in batches])]
-    measured = [_first_vertices(batch.xy, batch.offsets) for batch in batches]
-    key = np.concatenate([m[0] for m in measured])
-    begin = np.concatenate([m[1] for m in measured])
-    exterior = np.concatenate([m[2] for m in measured]) > 0
+
+    xy: NDArray[np.int32]
+    offsets: Int64
+    labels: NDArray[np.uint64]
+    part: Int64
+    key: Int64
+    boxes: NDArray[np.int32]
+    exterior: NDArray[np.bool_]
+
+
+def tabulate(batches: list[Rings], parts: Int64) -> RingTable:
+    """Simple rings of several batches in one table; `parts[member]` tells the part that a ring bounds.
+
+    A ring of positive signed area is the exterior of a part, a negative one a hole.
+    """
+    count = sum(len(batch.labels) for batch in batches)
+    offsets = np.zeros(count + 1, np.int64)
+    table = RingTable(
+        np.empty((sum(int(batch.offsets[-1] - batch.offsets[0]) for batch in batches), 2), np.int32),
+        offsets,
+        np.empty(count, np.uint64),
+        np.empty(count, np.int64),
+        np.empty(count, np.int64),
+        np.empty((count, 4), np.int32),
+        np.empty(count, np.bool_),
+    )
+    first = 0
+    for batch in batches:
+        rows = slice(first, first + len(batch.labels))
+        np.cumsum(np.diff(batch.offsets), out=offsets[first + 1 : rows.stop + 1])
+        offsets[first + 1 : rows.stop + 1] += offsets[first]
+        table.labels[rows] = batch.labels
+        table.part[rows] = parts[batch.member]
+        measured = table.key[rows], table.boxes[rows], table.exterior[rows]
+        _take_rings(batch.xy, batch.offsets, table.xy[offsets[first] :], *measured)
+        first = rows.stop
+    return table
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The rings of a plane, in `tables`, in the order of features, parts and rings.
+
+    Ring r of that order is row `row[r]` of table `table[r]`. Offsets as in `Polygons`; `labels` (f,) are of
+    the plane's own dtype. Vertices stay in the tables until `polygons` asks for those of some features.
+    """
+
+    labels: NDArray[Any]
+    tables: Sequence[RingTable]
+    table: Int32
+    row: Int64
+    vertex_offsets: Int64
+    ring_offsets: Int64
+    part_offsets: Int64
+
+    def polygons(self, first: int, last: int) -> Polygons:
+        """The polygons of features `first` to `last`."""
+        parts = self.part_offsets[first : last + 1]
+        rings = self.ring_offsets[parts[0] : parts[-1] + 1]
+        vertices = self.vertex_offsets[rings[0] : rings[-1] + 1]
+        xy = np.empty((int(vertices[-1] - vertices[0]), 2), np.int32)
+        rows, of_table = self.row[rings[0] : rings[-1]], self.table[rings[0] : rings[-1]]
+        for number in np.unique(of_table).tolist():
+            own = np.flatnonzero(of_table == number)
+            table = self.tables[number]
+            _copy_rings(table.xy, table.offsets, rows[own], vertices[own] - vertices[0], xy)
+        return Polygons(xy, vertices - vertices[0], rings - rings[0], parts - parts[0])
+
+    def runs(self, most_vertices: int | None) -> Iterator[tuple[int, int]]:
+        """First and last of as many features in turn as have so many vertices, at least one; None: of all.
+
+        A plane without features has one empty run.
+        """
+        ends = self.vertex_offsets[self.ring_offsets[self.part_offsets]]
+        first, count = 0, len(self.labels)
+        while True:
+            last = count
+            if most_vertices is not None and count:
+                last = int(np.searchsorted(ends, ends[first] + most_vertices, side="right")) - 1
+                last = min(max(last, first + 1), count)
+            yield first, last
+            first = last
+            if first == count:
+                return
+
+
+def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
+    """All rings of a plane, one feature per label; parts are numbered through all `tables`.
+
+    Features are sorted by Hilbert key of the box centre, then label; parts and holes in raster order.
+    """
+    table = np.repeat(np.arange(len(tables), dtype=np.int32), [len(each.labels) for each in tables])
+    if not len(table):
+        nothing = np.zeros(1, np.int64)
+        return Assembly(np.empty(0, dtype), (), table, nothing[:0], nothing, nothing, nothing)
+    row = np.concatenate([np.arange(len(each.labels)) for each in tables])
+    counts = np.concatenate([np.diff(each.offsets) for each in tables])
+    order, feature_first = _by_label(tables)
+    labels = np.concatenate([each.labels for each in tables])[order[feature_first]]
+    boxes = _feature_boxes(tables, order, feature_first)
+    along = np.lexsort((labels, hilbert_keys(boxes)))
+    rings_of = np.diff(np.r_[feature_first, len(order)])[along]
+    order = order[_ranges(feature_first[along], rings_of)]
+    exterior = np.concatenate([each.exterior for each in tables])[order]
+    ring_offsets = np.r_[np.flatnonzero(exterior), len(order)]
+    return Assembly(
+        labels[along].astype(np.dtype(f"u{dtype.itemsize}")).view(dtype),
+        tables,
+        table[order],
+        row[order],
+        np.r_[0, np.cumsum(counts[order])],
+        ring_offsets,
+        np.asarray(np.searchsorted(ring_offsets, np.r_[0, np.cumsum(rings_of)]), np.int64),
+    )
+
+
+def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
+    """Rings sorted by label, part and raster order, exteriors first; and the first one of each label."""
+    labels = np.concatenate([each.labels for each in tables])
+    part = np.concatenate([each.part for each in tables])
+    key = np.concatenate([each.key for each in tables])
+    exterior = np.concatenate([each.exterior for each in tables])
     part_key = np.empty(int(part.max()) + 1, np.int64)
     part_key[part[exterior]] = key[exterior]
     order = np.lexsort((key, part_key[part], labels))
-    labels, exterior = labels[order], exterior[order]
-    feature_first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    boxes = np.concatenate([m[3] for m in measured])[order]
-    boxes = np.hstack(
-        (np.minimum.reduceat(boxes[:, :2], feature_first), np.maximum.reduceat(boxes[:, 2:], feature_first))
-    )
-    feature_labels = labels[feature_first]
-    along = np.lexsort((feature_labels, hilbert_keys(boxes)))
-    rings_of = np.diff(np.r_[feature_first, len(labels)])[along]
-    ring_order = _ranges(feature_first[along], rings_of)
-    exterior = exterior[ring_order]
-    ring_offsets = np.r_[np.flatnonzero(exterior), len(labels)]
-    feature_ring = np.r_[0, np.cumsum(rings_of)]
-    part_offsets = np.asarray(np.searchsorted(ring_offsets, feature_ring), np.int64)
-    xy, vertex_offsets = _gather(batches, order[ring_order], begin)
-    return feature_labels[along].astype(unsigned).view(dtype), Polygons(
-        xy, vertex_offsets, ring_offsets, part_offsets
-    )
+    labels = labels[order]
+    return order, np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+
+
+def _feature_boxes(tables: Sequence[RingTable], order: Int64, feature_first: Int64) -> NDArray[np.int32]:
+    boxes = np.concatenate([each.boxes for each in tables])[order]
+    low = np.minimum.reduceat(boxes[:, :2], feature_first)
+    return np.hstack((low, np.maximum.reduceat(boxes[:, 2:], feature_first)))
+
+
+def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[NDArray[Any], Polygons]:
+    """Labels, (f,) of the plane's own `dtype`, and their polygons, one feature per label; see `arrange`."""
+    assembly = arrange([tabulate(batches, parts)], dtype)
+    return assembly.labels, assembly.polygons(0, len(assembly.labels))
 
 
 def _ranges(first: Int64, count: Int64) -> Int64:
@@ -78,57 +189,41 @@ def _ranges(first: Int64, count: Int64) -> Int64:
     return np.asarray(np.arange(total[-1]) + np.repeat(first - (total - count), count))
 
 
-def _gather(batches: list[Rings], order: Int64, begin: Int64) -> tuple[NDArray[np.int32], Int64]:
-    """Vertices of all rings in the order given, each ring starting at its vertex `begin`."""
-    counts = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    offsets = np.r_[0, np.cumsum(counts[order])]
-    xy = np.empty((int(offsets[-1]), 2), np.int32)
-    place = np.empty(len(order), np.int64)
-    place[order] = offsets[:-1]
-    first = 0
-    for batch in batches:
-        last = first + len(batch.labels)
-        _copy_rotated(batch.xy, batch.offsets, begin[first:last], place[first:last], xy)
-        first = last
-    return xy, offsets
+@compiled
+def _copy_rings(xy: Any, offsets: Any, rows: Any, place: Any, out: Any) -> None:
+    """Copy the rings of these rows of a table, each to its place."""
+    for i in range(rows.size):
+        to = place[i]
+        for v in range(offsets[rows[i]], offsets[rows[i] + 1]):
+            out[to, 0], out[to, 1] = xy[v, 0], xy[v, 1]
+            to += 1
 
 
 @compiled
-def _copy_rotated(xy: Any, offsets: Any, begin: Any, place: Any, out: Any) -> None:
+def _take_rings(xy: Any, offsets: Any, out: Any, key: Any, boxes: Any, exterior: Any) -> None:
+    """Copy rings one after the other, each from its first vertex on, and measure them."""
+    to = 0
     for i in range(offsets.size - 1):
-        lo, hi, to = offsets[i], offsets[i + 1], place[i]
-        for v in range(lo + begin[i], hi):
-            out[to, 0], out[to, 1] = xy[v, 0], xy[v, 1]
-            to += 1
-        for v in range(lo, lo + begin[i]):
-            out[to, 0], out[to, 1] = xy[v, 0], xy[v, 1]
-            to += 1
-
-
-@compiled
-def _first_vertices(xy: Any, offsets: Any) -> Any:
-    """Per ring: raster key of its first vertex, that vertex's place, twice the signed area, its box."""
-    n = offsets.size - 1
-    key = np.empty(n, np.int64)
-    begin = np.empty(n, np.int64)
-    area = np.zeros(n, np.int64)
-    boxes = np.empty((n, 4), np.int32)
-    for i in range(n):
         lo, hi = offsets[i], offsets[i + 1]
-        best, total = np.int64(2**62), np.int64(0)
+        best, begin, twice_area = np.int64(2**62), lo, np.int64(0)
         x0, y0, x1, y1 = xy[lo, 0], xy[lo, 1], xy[lo, 0], xy[lo, 1]
         px, py = np.int64(xy[hi - 1, 0]), np.int64(xy[hi - 1, 1])
         for v in range(lo, hi):
             x, y = np.int64(xy[v, 0]), np.int64(xy[v, 1])
-            total += px * y - x * py
+            twice_area += px * y - x * py
             raster = (y << 32) | x
             if raster < best:
-                best, begin[i] = raster, v - lo
+                best, begin = raster, v
             x0, y0, x1, y1 = min(x0, x), min(y0, y), max(x1, x), max(y1, y)
             px, py = x, y
-        key[i], area[i] = best, total
+        key[i], exterior[i] = best, twice_area > 0
         boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = x0, y0, x1, y1
-    return key, begin, area, boxes
+        for v in range(begin, hi):
+            out[to, 0], out[to, 1] = xy[v, 0], xy[v, 1]
+            to += 1
+        for v in range(lo, begin):
+            out[to, 0], out[to, 1] = xy[v, 0], xy[v, 1]
+            to += 1
 
 
 @compiled

@@ -55,6 +55,11 @@ def trace_rings(
     return batches, joiner.parts(), dtype
 
 
+def strip_rows(width: int) -> int:
+    """Rows that the tracer takes at once."""
+    return max(TRACE_ROWS, TRACE_PIXELS // max(1, width))
+
+
 def _fine_strips(
     strips: Iterable[NDArray[Any]],
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any], int, bool]]:
@@ -63,7 +68,7 @@ def _fine_strips(
     row = 0
     waiting: NDArray[Any] | None = None
     for strip in strips:
-        step = max(TRACE_ROWS, TRACE_PIXELS // max(1, strip.shape[1]))
+        step = strip_rows(strip.shape[1])
         for start in range(0, len(strip), step):
             if waiting is not None:
                 yield _edge(above, waiting), waiting, row, False

@@ -1,7 +1,8 @@
 """Join the strips of a plane, top to bottom, into closed rings.
 
-The joiner keeps only what is still open at the lower border of what it has seen. Joining costs time
-linear in the ports of the border and the vertices of the outlines that cross it.
+The joiner keeps only what is still open at the borders of what it has seen. Joining costs time linear in
+the ports of the border and the vertices of the outlines that cross it. Strips are joined to blocks, each for
+itself, and blocks to the plane, in the same way.
 """
 
 from __future__ import annotations
@@ -32,11 +33,30 @@ class Rings:
     member: Int64
 
 
-class _Open(NamedTuple):
-    """Outlines that are open at the lower border of what was joined so far.
+@dataclass(frozen=True)
+class OpenOutlines:
+    """Outlines of a block that its borders cut; ports and vertices as in `Chains`.
 
-    Outline i runs from port `start[i]` to port `end[i]` of that border; its vertices are those of a list of
-    pieces, the first and last of which are `head[i]` and `tail[i]`.
+    `part` is the number of the outline's part in the block, of 0, 1, ... up to `parts`.
+    """
+
+    xy: Int32
+    offsets: Int64
+    start: Int32
+    end: Int32
+    labels: NDArray[np.uint64]
+    diagonals: Int32
+    part: Int64
+    parts: int
+    top_ports: int
+    bottom_ports: int
+
+
+class _Open(NamedTuple):
+    """Outlines that are open at the borders of what was joined so far.
+
+    Outline i runs from port `start[i]` to port `end[i]`, those of the upper border counted first; its
+    vertices are those of a list of pieces, the first and last of which are `head[i]` and `tail[i]`.
     """
 
     start: Int32
@@ -54,13 +74,17 @@ SPARE_VERTICES = 2**16
 
 
 class Joiner:
-    """Joins strips that follow one another; one joiner per plane.
+    """Joins strips, or blocks, that follow one another; one joiner per plane, or block with `inner`.
 
-    The vertices of open outlines stay where they are in a pool, as lists of pieces, until the outline closes:
-    what crosses many strips is not copied at each of them.
+    What is above the first strip of an inner block is not known: outlines may come from there. The vertices
+    of open outlines stay where they are in a pool, as lists of pieces, until the outline closes: what crosses
+    many strips is not copied at each of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, inner: bool = False) -> None:
+        self._inner = inner
+        self._begun = False
+        self._top_ports = self._bottom_ports = 0
         self._parent: Int64 = np.empty(0, np.int64)
         self._members = 0
         self._pool: Int32 = np.empty((0, 2), np.int32)
@@ -75,33 +99,75 @@ class Joiner:
 
         Raises ValueError where the ports of the two borders differ: the strips do not share a pixel row.
         """
-        if 2 * len(self._open.start) != strip.top_ports:
-            if self._members == 0:
-                raise ValueError("the first strip of a plane has outlines that come from above it")
-            raise ValueError("strips do not share a pixel row")
+        self._check_border(strip.top_ports)
         n = len(strip.start)
         member = self._enter(strip.part)
-        first = self._keep(strip.xy[: strip.offsets[n]], strip.offsets[: n + 1])
-        piece = np.arange(first, first + n)
-        under = _Open(strip.start, strip.end, piece, piece, strip.labels[:n], strip.diagonals[:n], member[:n])
-        joined, opened = _join(self._open, under, strip.top_ports, self._parent, self._pieces)
-        self._open = _Open(*(column[:opened] for column in joined))
-        closed = _Open(*(column[opened:] for column in joined))
+        own = Rings(strip.xy, strip.offsets[n:], strip.labels[n:], strip.diagonals[n:], member[n:])
+        xy, offsets = strip.xy[: strip.offsets[n]], strip.offsets[: n + 1]
+        ends = strip.start, strip.end, strip.labels[:n], strip.diagonals[:n], member[:n]
+        return [own, self._add(xy, offsets, *ends, strip.top_ports, strip.bottom_ports)]
+
+    def join_block(self, block: OpenOutlines) -> tuple[Rings, int]:
+        """Add the next block; the rings that closed across its border, and the member that is its part 0.
+
+        Raises ValueError as `join` does.
+        """
+        self._check_border(block.top_ports)
+        first = int(self._enter(np.arange(block.parts))[0]) if block.parts else self._members
+        ends = block.start, block.end, block.labels, block.diagonals, block.part + first
+        return self._add(block.xy, block.offsets, *ends, block.top_ports, block.bottom_ports), first
+
+    def block(self) -> tuple[OpenOutlines, Int64]:
+        """What is open in the end, and for every ring member the number of its part in the block."""
+        part, parts = _numbered(self.parts())
+        xy, offsets = _vertices_of(self._open.head, self._pool, self._pieces)
+        start, end, _, _, labels, diagonals, member = self._open
+        ports = self._top_ports, self._bottom_ports
+        return OpenOutlines(xy, offsets, start, end, labels, diagonals, part[member], parts, *ports), part
+
+    def _check_border(self, top_ports: int) -> None:
+        if not self._begun:
+            if top_ports and not self._inner:
+                raise ValueError("the first strip of a plane has outlines that come from above it")
+        elif top_ports != self._bottom_ports:
+            raise ValueError("strips do not share a pixel row")
+
+    def _add(
+        self,
+        xy: Int32,
+        offsets: Int64,
+        start: Int32,
+        end: Int32,
+        labels: NDArray[np.uint64],
+        diagonals: Int32,
+        member: Int64,
+        top_ports: int,
+        bottom_ports: int,
+    ) -> Rings:
+        """Join open outlines to those so far; the rings that closed."""
+        piece = np.arange(len(start)) + self._keep(xy, offsets)
+        under = _Open(start, end, piece, piece, labels, diagonals, member)
+        columns: tuple[Any, ...]
+        if not self._begun:
+            self._begun, self._top_ports, self._open = True, top_ports, under
+            columns, opened = tuple(under), len(start)
+        else:
+            columns, opened = _join(self._open, under, self._top_ports, top_ports, self._parent, self._pieces)
+            self._open = _Open(*(column[:opened] for column in columns))
+        self._bottom_ports = bottom_ports
+        closed = _Open(*(column[opened:] for column in columns))
         xy, offsets = _vertices_of(closed.head, self._pool, self._pieces)
         self.open_vertices -= len(xy)
         if self._pooled > 2 * self.open_vertices + SPARE_VERTICES:
             self._compact()
-        return [
-            Rings(strip.xy, strip.offsets[n:], strip.labels[n:], strip.diagonals[n:], member[n:]),
-            Rings(xy, offsets, closed.labels, closed.diagonals, closed.member),
-        ]
+        return Rings(xy, offsets, closed.labels, closed.diagonals, closed.member)
 
     def parts(self) -> Int64:
         """For every ring member the number of its part, once the plane is complete."""
         return np.asarray(_roots(self._parent[: self._members]))
 
-    def _enter(self, part: Int32) -> Int64:
-        """Give the chains of a strip their numbers in the union of parts."""
+    def _enter(self, part: Int32 | Int64) -> Int64:
+        """Give the chains of a strip, or parts of a block, their numbers in the union of parts."""
         first, self._members = self._members, self._members + len(part)
         self._parent = _with_room(self._parent, first, len(part))
         self._parent[first : self._members] = part.astype(np.int64) + first
@@ -150,6 +216,20 @@ def _roots(parent: Any) -> Any:
 
 
 @compiled
+def _numbered(roots: Any) -> Any:
+    """The roots of a union numbered from 0 on, for every element, and how many there are."""
+    number = np.empty_like(roots)
+    count = 0
+    for i in range(roots.size):  # a root is the lowest of its set
+        if roots[i] == i:
+            number[i] = count
+            count += 1
+        else:
+            number[i] = number[roots[i]]
+    return number, count
+
+
+@compiled
 def _vertices_of(heads: Any, pool: Any, pieces: Any) -> Any:
     """Vertices of outlines given by their first pieces, one after the other, and offsets."""
     offsets = np.zeros(heads.size + 1, np.int64)
@@ -172,19 +252,21 @@ def _vertices_of(heads: Any, pool: Any, pieces: Any) -> Any:
 
 @compiled
 def _join(  # noqa: C901 - one walk, two sides
-    over: Any, under: Any, shared: int, parent: Any, pieces: Any
+    over: Any, under: Any, top: int, shared: int, parent: Any, pieces: Any
 ) -> Any:
-    """Follow outlines across the border between the open ones `over` it and the chains `under` it.
+    """Follow outlines across the border of `shared` ports between the open ones `over` and `under` it.
 
-    Returns the columns of all resulting outlines, those still open at the lower border first, and the
-    number of these.
+    Both count the ports of their upper border first, `top` of them over it. Returns the columns of all
+    resulting outlines, those still open first, and the number of these.
     """
     both = (over, under)
     at_port = np.full((2, shared), -1, np.int32)
-    for side in range(2):
-        for i in range(both[side].start.size):
-            if both[side].start[i] < shared:
-                at_port[side, both[side].start[i]] = i
+    for i in range(over.start.size):
+        if over.start[i] >= top:
+            at_port[0, over.start[i] - top] = i
+    for i in range(under.start.size):
+        if under.start[i] < shared:
+            at_port[1, under.start[i]] = i
     n = over.start.size + under.start.size
     start, end = np.empty(n, np.int32), np.empty(n, np.int32)
     head, tail = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -192,9 +274,12 @@ def _join(  # noqa: C901 - one walk, two sides
     member = np.empty(n, np.int64)
     used = np.zeros(over.start.size, np.bool_)
     count, opened = 0, 0
-    for side in (1, 0):  # first what starts at the lower border, then what only closes
+    for turn in range(3):  # what starts at the upper border, at the lower one, and what only closes
+        side = 1 if turn == 1 else 0
         for i in range(both[side].start.size):
-            if (side == 1 and under.start[i] < shared) or (side == 0 and used[i]):
+            if turn == 0 and over.start[i] >= top:
+                continue
+            if (turn == 1 and under.start[i] < shared) or (turn == 2 and used[i]):
                 continue
             labels[count], member[count] = both[side].labels[i], both[side].member[i]
             head[count] = both[side].head[i]
@@ -208,17 +293,19 @@ def _join(  # noqa: C901 - one walk, two sides
                 if here == 0:
                     used[current] = True
                 port = both[here].end[current]
-                if here == 1 and port >= shared:
+                if (here == 1 and port >= shared) or (here == 0 and port < top):
                     break
+                port -= top if here == 0 else 0
                 here = 1 - here
                 current = at_port[here, port]
                 if here == 0 and used[current]:
                     break
             tail[count] = last
-            if side == 1:
-                start[count], end[count] = under.start[i] - shared, port - shared
+            if turn < 2:
+                start[count] = over.start[i] if side == 0 else under.start[i] - shared + top
+                end[count] = port if here == 0 else port - shared + top
             count += 1
-        if side == 1:
+        if turn == 1:
             opened = count
     columns = (
         start[:count],

@@ -1,0 +1,105 @@
+"""Blocks of whole rows, traced each for itself, so that many are at work at once, and joined to a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.errors import TooManyObjects
+from roiservice.vectorize.assemble import Assembly, RingTable, arrange, split_rings, tabulate
+from roiservice.vectorize.plane import strip_rows
+from roiservice.vectorize.seams import Joiner, OpenOutlines, Rings
+from roiservice.vectorize.tracer import new_table, trace_strip
+
+
+@dataclass(frozen=True)
+class Block:
+    """What was traced in some rows of a plane: closed rings, and outlines that go on in other blocks.
+
+    Parts of both are numbered from 0 within the block. `last_row` (width,) is the last row of pixels, which
+    the next block is traced with.
+    """
+
+    rings: RingTable
+    outlines: OpenOutlines
+    last_row: NDArray[Any]
+
+
+def trace_block(
+    above: NDArray[Any],
+    pixels: NDArray[Any],
+    first_row: int,
+    *,
+    last: bool,
+    max_vertices: int | None = None,
+) -> Block:
+    """Outlines of `pixels`, (rows, width) of any integer or bool dtype, C-contiguous, rows > 0.
+
+    `above` (width,) is the pixel row before the block, zeros for the first block of a plane; `first_row` is
+    the plane row of `pixels[0]`; with `last` the block ends the plane. Raises TooManyObjects past
+    `max_vertices`.
+    """
+    joiner = Joiner(inner=True)
+    batches: list[Rings] = []
+    table = new_table()
+    vertices = 0
+    for over, strip, row, ends in _strips(above, pixels):
+        chains, table = trace_strip(over, strip, first_row + row, last=last and ends, table=table)
+        for rings in joiner.join(chains):
+            batches.append(split_rings(rings))
+            vertices += int(rings.offsets[-1] - rings.offsets[0])
+        check_vertices(vertices + joiner.open_vertices, max_vertices)
+    outlines, part = joiner.block()
+    return Block(tabulate(batches, part), outlines, pixels[-1].copy())
+
+
+def check_vertices(count: int, most: int | None) -> None:
+    """Raise TooManyObjects if there are more than `most` vertices."""
+    if most is not None and count > most:
+        raise TooManyObjects(f"the outlines have more than {most} vertices")
+
+
+def _strips(
+    above: NDArray[Any], pixels: NDArray[Any]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], int, bool]]:
+    """Strips of the tracer's size: the row above, the rows, number of the first, whether it is the last."""
+    rows, width = pixels.shape
+    step = strip_rows(width)
+    for row in range(0, rows, step):
+        over = pixels[row - 1] if row else above
+        yield over, pixels[row : row + step], row, row + step >= rows
+
+
+class PlaneJoiner:
+    """Joins the blocks of one plane, which come in order; only open outlines are held in working memory."""
+
+    def __init__(self, dtype: np.dtype[Any], max_vertices: int | None = None) -> None:
+        self._dtype = dtype
+        self._max_vertices = max_vertices
+        self._joiner = Joiner()
+        self._blocks: list[tuple[RingTable, int]] = []
+        self._across: list[Rings] = []
+        self._closed = 0
+
+    @property
+    def vertices(self) -> int:
+        """Vertices of all outlines so far."""
+        return self._closed + self._joiner.open_vertices
+
+    def join(self, block: Block) -> None:
+        """Add the next block. Raises TooManyObjects past the limit of vertices."""
+        across, first = self._joiner.join_block(block.outlines)
+        self._across.append(split_rings(across))
+        self._blocks.append((block.rings, first))
+        self._closed += len(across.xy) + len(block.rings.xy)
+        check_vertices(self.vertices, self._max_vertices)
+
+    def assembly(self) -> Assembly:
+        """The features of the plane, once all its blocks are there."""
+        parts = self._joiner.parts()
+        tables = [replace(rings, part=parts[rings.part + first]) for rings, first in self._blocks]
+        return arrange([*tables, tabulate(self._across, parts)], self._dtype)
