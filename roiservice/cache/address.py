@@ -46,7 +46,14 @@ def _single(url: str) -> Any:
     _check(parts.path, parts.query, parts.fragment)
     if parts.scheme != "unix" and not parts.hostname:
         raise ValueError("no host")
-    return redis.Redis.from_url(url, parser_class=BoundedParser, **_silence())
+    return _checked(redis.Redis.from_url(url, parser_class=BoundedParser, **_silence()))
+
+
+def _checked(client: Any) -> Any:
+    """The client; TypeError if the address had an option that connections do not know."""
+    pool = client.connection_pool
+    pool.connection_class(**pool.connection_kwargs)
+    return client
 
 
 def _silence() -> dict[str, Any]:
@@ -110,7 +117,7 @@ def _master(address: _Several) -> Any:
     hosts = [(host, port or SENTINEL_PORT) for host, port in address.hosts]
     known = Sentinel(hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     options.update(db=int(database), parser_class=BoundedParser)
-    return known.master_for(service, **options)  # type: ignore[no-untyped-call]
+    return _checked(known.master_for(service, **options))  # type: ignore[no-untyped-call]
 
 
 class LateCluster:

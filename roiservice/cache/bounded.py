@@ -6,7 +6,10 @@ hold its request for ever and fill the memory.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from redis._parsers import _RESP2Parser
@@ -26,18 +29,25 @@ class BoundedParser(_RESP2Parser):
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """One answer. TimeoutError or OSError beyond the bounds, after which the connection is closed."""
-        self._bounded.begin()
-        return super().read_response(*arguments, **options)
+        with self._bounded.answer():
+            return super().read_response(*arguments, **options)
 
 
 class _BoundedSocket:
+    """What the parser reads from; without bounds between answers, where the library looks for stray data."""
+
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.begin()
+        self._deadline = math.inf
+        self._left: float = math.inf
 
-    def begin(self) -> None:
-        self._deadline = time.monotonic() + LONGEST
-        self._left = LARGEST
+    @contextlib.contextmanager
+    def answer(self) -> Iterator[None]:
+        self._deadline, self._left = time.monotonic() + LONGEST, LARGEST
+        try:
+            yield
+        finally:
+            self._deadline = self._left = math.inf
 
     def recv(self, size: int) -> bytes:
         if time.monotonic() > self._deadline:

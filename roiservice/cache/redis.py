@@ -64,7 +64,7 @@ class RedisServer:
         if time.monotonic() - began > LONGEST:
             self._failed(TimeoutError())
         else:
-            self._answered()
+            self._answered("answered")
         return answer
 
     def ping(self) -> bool:
@@ -90,8 +90,8 @@ class RedisServer:
             raise SharedStoreFailed("Redis is left out until it answers again")
         return now
 
-    def _answered(self) -> None:
-        self._count("answered")
+    def _answered(self, result: Literal["answered", "refused"]) -> None:
+        self._count(result)
         if self._failing:
             with self._lock:
                 self._failing, self._left_out_until = False, 0.0
@@ -110,8 +110,7 @@ class RedisServer:
 
     def _refused(self, name: Any, error: Exception) -> SharedStoreFailed:
         """What to raise where the server answers that it will not; each kind of it is logged once."""
-        self._answered()
-        self._count("refused")
+        self._answered("refused")
         kind = (name, type(error).__name__)
         if kind not in self._refusals:
             self._refusals.add(kind)
