@@ -15,9 +15,17 @@ from roiservice.geometry.polygons import Polygons
 from roiservice.query.select import Rows
 
 
-def read_features(catalog: Catalog, rows: Rows) -> Features:
-    """The features of these rows, in that order; only their own part of the catalog is touched."""
+def read_features(
+    catalog: Catalog, rows: Rows, drawn: tuple[Polygons, NDArray[np.uint8]] | None = None
+) -> Features:
+    """The features of these rows, in that order; only their own part of the catalog is touched.
+
+    `drawn`: what stands for them, in image pixels, and of which kinds; None for their own outlines.
+    """
     columns = {name: column[rows] for name, column in catalog.features.items()}
+    if drawn is None:
+        outlines = read_polygons(catalog, columns["part_first"], columns["part_count"])
+        drawn = outlines, columns["kind"]
     places = columns["place"]
     taken = pa.array(places)
     return Features(
@@ -27,7 +35,7 @@ def read_features(catalog: Catalog, rows: Rows) -> Features:
         feature_id=columns["shape_first"] + catalog.first_shape_id,
         roi_id=catalog.rois["roi"][places] + catalog.first_roi_id,
         label=columns["label"],
-        kind=columns["kind"],
+        kind=drawn[1],
         t=columns["t"],
         c=columns["c"],
         z=columns["z"],
@@ -35,7 +43,7 @@ def read_features(catalog: Catalog, rows: Rows) -> Features:
         perimeter=columns["perimeter"],
         centroid=columns["centroid"],
         boxes=columns["box"],
-        polygons=read_polygons(catalog, columns["part_first"], columns["part_count"]),
+        polygons=drawn[0],
         color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
         properties={name: column.take(taken) for name, column in catalog.properties.items()},
         text=catalog.meta.get("text", ""),
@@ -44,10 +52,20 @@ def read_features(catalog: Catalog, rows: Rows) -> Features:
 
 def read_polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
     """Polygons with these parts, in image pixels."""
-    xy, vertices, rings, parts = _gather(
-        catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
+    return _polygons(catalog, part_first, part_count).in_image(catalog.frame)
+
+
+def gathered(catalog: Catalog, rows: Rows) -> Polygons:
+    """The outlines of these rows on the layer's own grid."""
+    return _polygons(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
+
+
+def _polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
+    return Polygons(
+        *_gather(
+            catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
+        )
     )
-    return Polygons(xy, vertices, rings, parts).in_image(catalog.frame)
 
 
 def _rgba(packed: int) -> tuple[int, int, int, int] | None:

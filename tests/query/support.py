@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from roiservice.catalog.reader import Catalog
 from roiservice.query.select import RoiQuery
@@ -120,4 +122,14 @@ def queries(draw: st.DrawFn, catalog: Catalog) -> RoiQuery:
         rois=some(rois, [1, 10**15, 2**53]),
         labels=some(labels, [-1, 0, 2**63, 2**64 - 1, 999]),
         min_area=draw(st.sampled_from([0.0, 0.0, 6.0, 6.5, 30.0, 1e9])),
+    )
+
+
+def tessellation(side: int, cells: int, background: float = 0.0, seed: int = 0) -> NDArray[np.int64]:
+    """Every pixel belongs to the nearest of some random points; a share of the cells is background."""
+    chance = np.random.default_rng(seed)
+    points = chance.uniform(0, side, (cells, 2))
+    labels = np.arange(1, cells + 1) * (chance.random(cells) >= background)
+    return labels[KDTree(points).query(np.indices((side, side)).reshape(2, -1).T + 0.5)[1]].reshape(
+        side, side
     )

@@ -1,0 +1,108 @@
+"""Features with as much of their geometry as a client wants to draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.reader import Catalog
+from roiservice.geometry.features import Features
+from roiservice.geometry.kinds import LINE, POINT, POLYGON
+from roiservice.geometry.polygons import Polygons
+from roiservice.geometry.simplify import simplified
+from roiservice.query.columns import gathered, read_features
+from roiservice.query.neighbours import neighbours
+from roiservice.query.select import Rows
+
+Drawn = tuple[Polygons, NDArray[np.uint8]]  # in image pixels, and of what kind each is
+
+EXACT, CENTROID, BBOX, NONE = GEOMETRIES = ("exact", "centroid", "bbox", "none")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One of `GEOMETRIES`; with `EXACT`, a tolerance in image pixels to simplify polygons by, 0 for none."""
+
+    geometry: str = EXACT
+    simplify: float = 0.0
+
+
+FULL = Detail()
+
+
+def read_detailed(catalog: Catalog, rows: Rows, detail: Detail = FULL) -> Features:
+    """The features of these rows, in that order; measures are always those of the exact outlines.
+
+    Of `BBOX` and `CENTROID`, boxes without an area are points or lines. `NONE` leaves features without parts.
+    """
+    if detail == FULL or not len(rows):
+        return read_features(catalog, rows)
+    if detail.geometry == EXACT:
+        return read_features(catalog, rows, _simplified(catalog, rows, detail.simplify))
+    if detail.geometry == CENTROID:
+        return read_features(catalog, rows, _centroids(catalog.features["centroid"][rows]))
+    if detail.geometry == BBOX:
+        return read_features(catalog, rows, _boxes(catalog.features["box"][rows]))
+    nothing, kind = np.zeros(1, np.int64), np.full(len(rows), POLYGON, np.uint8)
+    none = Polygons(np.empty((0, 2), np.int32), nothing, nothing, np.zeros(len(rows) + 1, np.int64))
+    return read_features(catalog, rows, (none, kind))
+
+
+def _simplified(catalog: Catalog, rows: Rows, tolerance: float) -> Drawn:
+    """Polygons simplified plane by plane, each with its neighbours there; other kinds as they are."""
+    kind = catalog.features["kind"][rows]
+    plane_of = np.searchsorted(catalog.planes["first"], rows, side="right") - 1
+    order, pieces = [], []
+    others = np.flatnonzero(kind != POLYGON)
+    if len(others):
+        order.append(others)
+        pieces.append(gathered(catalog, rows[others]))
+    for plane in np.unique(plane_of).tolist():
+        here = np.flatnonzero((plane_of == plane) & (kind == POLYGON))
+        if len(here):
+            order.append(here)
+            pieces.append(_of_plane(catalog, rows[here], plane, tolerance))
+    joined = pieces[0] if len(pieces) == 1 else _joined(pieces)
+    return joined.take(np.argsort(np.concatenate(order))).in_image(catalog.frame), kind
+
+
+def _of_plane(catalog: Catalog, rows: Rows, plane: int, tolerance: float) -> Polygons:
+    first = int(catalog.planes["first"][plane])
+    span = (first, first + int(catalog.planes["count"][plane]))
+    near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), span, tolerance)
+    polygons = gathered(catalog, np.concatenate((rows, near)))
+    scale = (catalog.frame.scale_x, catalog.frame.scale_y)
+    return simplified(polygons, len(rows), tolerance, scale)
+
+
+def _joined(pieces: list[Polygons]) -> Polygons:
+    """The features of all pieces, one after the other."""
+
+    def one_after_the_other(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        return np.append(0, np.cumsum(np.concatenate([np.diff(each) for each in offsets])))
+
+    return Polygons(
+        np.concatenate([piece.xy for piece in pieces]),
+        one_after_the_other([piece.vertex_offsets for piece in pieces]),
+        one_after_the_other([piece.ring_offsets for piece in pieces]),
+        one_after_the_other([piece.part_offsets for piece in pieces]),
+    )
+
+
+def _centroids(centroids: NDArray[np.float64]) -> Drawn:
+    each = np.arange(len(centroids) + 1)
+    return Polygons(centroids, each, each, each), np.full(len(centroids), POINT, np.uint8)
+
+
+def _boxes(boxes: NDArray[np.float64]) -> Drawn:
+    """Boxes as polygons of positive signed area."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    flat = (boxes[:, 0] == boxes[:, 2]).astype(np.int64) + (boxes[:, 1] == boxes[:, 3])
+    kind = np.array([POLYGON, LINE, POINT], np.uint8)[flat]
+    size = np.array([4, 2, 1])[flat]
+    corners[flat == 1, 1] = corners[flat == 1, 2]  # the other end
+    kept = np.arange(4) < size[:, None]
+    each = np.arange(len(boxes) + 1)
+    return Polygons(corners[kept], np.r_[0, np.cumsum(size)], each, each), kind

@@ -1,0 +1,75 @@
+"""Features that touch those of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.reader import Catalog
+from roiservice.catalog.writer import BLOCK_ROWS
+from roiservice.geometry.compiled import compiled
+from roiservice.geometry.kinds import POLYGON
+from roiservice.geometry.polygons import Polygons
+from roiservice.query.select import Rows, Span
+
+_TILES = 1024  # along a side, at most
+_TILE = 16.0  # image pixels, at least
+
+
+def neighbours(catalog: Catalog, rows: Rows, polygons: Polygons, plane: Span, reach: float) -> Rows:
+    """Rows, beside `rows` themselves, of all polygons that come within `reach` of their outlines; sorted.
+
+    `polygons` are those of `rows` in image pixels, all on the plane with the rows from `plane[0]` up to, not
+    including, `plane[1]`. Features whose box is that close are among them even if their outline is not. Work
+    grows with the page, and with the blocks of the catalog that it meets, not with the boxes of its features:
+    one that winds round a whole slide has few neighbours.
+    """
+    tiles = _Tiles(polygons)
+    first, last = plane
+    blocks = np.arange(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1)
+    met = blocks[tiles.met_by(catalog.blocks[blocks], reach)] * BLOCK_ROWS
+    near = (met[:, None] + np.arange(BLOCK_ROWS)).ravel()
+    near = near[(near >= first) & (near < last)]
+    near = near[tiles.met_by(catalog.features["box"][near], reach)]
+    near = near[catalog.features["kind"][near] == POLYGON]
+    return np.setdiff1d(near, rows, assume_unique=True)
+
+
+class _Tiles:
+    """Squares of a grid that edges of polygons pass, counted from its upper left corner on."""
+
+    def __init__(self, polygons: Polygons) -> None:
+        low, high = polygons.xy.min(axis=0), polygons.xy.max(axis=0)
+        self._origin = low.astype(np.float64)
+        self._side = max(_TILE, float((high - low).max()) / _TILES)
+        width, height = (int(extent // self._side) + 1 for extent in high - low)
+        passed = np.zeros((height + 1, width + 1), np.int32)
+        _mark(polygons.xy, polygons.vertex_offsets, self._origin, self._side, passed[1:, 1:])
+        self._sums = passed.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
+
+    def met_by(self, boxes: NDArray[np.float64], reach: float) -> NDArray[np.bool_]:
+        """Which of the (n, 4) boxes, made larger by `reach`, meet a marked tile."""
+        height, width = self._sums.shape
+        low = np.floor((boxes[:, :2] - reach - self._origin) / self._side)
+        high = np.floor((boxes[:, 2:] + reach - self._origin) / self._side) + 1
+        x0, y0 = np.clip(low, 0, (width - 1, height - 1)).astype(np.int64).T
+        x1, y1 = np.clip(high, 0, (width - 1, height - 1)).astype(np.int64).T
+        x1, y1 = np.maximum(x0, x1), np.maximum(y0, y1)
+        sums = self._sums
+        return np.asarray(sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0] > 0)
+
+
+@compiled
+def _mark(xy: Any, offsets: Any, origin: Any, side: float, tiles: Any) -> None:
+    """Mark the tiles that the box of any edge meets."""
+    for r in range(offsets.size - 1):
+        before = offsets[r + 1] - 1
+        for v in range(offsets[r], offsets[r + 1]):
+            x0, x1 = min(xy[before, 0], xy[v, 0]), max(xy[before, 0], xy[v, 0])
+            y0, y1 = min(xy[before, 1], xy[v, 1]), max(xy[before, 1], xy[v, 1])
+            for row in range(int((y0 - origin[1]) // side), int((y1 - origin[1]) // side) + 1):
+                for column in range(int((x0 - origin[0]) // side), int((x1 - origin[0]) // side) + 1):
+                    tiles[row, column] = 1
+            before = v

@@ -1,0 +1,171 @@
+"""Features with less geometry than they have, straight from catalogs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roiservice.catalog.reader import Catalog
+from roiservice.geometry.features import Features
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, geometries
+from roiservice.geometry.polygons import Polygons, to_shapely
+from roiservice.query.columns import read_features
+from roiservice.query.detail import BBOX, CENTROID, NONE, Detail, read_detailed
+from roiservice.query.neighbours import neighbours
+from roiservice.query.pages import feature_page
+from roiservice.query.select import RoiQuery
+from tests.catalog.support import write_catalog
+from tests.query.support import random_catalog, tessellation
+
+SIDE = 500
+CELLS = 900
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """Two planes full of touching cells, one of them with background."""
+    folder = tmp_path_factory.mktemp("cells")
+    planes = [
+        ([(0, 0, z)], tessellation(SIDE, CELLS, background, seed=z))
+        for z, background in enumerate((0.0, 0.2))
+    ]
+    return write_catalog(folder / "2", planes, size=(1, 1, 2, SIDE, SIDE))
+
+
+def whole_plane(catalog: Catalog, z: int, tolerance: float) -> dict[int, shapely.Polygon]:
+    rows = feature_page(catalog, RoiQuery(z=(z, z)), 0, 10**6).rows
+    return drawn_shapes(read_detailed(catalog, rows, Detail(simplify=tolerance)))
+
+
+def drawn_shapes(features: Features) -> dict[int, shapely.Polygon]:
+    shapes = to_shapely(features.polygons)
+    return dict(zip(features.feature_id.tolist(), shapes, strict=True))
+
+
+@pytest.mark.parametrize("z", [0, 1])
+@pytest.mark.parametrize("tolerance", [1.0, 4.0])
+def test_pages_put_together_fit(cells: Catalog, z: int, tolerance: float) -> None:
+    """Pages by limit and offset, and windows: each simplified alone."""
+    together: dict[int, shapely.Polygon] = {}
+    for offset in range(0, CELLS, 70):
+        rows = feature_page(cells, RoiQuery(z=(z, z)), offset, 70).rows
+        together |= drawn_shapes(read_detailed(cells, rows, Detail(simplify=tolerance)))
+    windows: dict[int, shapely.Polygon] = {}
+    for x in range(0, SIDE, 125):
+        for y in range(0, SIDE, 100):
+            query = RoiQuery(z=(z, z), bbox=(float(x), float(y), x + 125.0, y + 100.0))
+            rows = feature_page(cells, query, 0, 10**6).rows
+            for number, shape in drawn_shapes(read_detailed(cells, rows, Detail(simplify=tolerance))).items():
+                assert shapely.equals_exact(windows.setdefault(number, shape), shape)
+    assert together.keys() == windows.keys()
+    assert all(shapely.equals_exact(shape, windows[number]) for number, shape in together.items())
+    shapes = np.array(list(together.values()))
+    exact = read_features(cells, feature_page(cells, RoiQuery(z=(z, z)), 0, 10**6).rows)
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+    assert abs(shapely.area(shapes).sum() - exact.area.sum()) < 0.01 * exact.area.sum()
+    if tolerance == 4.0:
+        assert 5 * (shapely.get_num_coordinates(shapes).sum() - len(shapes)) <= len(exact.polygons.xy)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 11), tolerance=st.sampled_from([0.5, 1.0, 2.0, 5.0]), data=st.data())
+def test_any_page_shows_the_same_outlines(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, tolerance: float, data: st.DataObject
+) -> None:
+    """Rows of several planes, in any order, of noise."""
+    catalog = random_catalog(tmp_path_factory.mktemp("noise") / "2", seed)
+    count = catalog.meta["counts"]["features"]
+    if not count:
+        return
+    rows = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=20, unique=True)))
+    everything = drawn_shapes(read_detailed(catalog, np.arange(count), Detail(simplify=tolerance)))
+    some = read_detailed(catalog, rows, Detail(simplify=tolerance))
+    assert some.feature_id.tolist() == read_features(catalog, rows).feature_id.tolist()
+    for number, shape in drawn_shapes(some).items():
+        assert shapely.equals_exact(shape, everything[number])
+
+
+def test_on_another_grid_the_tolerance_is_in_image_pixels(tmp_path: Path) -> None:
+    frame = Frame(3.0, 3.0, 10.0, 20.0)
+    plane = tessellation(100, 30, 0.1)
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], frame=frame, size=(1, 1, 1, 320, 320))
+    alike = write_catalog(tmp_path / "3", [([(0, 0, 0)], plane)], size=(1, 1, 1, 100, 100))
+    drawn = whole_plane(catalog, 0, 6.0)
+    shapes = np.array(list(drawn.values()))
+    assert shapely.coverage_is_valid(shapes)
+    expected = np.array(list(whole_plane(alike, 0, 2.0).values()))
+    assert shapely.equals_exact(shapes, shapely.transform(expected, lambda xy: xy * 3 + (10, 20))).all()
+
+
+def test_what_winds_round_everything_has_few_neighbours(tmp_path: Path) -> None:
+    plane = np.zeros((400, 400), np.int64)
+    for label, (row, column) in enumerate(np.ndindex(30, 30), start=1):
+        plane[40 + 10 * row : 46 + 10 * row, 40 + 10 * column : 46 + 10 * column] = label
+    plane[:, :4] = plane[:, -4:] = plane[:4] = plane[-4:] = 5000
+    plane[200, 4:40] = 6000  # touches the frame
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 400, 400))
+    labels = catalog.features["label"]
+    (row,) = np.flatnonzero(labels == 5000)
+    found = neighbours(
+        catalog, np.array([row]), read_features(catalog, np.array([row])).polygons, (0, len(labels)), 4.0
+    )
+    assert labels[found].tolist() == [6000]
+
+
+def test_centroids(cells: Catalog) -> None:
+    rows = np.array([5, 3, 800])
+    features, exact = read_detailed(cells, rows, Detail(CENTROID)), read_features(cells, rows)
+    assert features.kind.tolist() == [POINT] * 3
+    expected = [shapely.Point(xy) for xy in exact.centroid]
+    assert shapely.equals(geometries(features.polygons, features.kind), expected).all()
+    assert features.area.tolist() == exact.area.tolist()
+    assert features.feature_id.tolist() == exact.feature_id.tolist()
+
+
+def test_boxes(cells: Catalog) -> None:
+    rows = np.array([5, 3, 800])
+    features, exact = read_detailed(cells, rows, Detail(BBOX)), read_features(cells, rows)
+    shapes = geometries(features.polygons, features.kind)
+    assert features.kind.tolist() == [POLYGON] * 3
+    assert shapely.equals(shapes, shapely.box(*exact.boxes.T)).all()
+    assert shapely.is_ccw(shapely.get_exterior_ring(shapes)).all()
+
+
+def test_no_geometry(cells: Catalog) -> None:
+    features = read_detailed(cells, np.array([5, 3]), Detail(NONE))
+    assert features.polygons.part_offsets.tolist() == [0, 0, 0]
+    assert len(features) == 2
+
+
+def test_points_and_lines(tmp_path: Path) -> None:
+    """They have boxes without an area, and are left as they are where polygons are simplified."""
+    from roiservice.catalog.reader import open_catalog
+    from roiservice.catalog.writer import CatalogWriter, RoiColumns
+
+    xy = np.array([[1.5, 2], [0, 5], [9, 5], [1, 1], [3, 1.2], [5, 1], [0, 0], [9, 0], [9, 9]], float)
+    ends = np.arange(5)
+    polygons = Polygons(xy, np.array([0, 1, 3, 6, 9]), ends, ends)
+    kind = np.array([POINT, LINE, POLYLINE, POLYGON], np.uint8)
+    writer = CatalogWriter(tmp_path / "2", Frame(), np.int64, np.float64)
+    numbers = np.arange(1, 5)
+    writer.add_plane([(0, 0, 0)], numbers, polygons, np.zeros(4, np.int64), exact=False, kind=kind)
+    meta = {"version": 2, "layer_number": 1, "name": "x", "image_name": "x", "image_size": [1] * 5,
+            "frame": [1, 1, 0, 0]}  # fmt: skip
+    writer.finish(lambda objects, _: RoiColumns(objects, np.full(4, -1), {}), meta)
+    catalog = open_catalog(tmp_path / "2")
+    rows = np.array([2, 0, 3, 1])
+    exact = read_features(catalog, rows)
+    drawn = read_detailed(catalog, rows, Detail(simplify=4.0))
+    assert drawn.kind.tolist() == exact.kind.tolist()
+    assert drawn.polygons.xy.tolist() == exact.polygons.xy.tolist()
+    boxed = read_detailed(catalog, rows, Detail(BBOX))
+    shapes = geometries(boxed.polygons, boxed.kind)
+    assert [shape.bounds for shape in shapes] == [tuple(box) for box in exact.boxes.tolist()]
+    assert {shape.geom_type for shape in shapes} == {"Point", "LineString", "Polygon"}
