@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.registry import Registry, roi_numbers
+from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
+from roiservice.catalog.tracing import VertexLimits, block_rows, crew, features, traced
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
-from roiservice.errors import SourceError, SourceRefused, TooManyObjects
+from roiservice.errors import SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
@@ -26,11 +28,9 @@ from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.vectorize.outlines import Outline, redraw
-from roiservice.vectorize.plane import trace_plane
 from roiservice.vectorize.regions import region_measures
 
-# Pixels that are read at once. While one strip is traced the next one is read, so two are in memory.
-STRIP_PIXELS = 2**24
+SPILL_PIXELS = 2**24  # of all planes: blocks of larger layers are kept in files
 
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
 
@@ -57,46 +57,90 @@ def build_catalog(
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
-    Nothing is left behind on failure. Tables of values that cannot be used cost a warning.
-    Raises SourceError naming the part at fault; SourceRefused if a plane has more than `max_vertices`
-    outline vertices; TooManyObjects once the whole layer has more than `stop_at_vertices`.
+    Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
+    folder `directory`.blocks, from which the next build of the same version goes on. Tables of values that
+    cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane has
+    more than `max_vertices` outline vertices; TooManyObjects once the whole layer has more than
+    `stop_at_vertices`.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
         return
+    folder = directory.with_name(f"{directory.name}.blocks")
+    limits = VertexLimits(max_vertices, stop_at_vertices)
+    try:
+        _build_labels(layer, version, directory, registry, folder, limits, progress)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build_labels(
+    layer: LabelLayer,
+    version: LayerVersion,
+    directory: Path,
+    registry: Registry,
+    folder: Path,
+    limits: VertexLimits,
+    progress: Progress | None,
+) -> None:
     joined, warnings = _joined(layer)
     regions = _Regions(layer.source.measures)
-    labels = np.uint64 if layer.dtype == np.uint64 else np.int64
-    exact = not (version.outline.simplify or version.outline.smooth)
-    writer = CatalogWriter(directory, layer.frame, labels, np.int32 if exact else np.float64)
-    limits = (max_vertices, stop_at_vertices)
+    files = None
+    if layer.pixels > SPILL_PIXELS:
+        files = BlockFiles(folder, f"{version.token} {block_rows(layer)}")
+    writer = _writer(layer, version.outline, directory)
+
+    def advance(pixels: int) -> None:
+        if progress is not None:
+            progress(pixels, writer.features)
+
     try:
-        for plane, plane_labels, polygons in _traced(layer, limits, progress, writer):
-            if layer.source.objects == BY_COMPONENT:
-                plane_labels, polygons = _components(plane_labels, polygons)
-            pixel_count = measure(polygons).area.astype(np.int64)
-            kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= version.outline.min_area)
-            if len(kept) < len(polygons):
-                plane_labels, polygons, pixel_count = (
-                    plane_labels[kept],
-                    polygons.take(kept),
-                    pixel_count[kept],
-                )
-            objects = _objects(layer, plane, plane_labels, polygons)
-            regions.add(plane_labels if objects is None else objects, polygons, pixel_count)
-            writer.add_plane(
-                [_indices(key) for key in plane.keys],
-                plane_labels.astype(labels),
-                redraw(polygons, version.outline),
-                pixel_count,
-                exact=exact,
-                objects=objects,
-            )
+        with crew() as pool:
+            for plane, assembly in traced(pool, layer, limits, files, advance):
+                whole = bool(version.outline.simplify)  # shared borders need all who share them
+                for labels, polygons in features(pool, assembly, files, at_once=whole):
+                    _add(writer, layer, version.outline, regions, plane, labels, polygons)
+                    advance(0)
         describe = partial(_describe, layer, joined, regions, registry, version.layer_number)
         writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
     except BaseException:
         writer.discard()
         raise
+
+
+def _writer(layer: LabelLayer, outline: Outline, directory: Path) -> CatalogWriter:
+    labels = np.uint64 if layer.dtype == np.uint64 else np.int64
+    return CatalogWriter(directory, layer.frame, labels, np.int32 if outline.is_exact else np.float64)
+
+
+def _add(
+    writer: CatalogWriter,
+    layer: LabelLayer,
+    outline: Outline,
+    regions: _Regions,
+    plane: LayerPlane,
+    labels: NDArray[Any],
+    polygons: Polygons,
+) -> None:
+    """Add some features of a plane to the catalog, as its options want them."""
+    if layer.source.objects == BY_COMPONENT:
+        labels, polygons = _components(labels, polygons)
+    pixel_count = measure(polygons).area.astype(np.int64)
+    kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= outline.min_area)
+    if len(kept) < len(polygons):
+        labels, polygons, pixel_count = labels[kept], polygons.take(kept), pixel_count[kept]
+    objects = _objects(layer, plane, labels, polygons)
+    regions.add(labels if objects is None else objects, polygons, pixel_count)
+    writer.add_plane(
+        [_indices(key) for key in plane.keys],
+        labels,
+        redraw(polygons, outline),
+        pixel_count,
+        exact=outline.is_exact,
+        objects=objects,
+    )
 
 
 def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:
@@ -192,60 +236,6 @@ def _first_pixels(polygons: Polygons, width: int) -> NDArray[np.int64]:
     index = polygons.xy[:, 1].astype(np.int64) * width + polygons.xy[:, 0]
     first = polygons.vertex_offsets[polygons.ring_offsets[polygons.part_offsets[:-1]]]
     return np.asarray(np.minimum.reduceat(index, first))
-
-
-def _traced(
-    layer: LabelLayer, limits: tuple[int | None, int | None], progress: Progress | None, writer: CatalogWriter
-) -> Iterator[tuple[LayerPlane, NDArray[Any], Polygons]]:
-    """Labels and polygons of each plane in order; a second thread reads one strip ahead.
-
-    `limits` are vertices per plane (past it, SourceRefused) and of all planes (past it, TooManyObjects).
-    """
-    rows = layer.strip_rows(STRIP_PIXELS)
-    starts = range(0, layer.height, rows)
-    tasks = [(plane.index, row, min(row + rows, layer.height)) for plane in layer.planes for row in starts]
-    of_plane, left = limits
-    with ThreadPoolExecutor(1, "read-ahead") as reader:
-        strips = _read_ahead(reader, layer, tasks)
-        for plane in layer.planes:
-            in_all = left is not None and (of_plane is None or left < of_plane)
-            own = _counted(strips, len(starts), progress, writer)
-            try:
-                labels, polygons = trace_plane(own, left if in_all else of_plane)
-            except TooManyObjects as error:
-                if in_all:
-                    raise
-                source = layer.source
-                raise SourceRefused(
-                    source.image.location, source.path, f"plane {plane.index}: {error}"
-                ) from error
-            if left is not None:
-                left -= len(polygons.xy)
-            yield plane, labels, polygons
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, layer: LabelLayer, tasks: list[tuple[tuple[int, int, int], int, int]]
-) -> Iterator[NDArray[Any]]:
-    following: Future[NDArray[Any]] | None = None
-    for task in tasks:
-        waiting, following = following, reader.submit(layer.read, *task)
-        if waiting is not None:
-            yield waiting.result()
-            waiting = None
-    if following is not None:
-        yield following.result()
-
-
-def _counted(
-    strips: Iterator[NDArray[Any]], count: int, progress: Progress | None, writer: CatalogWriter
-) -> Iterator[NDArray[Any]]:
-    """The next `count` strips, reported as they go."""
-    for _ in range(count):
-        strip = next(strips)
-        yield strip
-        if progress is not None:
-            progress(strip.size, writer.features)
 
 
 def _indices(key: PlaneKey) -> PlaneIndex:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +13,37 @@ from numpy.typing import NDArray
 
 from roiservice.errors import CatalogDamaged
 
+PIECE_BYTES = 2**24  # that are written at a time
 
-def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write equally long columns: numpy arrays, (n, k) ones as lists of k, or pyarrow arrays."""
+
+def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], None] | None = None) -> None:
+    """Write equally long columns: numpy arrays, (n, k) ones as lists of k, or pyarrow arrays.
+
+    `release` is called after each piece that is written, to let go of mapped memory.
+    """
     arrays = {name: _to_arrow(values) for name, values in columns.items()}
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with open(path, "wb") as file, pa.ipc.new_file(_Pieces(file, release), batch.schema) as writer:
         writer.write_batch(batch)
+
+
+class _Pieces(io.RawIOBase):
+    """A file that large columns go to piece by piece."""
+
+    def __init__(self, file: BinaryIO, release: Callable[[], None] | None) -> None:
+        self._file = file
+        self._release = release
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        for start in range(0, view.nbytes, PIECE_BYTES):
+            self._file.write(view[start : start + PIECE_BYTES])
+            if self._release is not None and view.nbytes >= PIECE_BYTES:
+                self._release()
+        return view.nbytes
 
 
 def read_columns(path: Path) -> dict[str, NDArray[Any]]:

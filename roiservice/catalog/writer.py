@@ -19,8 +19,10 @@ are in image pixels.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
+PIECE_ROWS = 2**18  # that are sorted at a time
 
 # Columns that are appended plane by plane: dtype, and width where a row holds several numbers.
 _SPOOLED: dict[str, tuple[Any, int]] = {
@@ -52,7 +55,6 @@ _SPOOLED: dict[str, tuple[Any, int]] = {
     "pixel_count": (np.int64, 0),
     "perimeter": (np.float64, 0),
     "centroid": (np.float64, 2),
-    "shape_first": (np.int64, 0),
     "part_first": (np.int64, 0),
     "part_count": (np.int32, 0),
     "parts": (np.int64, 0),
@@ -98,7 +100,8 @@ class CatalogWriter:
             name: open(self._work / f"{name}.raw", "wb")  # noqa: SIM115 - closed by finish and discard
             for name in self._types
         }
-        self._planes: list[tuple[int, int, int, int, int]] = []
+        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._runs: list[tuple[int, int, int, int, int]] = []
         self.features = self.shapes = 0
         self._parts = self._rings = self._vertices = 0
 
@@ -113,8 +116,9 @@ class CatalogWriter:
         kind: NDArray[np.uint8] | None = None,
         objects: NDArray[np.int64] | None = None,
     ) -> None:
-        """Add the features of one layer plane, once for each image plane (t, c, z) that it appears on.
+        """Add features of one layer plane, once for each image plane (t, c, z) that it appears on.
 
+        Features of a plane may be added some at a time, and those of a plane without any as none.
         `labels` (f,); `polygons` in the layer's frame; `pixel_count` (f,) in layer pixels. Where the outlines
         are `exact` the area is taken from the pixel count, else from the polygons. `kind` None: all polygons.
         Features of one ROI have the same number in `objects`; None: the label says.
@@ -130,7 +134,7 @@ class CatalogWriter:
         vertex_first = self._vertices + polygons.vertex_offsets[:-1]
         for t, c, z in planes:
             n = len(labels)
-            self._planes.append((t, c, z, self.features, n))
+            self._runs.append((t, c, z, self.features, n))
             self._append(
                 {
                     "object": objects,
@@ -144,7 +148,6 @@ class CatalogWriter:
                     "pixel_count": pixel_count,
                     "perimeter": measures.perimeter,
                     "centroid": measures.centroid,
-                    "shape_first": self.shapes + polygons.part_offsets[:-1],
                     "part_first": part_first,
                     "part_count": part_count,
                 }
@@ -167,29 +170,27 @@ class CatalogWriter:
         """
         for file in self._files.values():
             file.close()
-        columns = {
-            name: self._column(name) for name in self._types if name not in ("parts", "rings", "vertices")
-        }
-        distinct, first, which = np.unique(columns.pop("object"), return_index=True, return_inverse=True)
-        labels = columns["label"][first]
+        planes, rows = _planes_of(np.array(self._runs, np.int64).reshape(-1, 5))
+        if rows is not None:
+            self._sort(rows)
+        distinct, first, which = np.unique(self._column("object"), return_index=True, return_inverse=True)
+        labels = self._column("label")[first]
         rois = describe(distinct, labels)
         order = np.argsort(rois.number)
-        columns["place"] = np.argsort(order)[which].astype(np.int32)
-        planes, columns = _by_plane(np.array(self._planes, np.int64).reshape(-1, 5), columns)
-        self._write("features", columns)
+        place = np.argsort(order)[which].astype(np.int32)
+        del first, which
+        self._write_features(place)
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
         self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
         self._write("vertices", {"xy": self._column("vertices")})
-        self._write(
-            "planes", {name: planes[:, i] for i, name in enumerate(("t", "c", "z", "first", "count"))}
-        )
-        self._write("blocks", {"box": _block_boxes(columns["box"])})
-        self._write_orders(columns["place"], planes)
-        self._write_rois(columns["place"], rois, labels, order)
+        self._write("planes", dict(zip(("t", "c", "z", "first", "count"), planes.T, strict=True)))
+        self._write_orders(place, planes)
+        self._write_rois(place, rois, labels, order)
+        blocks = _block_boxes(self._column("box"))
+        self._write("blocks", {"box": blocks})
         extent = None
         if self.features:
-            box = columns["box"]
-            extent = [*box[:, :2].min(axis=0).tolist(), *box[:, 2:].max(axis=0).tolist()]
+            extent = [*blocks[:, :2].min(axis=0).tolist(), *blocks[:, 2:].max(axis=0).tolist()]
         counts = {
             "features": self.features,
             "rois": len(distinct),
@@ -213,15 +214,50 @@ class CatalogWriter:
             self._files[name].write(flat.view(np.uint8).data)  # tofile would not say that the disk is full
 
     def _column(self, name: str) -> NDArray[Any]:
+        """A column as it was written so far, mapped."""
         dtype, width = self._types[name]
         path = self._work / f"{name}.raw"
         shape = (-1, width) if width else (-1,)
         if path.stat().st_size == 0:
             return np.empty((0, width) if width else 0, dtype)  # an empty file cannot be mapped
-        return np.memmap(path, dtype, "r").reshape(shape)
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._maps.add(mapped)
+        return np.frombuffer(mapped, dtype).reshape(shape)
+
+    def _release(self) -> None:
+        """Let go of the memory that mapped columns take; what is needed again is read again."""
+        for mapped in list(self._maps):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _sort(self, rows: NDArray[np.int64]) -> None:
+        """Bring the features into the order of these rows, a piece at a time."""
+        for name in self._types:
+            if name in ("parts", "rings", "vertices"):
+                continue
+            path = self._work / f"{name}.raw"
+            column = self._column(name)
+            beside = path.with_suffix(".sorted")
+            with open(beside, "wb") as file:
+                for start in range(0, len(rows), PIECE_ROWS):
+                    piece = column[rows[start : start + PIECE_ROWS]]
+                    file.write(piece.reshape(-1).view(np.uint8).data)
+                    self._release()
+            os.replace(beside, path)
 
     def _write(self, name: str, columns: Mapping[str, Any]) -> None:
-        write_columns(self._work / f"{name}.arrow", columns)
+        write_columns(self._work / f"{name}.arrow", columns, self._release)
+
+    def _write_features(self, place: NDArray[np.int32]) -> None:
+        part_count = self._column("part_count")
+        shape_first = np.cumsum(part_count, dtype=np.int64) - part_count
+        columns: dict[str, NDArray[Any]] = {}
+        for name in self._types:
+            if name == "part_first":
+                columns["shape_first"] = shape_first
+            if name not in ("object", "parts", "rings", "vertices"):
+                columns[name] = self._column(name)
+        self._write("features", {**columns, "place": place})
 
     def _write_orders(self, place: NDArray[np.int32], planes: NDArray[np.int64]) -> None:
         plane_of = np.repeat(np.arange(len(planes)), planes[:, 4])
@@ -264,24 +300,26 @@ def _write_meta(path: Path, meta: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def _by_plane(
-    planes: NDArray[np.int64], columns: dict[str, NDArray[Any]]
-) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Planes (t, c, z, first row, rows) and the features' columns, sorted by (t, z, c).
+def _planes_of(runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Planes (t, c, z, first row, rows) sorted by (t, z, c), from runs of rows in the order of their coming.
 
-    They come in that order, but for layer planes that appear on several image planes, once per channel.
+    And the rows in that order, None where they are in it. They are, but for layer planes that appear on
+    several image planes, once per channel or some features at a time.
     """
-    t, c, z, first, count = planes.T
+    if not len(runs):
+        return runs, None
+    t, c, z, first, count = runs.T
     order = np.lexsort((c, z, t))
-    if (order == np.arange(len(planes))).all():
-        return planes, columns
-    planes = planes[order]
-    ends = np.cumsum(count[order])
-    rows = np.arange(int(ends[-1])) + np.repeat(first[order] - (ends - count[order]), count[order])
-    planes[:, 3] = ends - count[order]
-    columns = {name: column[rows] for name, column in columns.items()}
-    columns["shape_first"] = np.cumsum(columns["part_count"], dtype=np.int64) - columns["part_count"]
-    return planes, columns
+    rows = None
+    if (order != np.arange(len(order))).any():
+        ends = np.cumsum(count[order])
+        rows = np.arange(int(ends[-1])) + np.repeat(first[order] - (ends - count[order]), count[order])
+    planes = runs[order]
+    begins = np.flatnonzero(np.r_[True, (planes[1:, :3] != planes[:-1, :3]).any(axis=1)])
+    counts = np.add.reduceat(planes[:, 4], begins)
+    planes = planes[begins]
+    planes[:, 3], planes[:, 4] = np.cumsum(counts) - counts, counts
+    return planes, rows
 
 
 def _block_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,6 +24,11 @@ class Outline:
     simplify: float = 0.0
     smooth: bool = False
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether outlines are drawn along pixel edges."""
+        return not (self.simplify or self.smooth)
+
     def key(self) -> str:
         """Text that is equal for equal options, part of what names a catalog version."""
         return f"min_area={self.min_area!r},simplify={self.simplify!r},smooth={self.smooth!r}"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from roiservice.catalog import build as build_module
+from roiservice.catalog import tracing
 from roiservice.catalog.build import LayerVersion, build_catalog, roi_numbers
 from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.reader import open_catalog
@@ -235,7 +235,7 @@ def test_the_limit_for_requests_holds_inside_a_plane(tmp_path: Path, monkeypatch
     store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(4096, 256)}, chunks=(64, 256))
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
-    monkeypatch.setattr(build_module, "STRIP_PIXELS", 64 * 256)
+    monkeypatch.setattr(tracing, "BLOCK_PIXELS", 64 * 256)
     read = pixels_before_the_stop(layer, tmp_path / "2", registry, 1000)
     assert read < layer.pixels / 2
 
@@ -270,7 +270,7 @@ def test_strips_of_any_size_give_the_same_bytes(
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
     build_catalog(layer, version_of(layer), tmp_path / "whole", registry, max_vertices=None)
-    monkeypatch.setattr(build_module, "STRIP_PIXELS", strip_pixels)
+    monkeypatch.setattr(tracing, "BLOCK_PIXELS", strip_pixels)
     build_catalog(layer, version_of(layer), tmp_path / "cut", registry, max_vertices=None)
     for path in sorted((tmp_path / "whole").iterdir()):
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name

@@ -1,0 +1,124 @@
+"""Traced blocks in files: they leave working memory, and a build that was killed goes on from them.
+
+A file is a line of JSON that tells what follows (key, checksum, arrays), then the arrays. It is written
+beside and renamed, so that it is whole; the checksum is for machines that lose power.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import threading
+import weakref
+import zlib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.vectorize.assemble import RingTable
+from roiservice.vectorize.blocks import Block
+from roiservice.vectorize.seams import OpenOutlines
+
+_FORMAT = 1  # raise whenever what is in the files changes
+_ALIGNED = 64
+_COUNTS = ("parts", "top_ports", "bottom_ports")  # fields of OpenOutlines that are numbers
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class BlockFiles:
+    """Blocks of one layer version in a folder, mapped; safe to use from several threads.
+
+    `key` says what the blocks are made from: files of another key are not used.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._key = f"{_FORMAT} {key}"
+        self._lock = threading.Lock()
+        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, name: str) -> Block | None:
+        """The block of that name if a build has left it."""
+        arrays = self._mapped(self._folder / f"{name}.block", checked=True)
+        return None if arrays is None else _block_of(arrays)
+
+    def keep(self, name: str, block: Block) -> Block:
+        """Write a block to its file; the same block, from there."""
+        path = self._folder / f"{name}.block"
+        _write(path, self._key, _arrays_of(block))
+        arrays = self._mapped(path, checked=False)
+        if arrays is None:
+            raise OSError(f"{path}: cannot be read again")
+        return _block_of(arrays)
+
+    def release(self) -> None:
+        """Let go of the memory that mapped files take; what is needed again is read again."""
+        with self._lock:
+            maps = list(self._maps)
+        for each in maps:
+            each.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self, path: Path, *, checked: bool) -> dict[str, NDArray[Any]] | None:
+        """Arrays of a file; None if it is missing, of another key, or (where `checked`) damaged."""
+        try:
+            with open(path, "rb") as file:
+                header = json.loads(file.readline())
+                first = _aligned(file.tell())
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            if header["key"] != self._key or len(content) != first + header["bytes"]:
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if checked and zlib.crc32(memoryview(content)[first:]) != header["crc"]:
+            return None
+        with self._lock:
+            self._maps.add(content)
+        return {
+            name: np.frombuffer(content, dtype, int(np.prod(shape)), first + offset).reshape(shape)
+            for name, dtype, shape, offset in header["arrays"]
+        }
+
+
+def _write(path: Path, key: str, arrays: Arrays) -> None:
+    listed, offset, crc = [], 0, 0
+    pieces: list[memoryview | bytes] = []
+    for name, values in arrays.items():
+        listed.append([name, values.dtype.str, values.shape, offset])
+        padding = _aligned(values.nbytes) - values.nbytes
+        pieces += [np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, bytes(padding)]
+        offset += values.nbytes + padding
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    header = json.dumps({"key": key, "crc": crc, "bytes": offset, "arrays": listed}).encode() + b"\n"
+    beside = path.with_name(f"{path.name}.partial")
+    with open(beside, "wb") as file:
+        file.write(header.ljust(_aligned(len(header)), b"\0"))
+        for piece in pieces:
+            file.write(piece)
+    os.replace(beside, path)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _arrays_of(block: Block) -> dict[str, NDArray[Any]]:
+    rings = {f"rings.{each.name}": getattr(block.rings, each.name) for each in fields(RingTable)}
+    outlines = {f"outlines.{each.name}": getattr(block.outlines, each.name) for each in fields(OpenOutlines)}
+    counts = np.array([outlines.pop(f"outlines.{name}") for name in _COUNTS])
+    return {"counts": counts, "last_row": block.last_row, **outlines, **rings}
+
+
+def _block_of(arrays: Arrays) -> Block:
+    counts: dict[str, Any] = dict(zip(_COUNTS, arrays["counts"].tolist(), strict=True))
+    names = [each.name for each in fields(OpenOutlines) if each.name not in counts]
+    given: dict[str, Any] = {name: arrays[f"outlines.{name}"].copy() for name in names}
+    rings = RingTable(**{each.name: arrays[f"rings.{each.name}"] for each in fields(RingTable)})
+    return Block(rings, OpenOutlines(**given, **counts), arrays["last_row"].copy())
