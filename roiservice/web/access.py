@@ -78,10 +78,10 @@ def located(kind: str, identifier: int) -> Place:
     as if they were of an image that nobody has, so that no answer tells them from others.
     """
     unknown = NotFound(f"there is no {kind} {identifier}")
-    place = services().registry.locate(identifier)
+    who, place = identity(), services().registry.locate(identifier)
     known = place is not None and (place.version is None) == (kind == "roi")
     try:
-        services().policy.require(identity(), place.image_id if known and place else _NOBODYS_IMAGE)
+        services().policy.require(who, place.image_id if known and place else _NOBODYS_IMAGE)
     except (NotFound, InsufficientScope):
         raise unknown from None
     if place is None or not known:

@@ -100,10 +100,14 @@ def omeros_drawings(image_id: int) -> tuple[list[Any], tuple[tuple[str, str], ..
 
 
 def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Response]:
-    """A route that leaves to OMERO.web, if the settings name one, what is not known here."""
+    """A route that leaves to OMERO.web, if the settings name one, what is not known here.
+
+    A bad token is refused whatever is asked for: the cookie beside it does not count instead.
+    """
 
     @wraps(route)
     def answered(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Response:
+        identity()
         try:
             return route(*args, **kwargs)
         except NotFound:
@@ -117,11 +121,7 @@ def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Re
 
 
 def ask_omero_web(web: OmeroWeb) -> Answer:
-    """OMERO.web's answer to this very request. Raises OmeroWebFailed, and what `identity` does.
-
-    Whatever the path, a bad token is refused: the cookie beside it does not count instead.
-    """
-    identity()
+    """OMERO.web's answer to this very request. Raises OmeroWebFailed."""
     passed = [(name, value) for name, value in request.args.items(multi=True) if name in _PASSED_ON]
     return web.get(request.path, urlencode(passed), caller_session())
 
