@@ -105,7 +105,7 @@ SAMPLES = [
     "/images/1/collections/labels:rings", ITEMS_URL, f"{ITEMS_URL}?limit=0", f"{ITEMS_URL}/5",
     f"{ITEMS_URL}?bbox=0,0,15,15&z=0&t=0-1&label=7&min-area=1.5",
     f"{ITEMS_URL}?f=qupath", f"{ITEMS_URL}?f=omero", f"{ITEMS_URL}?f=wkt", f"{ITEMS_URL}?f=ndjson&limit=1",
-    "/images/9", "/images?x=1", "/def/crs/pixel", "/healthz", "/readyz",
+    "/images/9", "/images?x=1", "/def/crs/pixel", "/healthz", "/readyz", "/metrics",
     "/docs", "/openapi.yaml", "/openapi.json", "/api/v0/m/rois/?image=2&limit=3", "/api/v0/m/rois/?image=99",
     "/api/v0/m/images/1/rois/?limit=0", "/iviewer/rois_by_plane/2/0-1/1/", "/iviewer/plane_shape_counts/2/",
     "/webgateway/get_rois_json/1/", "/webgateway/get_rois_json/99/", "/webgateway/render_shape_mask/5/",
