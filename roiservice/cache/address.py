@@ -5,7 +5,6 @@ Errors about addresses never quote them, as they may hold a password.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,14 +129,13 @@ class LateCluster:
         self._options = dict(address.options)
         self._options.pop("db", None)
         self._client: Any = None
-        self._lock = threading.Lock()
 
     def execute_command(self, *command: Any) -> Any:
         """The answer of the node that the key belongs to."""
-        with self._lock:
-            if self._client is None:
-                self._client = self._connected()
-        return self._client.execute_command(*command)
+        client = self._client
+        if client is None:  # several may do so at once: none is to wait until others have given up
+            client = self._client = self._connected()
+        return client.execute_command(*command)
 
     def _connected(self) -> Any:
         from redis.backoff import NoBackoff

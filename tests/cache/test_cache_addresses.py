@@ -22,6 +22,7 @@ from tests.cache.support import RedisServer, binaries, wait_until
 
 PAGE = Page(b"deflated", 20, 7, 3, 2)
 PASSWORD = "p@s/s:w?o#r%d &ü"
+RIGHTS = ("~roiservice:*", "-@all", "+get", "+set", "+del", "+ping")
 ENCODED = "p%40s%2Fs%3Aw%3Fo%23r%25d%20%26%C3%BC"
 
 
@@ -65,8 +66,7 @@ def test_passwords_hold_any_character_if_they_are_encoded(started, binary):
 
 def test_a_user_needs_few_rights(started, binary):
     server = started(binary=binary)
-    rights = ("~roiservice:*", "-@all", "+get", "+set", "+del", "+ping")
-    server.client().execute_command("ACL", "SETUSER", "roi", "on", f">{PASSWORD}", *rights)
+    server.client().execute_command("ACL", "SETUSER", "roi", "on", f">{PASSWORD}", *RIGHTS)
     url = server.url.replace("//", f"//roi:{ENCODED}@")
     assert keeps_pages(url)
     store = RedisStore(connect_redis(url))
@@ -184,8 +184,11 @@ def test_a_cluster_keeps_each_key_where_it_belongs(started, binary):
         node.client().execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         node.client().execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     wait_until(lambda: all(_cluster_is_whole(node) for node in nodes))
+    rights = (*RIGHTS, "+cluster|slots", "+command")
+    for node in nodes:
+        node.client().execute_command("ACL", "SETUSER", "roi", "on", f">{PASSWORD}", *rights)
     gone = RedisServer(nodes[0]._directory)
-    url = f"redis+cluster://127.0.0.1:{gone.port},127.0.0.1:{nodes[0].port}"
+    url = f"redis+cluster://roi:{ENCODED}@127.0.0.1:{gone.port},127.0.0.1:{nodes[0].port}"
     server = Connected(url, pause=0.2)
     store = RedisStore(server)
     for number in range(30):

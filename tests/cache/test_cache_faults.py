@@ -107,6 +107,33 @@ def test_junk_is_no_page_and_ends(name):
     assert results == [None, None]
 
 
+def test_a_cluster_that_is_silent_is_looked_for_by_all_at_once():
+    """Nobody waits for others, one after the other, to find out that it is not there."""
+    open_now, most = [0], [0]
+    change = threading.Lock()
+
+    def serve(connection):
+        with change:
+            open_now[0] += 1
+            most[0] = max(most[0], open_now[0])
+        silent(connection)
+        with change:
+            open_now[0] -= 1
+
+    server = FalseServer(serve)
+    connected = redis.RedisServer(server.url.replace("redis://", "redis+cluster://"))
+    together = threading.Barrier(8)
+
+    def ask(_):
+        together.wait()
+        return connected.ping()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(8))) == [False] * 8
+    server.stop()
+    assert most[0] > 1
+
+
 def test_only_ok_means_that_a_small_value_is_kept():
     server = FalseServer(always(b":7\r\n"))
     store = RedisStore(redis.RedisServer(server.url))
