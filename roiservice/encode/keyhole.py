@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons
 
-# Edges, and pairs of them, looked at per part in search of the shortest bridges; past it any will do.
-SEARCH = 1_000_000
+# Pieces and edges of rings, and pairs of these, looked at per part in search of the shortest bridges; past it
+# any will do.
+SEARCH = 10_000_000
+PIECE = 32  # edges of a ring that have one box
 
 
 def keyhole_rings(polygons: Polygons) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -133,6 +135,7 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
     Per bridge the first vertices of the two edges on which it ends, and its ends: (n, 2), (n, 2, 2).
     """
     rings = starts.size - 1
+    boxes, of_ring = _pieces(points, starts)
     edges, ends = np.zeros((rings - 1, 2), np.int64), np.empty((rings - 1, 2, 2), points.dtype)
     best = np.full(rings, np.inf)
     best_edges, best_ends = np.zeros((rings, 2), np.int64), np.empty((rings, 2, 2), points.dtype)
@@ -148,7 +151,9 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
         if search > 0:
             for r in range(unjoined, rings):
                 if search > 0 and not joined[r]:
-                    search -= _approach(points, starts, latest, r, best, best_edges, best_ends)
+                    search -= _approach(
+                        points, starts, boxes, of_ring, latest, r, best, best_edges, best_ends
+                    )
                     if best[r] < best[nearest]:
                         nearest = r
         joined[nearest], latest = True, nearest
@@ -157,35 +162,74 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
 
 
 @compiled
-def _approach(points: Any, starts: Any, a: int, b: int, best: Any, edges: Any, ends: Any) -> int:
+def _pieces(points: Any, starts: Any) -> Any:
+    """Boxes around pieces of rings, at most PIECE edges each: (n, 4), and where those of each ring begin."""
+    of_ring = np.zeros(starts.size, np.int64)
+    for r in range(starts.size - 1):
+        of_ring[r + 1] = of_ring[r] + (starts[r + 1] - starts[r] + PIECE - 1) // PIECE
+    boxes = np.empty((of_ring[-1], 4))
+    for r in range(starts.size - 1):
+        for k in range(of_ring[r + 1] - of_ring[r]):
+            first = starts[r] + k * PIECE
+            last = min(first + PIECE, starts[r + 1])
+            end = points[last if last < starts[r + 1] else starts[r]]  # of the piece's last edge
+            box = boxes[of_ring[r] + k]
+            for axis in range(2):
+                side = points[first:last, axis]
+                box[axis] = min(side.min(), end[axis])
+                box[axis + 2] = max(side.max(), end[axis])
+    return boxes, of_ring
+
+
+@compiled
+def _approach(
+    points: Any, starts: Any, boxes: Any, of_ring: Any, a: int, b: int, best: Any, edges: Any, ends: Any
+) -> int:
     """Note where ring `b` is nearest to ring `a`, if that is nearer than what is known of `b`.
 
-    Rings do not cross, so one end of a shortest way between them is a vertex. Returns how many edges and
-    pairs of them were looked at.
+    Rings do not cross, so one end of a shortest way between them is a vertex. Returns how many pieces, edges
+    and pairs of them were looked at.
     """
-    first, last = starts[b], starts[b + 1]
-    west, east = points[first:last, 0].min(), points[first:last, 0].max()
-    north, south = points[first:last, 1].min(), points[first:last, 1].max()
-    effort, before = 0, starts[a + 1] - 1
-    for i in range(starts[a], starts[a + 1]):
-        # No nearer than this is the edge that ends here to the box around `b`.
-        x0, x1 = min(points[before, 0], points[i, 0]), max(points[before, 0], points[i, 0])
-        y0, y1 = min(points[before, 1], points[i, 1]), max(points[before, 1], points[i, 1])
-        apart_x, apart_y = float(max(x0 - east, west - x1, 0)), float(max(y0 - south, north - y1, 0))
-        effort += 1
-        if apart_x * apart_x + apart_y * apart_y < best[b]:
-            effort += last - first
-            _approach_edge(points, (before, i), (first, last), b, best, edges, ends)
-        before = i
+    effort = 0
+    for mine in range(of_ring[a], of_ring[a + 1]):
+        first = starts[a] + (mine - of_ring[a]) * PIECE
+        last = min(first + PIECE, starts[a + 1])
+        for other in range(of_ring[b], of_ring[b + 1]):
+            effort += 1
+            if _apart(boxes[mine], boxes[other]) >= best[b]:
+                continue
+            other_first = starts[b] + (other - of_ring[b]) * PIECE
+            other_last = min(other_first + PIECE, starts[b + 1])
+            for i in range(first, last):
+                end = i + 1 if i + 1 < starts[a + 1] else starts[a]
+                effort += 1
+                if _apart(_box_of(points, i, end), boxes[other]) < best[b]:
+                    effort += other_last - other_first
+                    ring = (other_first, other_last, starts[b], starts[b + 1])
+                    _approach_edge(points, (i, end), ring, b, best, edges, ends)
     return effort
 
 
 @compiled
+def _box_of(points: Any, start: int, end: int) -> Any:
+    """The box of an edge."""
+    x0, x1 = float(points[start, 0]), float(points[end, 0])
+    y0, y1 = float(points[start, 1]), float(points[end, 1])
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+@compiled
+def _apart(a: Any, b: Any) -> float:
+    """Square of the distance of two boxes: what lies in them is no nearer."""
+    x, y = max(a[0] - b[2], b[0] - a[2], 0.0), max(a[1] - b[3], b[1] - a[3], 0.0)
+    return float(x * x + y * y)
+
+
+@compiled
 def _approach_edge(points: Any, edge: Any, ring: Any, b: int, best: Any, edges: Any, ends: Any) -> None:
-    """The same for one edge of the other ring; `ring` is where the vertices of `b` are."""
-    after = ring[1] - 1
-    for j in range(ring[0], ring[1]):
-        start, after = after, j  # the edge of `b` that ends here
+    """The same for one edge of the other ring; `ring` is which vertices of `b` to look at, and all."""
+    for start in range(ring[0], ring[1]):
+        after = start + 1 if start + 1 < ring[3] else ring[2]
         for side in range(2):
             if side == 0:
                 vertex, first, last = start, edge[0], edge[1]

@@ -267,8 +267,18 @@ def test_a_bridge_goes_straight_to_the_nearest_edge() -> None:
     plane[2:4, 10:30] = plane[35:38, 20:25] = 0
     (roi,) = objects(features_of(plane))
     assert roi["shapes"][0]["Points"] == (
-        "0,0 30,0 30,2 10,2 10,4 30,4 30,2 30,0 40,0 40,40 20,40 20,38 25,38 25,35 20,35 20,38 20,40 0,40"
+        "0,0 10,0 10,2 10,4 30,4 30,2 10,2 10,0 40,0 40,40 20,40 20,38 25,38 25,35 20,35 20,38 20,40 0,40"
     )
+
+
+def test_bridges_of_many_round_holes_are_the_shortest() -> None:
+    rows, columns = np.indices((400, 400))
+    plane = (np.hypot(rows % 20 - 9.5, columns % 20 - 9.5) > 7).astype(int)
+    features = features_of(plane)
+    ring, _ = keyhole_rings(features.polygons)
+    (polygon,) = to_shapely(features.polygons)
+    assert len(polygon.interiors) == 400
+    assert_simple_but_for_shortest_bridges(ring.astype(float), polygon)
 
 
 @some
