@@ -33,6 +33,10 @@ class Gone(RoiServiceError):
     """The id belonged to a catalog version that has since been replaced."""
 
 
+class CursorExpired(Gone):
+    """A cursor of a catalog version that has since been replaced: the walk has to begin again."""
+
+
 class SourceError(RoiServiceError):
     """A store, or one part of it, cannot be used.
 

@@ -23,7 +23,7 @@ _TYPES = (_POLYGONS, _POLYGONS, _POLYGONS, _POINTS, _LINES, _LINES)
 _DRAWN_AS = {kind: b',"drawn_as":"%b"' % NAMES[kind].encode() for kind in (RECTANGLE, ELLIPSE)}
 
 _FEATURE = (
-    b'{"type":"Feature","id":%d,"geometry":{"type":"%b","coordinates":%b},'
+    b'{"type":"Feature","id":%d,"geometry":%b,'
     b'"properties":{"label":%b,"layer":%b,"z":%b,"t":%b,"c":%b,"area":%b%b%b%b}}'
 )
 
@@ -36,8 +36,7 @@ def features_json(features: Features) -> list[bytes]:
     layer = orjson.dumps(features.layer)
     columns = zip(
         features.feature_id.tolist(),
-        geometry_types(features),
-        geometry_texts(features),
+        _geometries(features),
         features.label.tolist(),
         features.z.tolist(),
         features.t.tolist(),
@@ -52,8 +51,7 @@ def features_json(features: Features) -> list[bytes]:
         _FEATURE
         % (
             identifier,
-            geometry_type,
-            coordinates,
+            geometry,
             label_json(label),
             layer,
             index_json(z),
@@ -64,8 +62,16 @@ def features_json(features: Features) -> list[bytes]:
             _DRAWN_AS.get(kind, b""),
             b"," + own if own else b"",
         )
-        for identifier, geometry_type, coordinates, label, z, t, c, area, color, kind, own in columns
+        for identifier, geometry, label, z, t, c, area, color, kind, own in columns
     ]
+
+
+def _geometries(features: Features) -> list[bytes]:
+    """Geometry objects; null where features come without their geometry."""
+    if not features.polygons.part_offsets[-1]:
+        return [b"null"] * len(features)
+    pairs = zip(geometry_types(features), geometry_texts(features), strict=True)
+    return [b'{"type":"%b","coordinates":%b}' % pair for pair in pairs]
 
 
 def geometry_types(features: Features) -> list[bytes]:

@@ -24,7 +24,7 @@ def rows(features: Features) -> list[bytes]:
     """One line per feature; columns as in GeoJSON, an empty cell for null."""
     if not len(features):
         return []
-    texts = shapely.to_wkt(geometries(features.polygons, features.kind), rounding_precision=-1)
+    texts = _texts(features)
     columns = {name: column.to_pylist() for name, column in features.properties.items()}
     out = []
     for i, text in enumerate(texts):
@@ -45,6 +45,16 @@ def rows(features: Features) -> list[bytes]:
             )
         )
     return out
+
+
+def _texts(features: Features) -> list[str]:
+    """Geometries as WKT; empty where features come without."""
+    if not features.polygons.part_offsets[-1]:
+        return [""] * len(features)
+    texts: list[str] = shapely.to_wkt(
+        geometries(features.polygons, features.kind), rounding_precision=-1
+    ).tolist()
+    return texts
 
 
 def _column(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +31,20 @@ def feature_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> 
     if query.by_plane_only:
         spans = plane_spans(catalog, matching_planes(catalog, query))
         return Page(_slice_of_spans(spans, offset, limit), sum(last - first for first, last in spans))
-    rows = matching_rows(catalog, query)
+    rows = _remembered(catalog, (query, "rows"), lambda: matching_rows(catalog, query))
     return Page(rows[offset : offset + limit], len(rows))
+
+
+def largest_features(catalog: Catalog, query: RoiQuery, most: int) -> Page:
+    """The `most` largest by area of the features that match, in row order; of equal ones the first rows."""
+    rows = matching_rows(catalog, query)
+    if len(rows) <= most:
+        return Page(rows, len(rows))
+    area = catalog.features["area"][rows]
+    least = np.partition(area, len(rows) - most)[len(rows) - most]
+    larger, equal = area > least, np.flatnonzero(area == least)
+    larger[equal[: most - int(larger.sum())]] = True
+    return Page(rows[larger], len(rows))
 
 
 def roi_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int, max_shapes: int = 5000) -> Page:
@@ -112,21 +125,31 @@ def _roi_places(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> t
     return places[offset : offset + limit], len(places)
 
 
+def matching_places(catalog: Catalog, query: RoiQuery) -> Rows | None:
+    """Places in the ROI table of the ROIs with any matching feature; None for all of them."""
+    return None if _asks_for_all(catalog, query) else _remembered_places(catalog, query)
+
+
 def _asks_for_all(catalog: Catalog, query: RoiQuery) -> bool:
     return query.by_plane_only and len(matching_planes(catalog, query)) == len(catalog.planes["t"])
 
 
 def _remembered_places(catalog: Catalog, query: RoiQuery) -> Rows:
     """Places in the ROI table of all ROIs that match; found out once per query while memory allows."""
-    places = catalog.remembered.get(query)
-    if places is None:
-        places = _places_of_rows(catalog, query)
+    return _remembered(catalog, query, lambda: _places_of_rows(catalog, query))
+
+
+def _remembered(catalog: Catalog, key: object, find: Callable[[], Rows]) -> Rows:
+    found = catalog.remembered.get(key)
+    if found is None:
+        found = find()
         known = list(catalog.remembered.values())
-        size = places.nbytes + sum(each.nbytes for each in known)
+        size = found.nbytes + sum(each.nbytes for each in known)
         if len(known) >= REMEMBERED_QUERIES or size > REMEMBERED_BYTES:
             catalog.remembered.clear()
-        catalog.remembered[query] = places
-    return places
+        if found.nbytes <= REMEMBERED_BYTES:
+            catalog.remembered[key] = found
+    return found
 
 
 def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Rows:
@@ -137,6 +160,8 @@ def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Rows:
         )
     else:
         rows = matching_rows(catalog, query)
+    if len(rows) < len(catalog.rois["roi"]) // 16:  # sorting them is cheaper than a look at every ROI
+        return np.unique(catalog.features["place"][rows]).astype(np.int64)
     asked = np.zeros(len(catalog.rois["roi"]), bool)
     asked[catalog.features["place"][rows]] = True
     return np.flatnonzero(asked)

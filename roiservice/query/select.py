@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
+from roiservice.catalog.registry import FIRST_EXTRA_ROI
 from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.features import EVERY_INDEX
 
@@ -91,8 +92,11 @@ def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows) -> NDArray[np.bool
     """Which of the rows' objects, or features, have the property asked for."""
     if asked.name not in catalog.properties:
         return _between(pa.array(catalog.features[asked.name][rows]), asked)
-    admitted = _between(catalog.properties[asked.name], asked)
-    return np.asarray(admitted[catalog.features["place"][rows]])
+    places = catalog.features["place"][rows]
+    column = catalog.properties[asked.name]
+    if len(rows) < len(column):
+        return _between(column.take(pa.array(places)), asked)
+    return np.asarray(_between(column, asked)[places])
 
 
 def _between(column: pa.Array, asked: PropertyFilter) -> NDArray[np.bool_]:
@@ -136,11 +140,14 @@ def rows_of_rois(catalog: Catalog, places: Rows) -> Rows:
 
 
 def _places_of_labels(catalog: Catalog, labels: tuple[int, ...]) -> Rows:
-    """Places in the ROI table, which is sorted by ROI number; that is the label only for ordinary ones."""
-    column = catalog.rois["label"]
+    """Places in the ROI table, which is sorted by ROI number: that is the label itself of ordinary ones."""
+    column, numbers = catalog.rois["label"], catalog.rois["roi"]
+    extra = int(np.searchsorted(numbers, FIRST_EXTRA_ROI))
     limits = np.iinfo(column.dtype)
     asked = np.array([label for label in labels if limits.min <= label <= limits.max], column.dtype)
-    return np.flatnonzero(np.isin(column, asked))
+    ordinary = asked[(asked > 0) & (asked < FIRST_EXTRA_ROI)].astype(np.int64)
+    others = extra + np.flatnonzero(np.isin(column[extra:], asked))
+    return np.concatenate((_find(numbers[:extra], ordinary), others))
 
 
 def _find(column: NDArray[Any], values: NDArray[np.int64]) -> Rows:
@@ -164,7 +171,8 @@ def _rows_of_blocks(catalog: Catalog, bbox: tuple[float, float, float, float], s
     starts = np.flatnonzero(_meets(catalog.blocks, bbox)) * BLOCK_ROWS
     pieces = [np.empty(0, np.int64)]
     for first, last in spans:
-        for start in starts[(starts + BLOCK_ROWS > first) & (starts < last)].tolist():
+        some = slice(*np.searchsorted(starts, (first - BLOCK_ROWS + 1, last)))
+        for start in starts[some].tolist():
             pieces.append(np.arange(max(first, start), min(last, start + BLOCK_ROWS)))  # noqa: PERF401
     return np.concatenate(pieces)
 

@@ -21,12 +21,18 @@ OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 PIXEL_CRS = "/def/crs/pixel"
 
 Link = dict[str, str]
+_SAFE = ":/,"  # needs no escape in a query, and is easier to read so
 _HOST = re.compile(r"[A-Za-z0-9.\-_~:\[\]]+", re.ASCII)
 
 
 def base() -> str:
     """Scheme, host and prefix of the service as this request reached it, without a final slash."""
     return _base(request.scheme, request.host, request.script_root)
+
+
+def origin() -> str:
+    """Scheme and host by which this request reached the service."""
+    return _base(request.scheme, request.host, "")
 
 
 def pixel_crs() -> str:
@@ -63,7 +69,7 @@ def page_links(
 
     Walking `next` from the first page on visits everything once, and `prev` leads back the same way.
     """
-    fixed = urlencode(given, safe=":/,") + "&" if given else ""
+    fixed = urlencode(given, safe=_SAFE) + "&" if given else ""
     out = [("self", f"{href}?{fixed}limit={limit}&offset={offset}")]
     if shown and offset + shown < matched:
         out.append(("next", f"{href}?{fixed}limit={limit}&offset={offset + shown}"))
@@ -71,6 +77,20 @@ def page_links(
         before = min(limit, offset)
         out.append(("prev", f"{href}?{fixed}limit={before}&offset={offset - before}"))
     return out
+
+
+def whole_link(href: str, given: Pairs) -> str:
+    """A selection that is not paged."""
+    return f"{href}?{urlencode(given, safe=_SAFE)}" if given else href
+
+
+def cursor_links(
+    href: str, given: Pairs, limit: int, cursor: str, following: str | None
+) -> list[tuple[str, str]]:
+    """`self` and `next` of a page that was asked for by a cursor; there is no way back."""
+    fixed = urlencode(given, safe=_SAFE) + "&" if given else ""
+    places = [("self", cursor)] if following is None else [("self", cursor), ("next", following)]
+    return [(rel, f"{href}?{fixed}limit={limit}&cursor={quote(place)}") for rel, place in places]
 
 
 def link_header(links: Sequence[Link]) -> str:

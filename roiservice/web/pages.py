@@ -12,7 +12,8 @@ from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
 from roiservice.errors import RoiServiceError, SettingsError, SourceError
 from roiservice.query.columns import read_features
-from roiservice.query.pages import feature_page, roi_count, roi_page
+from roiservice.query.detail import FULL, Detail, read_detailed
+from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.web.access import readable
 from roiservice.web.compress import pack
@@ -49,28 +50,46 @@ def page_key(
     offset: int,
     limit: int,
     max_shapes: int,
+    *more: object,
 ) -> str:
     """The name of a page's bytes: all that they depend on, and nothing about who asks."""
-    return digest(registry, versions, ENCODER_VERSION, form.name, query, offset, limit, max_shapes)
+    return digest(registry, versions, ENCODER_VERSION, form.name, query, offset, limit, max_shapes, *more)
 
 
 def items_page(
-    catalog: Catalog, form: Format, query: RoiQuery, offset: int, limit: int, max_shapes: int
+    catalog: Catalog,
+    form: Format,
+    query: RoiQuery,
+    offset: int,
+    limit: int,
+    max_shapes: int,
+    detail: Detail = FULL,
+    largest: bool = False,
 ) -> Page:
-    """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features."""
+    """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features.
+
+    With `largest` it holds not the first but the largest features.
+    """
     if form.by_roi:
         chosen = roi_page(catalog, query, offset, limit, max_shapes)
+    elif largest:
+        chosen = largest_features(catalog, query, limit)
     else:
         chosen = feature_page(catalog, query, offset, limit)
-    encoded = form.encode(read_features(catalog, chosen.rows))
+    encoded = form.encode(read_detailed(catalog, chosen.rows, detail))
     return pack(form.separator.join(encoded), chosen.matched, len(encoded))
 
 
-def items_stream(catalog: Catalog, form: Format, query: RoiQuery, offset: int) -> Iterator[bytes]:
+def items_stream(
+    catalog: Catalog, form: Format, query: RoiQuery, offset: int, detail: Detail = FULL
+) -> Iterator[bytes]:
     """All features from `offset` on, a batch at a time; the rows are looked up before the first byte."""
     rows = feature_page(catalog, query, offset, EVERYTHING).rows
     batches = (rows[first : first + STREAM_BATCH] for first in range(0, len(rows), STREAM_BATCH))
-    return (form.separator.join(form.encode(read_features(catalog, batch))) + form.end for batch in batches)
+    return (
+        form.separator.join(form.encode(read_detailed(catalog, batch, detail))) + form.end
+        for batch in batches
+    )
 
 
 def roi_list_page(

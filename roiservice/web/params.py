@@ -14,6 +14,7 @@ import pyarrow as pa
 from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
+from roiservice.query.detail import EXACT, FULL, GEOMETRIES, Detail
 from roiservice.query.select import PropertyFilter, RoiQuery, Span, Value
 
 Arguments = MultiDict[str, str]
@@ -39,20 +40,33 @@ class Paging:
 
 
 @dataclass(frozen=True)
-class ItemsParams:
-    """What an items request asks for; `filters` are its filters in one canonical spelling, in one order.
+class Selection:
+    """Which features are asked for; `filters` are the filters in one canonical spelling, in one order.
+
+    `properties` are conditions on the objects' own properties, which `with_properties` understands once the
+    layer is known.
+    """
+
+    query: RoiQuery
+    filters: Pairs
+    properties: Pairs
+
+
+@dataclass(frozen=True)
+class ItemsParams(Selection):
+    """What an items request asks for; `filters` also hold what else all links of its pages share.
 
     `limit` is None where none was given: then one page of the default size, or everything where the format
-    is streamed. `f` is the format's name, None where it was not given. `properties` are conditions on the
-    objects' own properties, which `with_properties` understands once the layer is known.
+    is streamed. `f` is the format's name, None where it was not given. `cursor` is as it came, `largest` the
+    number of features that is enough.
     """
 
     f: str | None
-    query: RoiQuery
     limit: int | None
     offset: int
-    filters: Pairs
-    properties: Pairs = ()
+    detail: Detail = FULL
+    largest: int | None = None
+    cursor: str | None = None
 
 
 def check_known(arguments: Arguments, known: frozenset[str]) -> None:
@@ -80,6 +94,7 @@ def lenient_paging(arguments: Arguments, default: int, largest: int) -> Paging:
     A negative limit means the default, one above the largest is cut, 0 asks for counts alone, and a negative
     offset means 0. BadParameter for what is no number.
     """
+    arguments = _last_of_each(arguments)
     limit = _optional(arguments, "limit", _whole)
     offset = _optional(arguments, "offset", _whole) or 0
     if limit is None or limit < 0:
@@ -87,7 +102,10 @@ def lenient_paging(arguments: Arguments, default: int, largest: int) -> Paging:
     return Paging(min(limit, largest), max(offset, 0))
 
 
-ITEMS = frozenset({"limit", "offset", "bbox", "bbox-crs", "crs", "z", "t", "c", "label", "min-area", "f"})
+FILTERS = frozenset({"bbox", "bbox-crs", "crs", "z", "t", "c", "label", "min-area"})
+ITEMS = FILTERS | {"limit", "offset", "cursor", "geometry", "simplify", "max-features", "f"}
+DENSITY = FILTERS | {"cells"}
+CELLS, CELLS_MAX = 64, 512  # of a density grid, along the longer side
 
 
 @lru_cache(512)
@@ -96,9 +114,50 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
 
     Clients ask for the same page again and again, so what was parsed is remembered.
     """
-    arguments = Arguments(parse_qsl(query_string.decode(errors="replace"), keep_blank_values=True))
-    properties = tuple(sorted((name, text) for name, text in arguments.items() if _is_property(name)))
-    check_known(arguments, ITEMS | {name for name, _ in properties})
+    arguments = _arguments(query_string)
+    chosen = _selection(arguments, pixel_crs, ITEMS)
+    limit = _optional(arguments, "limit", _limit)
+    largest = _optional(arguments, "max-features", _limit)
+    cursor = arguments.get("cursor")
+    for name, paged in (("max-features", ("limit", "offset", "cursor")), ("cursor", ("offset",))):
+        if name in arguments and any(other in arguments for other in paged):
+            raise BadParameter(name, f"does not go together with {' or '.join(paged)}")
+    return ItemsParams(
+        query=chosen.query,
+        filters=(*chosen.filters, *_as_given(arguments)),
+        properties=chosen.properties,
+        f=arguments.get("f"),
+        limit=None if limit is None else min(limit, limit_max),
+        offset=_optional(arguments, "offset", _offset) or 0,
+        detail=_detail(arguments),
+        largest=None if largest is None else min(largest, limit_max),
+        cursor=cursor,
+    )
+
+
+@lru_cache(512)
+def selection(query_string: bytes, pixel_crs: str) -> Selection:
+    """The filters of a request that takes nothing else."""
+    return _selection(_arguments(query_string), pixel_crs, FILTERS)
+
+
+@lru_cache(512)
+def density(query_string: bytes, pixel_crs: str) -> tuple[Selection, int]:
+    """The filters of a request for a grid, and its number of cells along the longer side."""
+    arguments = _arguments(query_string)
+    return _selection(arguments, pixel_crs, DENSITY), _optional(arguments, "cells", _cells) or CELLS
+
+
+def _arguments(query_string: bytes) -> Arguments:
+    return Arguments(parse_qsl(query_string.decode(errors="replace"), keep_blank_values=True))
+
+
+def _selection(arguments: Arguments, pixel_crs: str, known: frozenset[str]) -> Selection:
+    """The filters; whatever is no `known` parameter must be a property."""
+    properties = tuple(
+        sorted((name, text) for name, text in arguments.items() if name not in known | IGNORED)
+    )
+    check_known(arguments, known | {name for name, _ in properties})
     for name in ("crs", "bbox-crs"):
         if arguments.get(name, pixel_crs) != pixel_crs:
             raise BadParameter(name, f"the only frame is {pixel_crs}")
@@ -112,22 +171,28 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
     )
     if numbers is not None:
         query = _with_box(query, numbers)
-    limit = _optional(arguments, "limit", _limit)
-    return ItemsParams(
-        f=arguments.get("f"),
-        query=query,
-        limit=None if limit is None else min(limit, limit_max),
-        offset=_optional(arguments, "offset", _offset) or 0,
-        filters=(*_canonical(arguments, query, numbers), *properties),
-        properties=properties,
-    )
+    return Selection(query, (*_canonical(arguments, query, numbers), *properties), properties)
 
 
-def _is_property(name: str) -> bool:
-    return name not in ITEMS and name not in IGNORED
+def _detail(arguments: Arguments) -> Detail:
+    geometry = arguments.get("geometry", EXACT)
+    if geometry not in GEOMETRIES:
+        raise BadParameter("geometry", f"is one of {', '.join(GEOMETRIES)}")
+    simplify = _optional(arguments, "simplify", _tolerance) or 0.0
+    if simplify and geometry != EXACT:
+        raise BadParameter("simplify", f"goes together with geometry={EXACT} only")
+    return Detail(geometry, simplify)
 
 
-def with_properties(asked: ItemsParams, columns: Mapping[str, pa.Array]) -> RoiQuery:
+def _as_given(arguments: Arguments) -> Pairs:
+    """What else belongs into all links of a page: what is drawn, and how many of the largest."""
+    names = ("geometry", "simplify", "max-features")
+    return tuple((name, arguments[name]) for name in names if name in arguments)
+
+
+def with_properties(
+    asked: Selection, columns: Mapping[str, pa.Array], known: frozenset[str] = ITEMS
+) -> RoiQuery:
     """The query with its conditions on properties: `name=5`, or `name=2..7` with one end left out or none.
 
     `property:name` says the same, for names that other parameters have. BadParameter for what is no property
@@ -137,8 +202,8 @@ def with_properties(asked: ItemsParams, columns: Mapping[str, pa.Array]) -> RoiQ
     for name, text in asked.properties:
         column = name if name in columns or name in MEASURES else name.removeprefix("property:")
         if column not in columns and column not in MEASURES:
-            known = ", ".join(sorted({*ITEMS, *MEASURES, *columns}))
-            raise BadParameter(name, f"there is no such parameter here; known are: {known}")
+            choices = ", ".join(sorted({*known, *MEASURES, *columns}))
+            raise BadParameter(name, f"there is no such parameter here; known are: {choices}")
         kind = columns[column].type if column in columns else pa.float64()
         try:
             conditions.append(PropertyFilter(column, *_bounds(text, kind)))
@@ -220,6 +285,23 @@ def _finite(text: str) -> float:
     return float(text)
 
 
+def _tolerance(text: str) -> float:
+    try:
+        tolerance = _finite(text)
+    except ValueError:
+        tolerance = -1.0
+    if tolerance < 0:
+        raise ValueError("is a distance in pixels, 0 or more")
+    return tolerance
+
+
+def _cells(text: str) -> int:
+    cells = _whole(text)
+    if not 1 <= cells <= CELLS_MAX:
+        raise ValueError(f"is a whole number from 1 to {CELLS_MAX}")
+    return cells
+
+
 def _area(text: str) -> float:
     try:
         area = _finite(text)
@@ -289,9 +371,14 @@ def _shortest(number: float) -> str:
     return str(int(number)) if number == int(number) and abs(number) < LARGEST else repr(number)
 
 
+def _last_of_each(arguments: Arguments) -> Arguments:
+    """Of parameters that are repeated the last, as Django takes them."""
+    return MultiDict({name: values[-1] for name, values in arguments.lists()})
+
+
 def image_id(arguments: Arguments) -> int:
     """The image of OMERO's `?image=`; NotFound without one, so that a proxy may ask OMERO.web instead."""
-    number = _optional(arguments, "image", _whole)
+    number = _optional(_last_of_each(arguments), "image", _whole)
     if number is None:
         raise NotFound("name the image whose ROIs you want, as in ?image=1")
     return number

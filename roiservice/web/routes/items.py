@@ -11,8 +11,10 @@ from flask import Blueprint, Response, request
 
 from roiservice.bootstrap import Layer
 from roiservice.encode.formats import FORMATS, Format
-from roiservice.errors import NotFound
+from roiservice.errors import BadParameter, NotFound
 from roiservice.query.columns import read_features
+from roiservice.query.cursor import Walk, walk_of
+from roiservice.query.detail import EXACT
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
@@ -22,10 +24,12 @@ from roiservice.web.links import (
     Link,
     base,
     collection_path,
+    cursor_links,
     link,
     link_header,
     page_links,
     pixel_crs,
+    whole_link,
 )
 from roiservice.web.negotiate import format_name
 from roiservice.web.pages import cached, items_page, items_stream, page_key
@@ -34,6 +38,7 @@ from roiservice.web.responses import body_answer, digest, not_modified, page_ans
 from roiservice.web.routes import services
 
 blueprint = Blueprint("items", __name__)
+_WITHOUT_OUTLINES = ("geojson", "ndjson", "wkt")  # formats that may show points, boxes, or nothing instead
 _HEAD = b'{"type":"FeatureCollection","numberMatched":%d,"numberReturned":%d,"links":%b,"features":['
 
 
@@ -44,23 +49,29 @@ def items(image_id: int, layer: str) -> Response:
     settings = service.settings
     asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", settings.items_limit_max)
     form = _format(asked.f)
+    refusal = _refusal(form, asked)
+    if refusal is not None:
+        raise refusal
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
-    streamed = form.name == "ndjson" and asked.limit is None
-    limit = asked.limit or min(settings.page_limit, settings.items_limit_max)
+    streamed = form.name == "ndjson" and (asked.limit, asked.cursor, asked.largest) == (None,) * 3
+    limit = asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max)
     query = params.with_properties(asked, catalog.properties)
-    selection = (form, query, asked.offset, 0 if streamed else limit, settings.shapes_per_page)
+    walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
+    offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
+    paged = (offset, 0 if streamed else limit, settings.shapes_per_page)
+    selection = (form, query, *paged, asked.detail, asked.largest is not None)
     key = page_key(service.registry.uuid, (catalog.version,), *selection)
-    tag = digest(key, here, asked.f, asked.filters, ticket())
+    tag = digest(key, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
     if streamed:
-        chunks = items_stream(catalog, form, query, asked.offset)
+        chunks = items_stream(catalog, form, query, offset, asked.detail)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     page = cached(service.cache, key, partial(items_page, catalog, *selection))
-    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket())
-    envelope = _envelope(place, asked, limit, page.returned, page.matched)
+    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket(), walk)
+    envelope = _envelope(place, asked, _Span(limit, offset, page.returned, page.matched))
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
 
@@ -98,40 +109,72 @@ class _Place:
     format: str
     property_names: tuple[str, ...]
     ticket: str | None  # in all links
+    walk: Walk | None  # for requests that came with a cursor
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Which entries a page was to hold, how many it holds, and how many there are in all."""
+
+    limit: int
+    offset: int
+    returned: int
+    matched: int
 
 
 @lru_cache(512)
-def _envelope(
-    place: _Place, asked: params.ItemsParams, limit: int, returned: int, matched: int
-) -> tuple[bytes, bytes, dict[str, str]]:
+def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[bytes, bytes, dict[str, str]]:
     """What goes around a page's features; remembered, as links cost more than all else of a warm page."""
     form = FORMATS[place.format]
-    links = _links(place, asked, limit, returned, matched)
+    links = _links(place, asked, span)
     if form.name == "geojson":
-        head, tail = _HEAD % (matched, returned, orjson.dumps(links)), b"]}"
+        head, tail = _HEAD % (span.matched, span.returned, orjson.dumps(links)), b"]}"
     else:
         head = form.begin(place.property_names)
         # Lines end where there are any; an empty page of lines is no bytes at all.
-        tail = form.end if head or returned else b""
+        tail = form.end if head or span.returned else b""
     return head, tail, {**_crs_header(), "Link": link_header(links)}
 
 
-def _links(place: _Place, asked: params.ItemsParams, limit: int, returned: int, matched: int) -> list[Link]:
+def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
     """This page and its neighbours in this format, the same page in the others, and the layer."""
     path = collection_path(place.image_id, place.collection)
     href = f"{place.base}{path}/items"
     own = asked.filters if asked.f is None else (*asked.filters, ("f", asked.f))
-    near = page_links(href, own, limit, asked.offset, returned, matched)
-    links = [link(rel, to, FORMATS[place.format].media_type) for rel, to in near]
+    links = [
+        link(rel, to, FORMATS[place.format].media_type) for rel, to in _near(place, asked, span, href, own)
+    ]
     for name, other in FORMATS.items():
-        if name != place.format:
-            (_, to), *_ = page_links(href, (*asked.filters, ("f", name)), limit, asked.offset, 0, 0)
+        if name != place.format and _refusal(other, asked) is None:
+            (_, to), *_ = _near(place, asked, span, href, (*asked.filters, ("f", name)))
             links.append(link("alternate", to, other.media_type, name))
     return [*links, link("collection", path)]
 
 
+def _near(
+    place: _Place, asked: params.ItemsParams, span: _Span, href: str, given: params.Pairs
+) -> list[tuple[str, str]]:
+    """The page itself first, then those before and after it."""
+    if asked.largest is not None:
+        return [("self", whole_link(href, given))]
+    if asked.cursor is None or place.walk is None:
+        return page_links(href, given, span.limit, span.offset, span.returned, span.matched)
+    end = span.offset + span.returned
+    following = place.walk.cursor(end) if span.returned and end < span.matched else None
+    return cursor_links(href, given, span.limit, asked.cursor, following)
+
+
 def _format(asked: str | None) -> Format:
     return FORMATS[format_name(asked, request.headers.get("Accept", ""))]
+
+
+def _refusal(form: Format, asked: params.ItemsParams) -> BadParameter | None:
+    """What this format cannot give of what is asked for."""
+    if asked.detail.geometry != EXACT and form.name not in _WITHOUT_OUTLINES:
+        return BadParameter("geometry", f"f={form.name} takes {EXACT} only")
+    if asked.largest is not None and form.by_roi:
+        return BadParameter("max-features", f"f={form.name} goes by ROI, and takes limit and offset only")
+    return None
 
 
 def _crs_header() -> dict[str, str]:

@@ -1,0 +1,249 @@
+"""Viewports, walks and overviews over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+import shapely
+
+from roiservice.query.cursor import START
+from tests.conftest import start_service
+from tests.query.support import tessellation
+from tests.stores import write_image
+from tests.web.test_web_items import get, walk
+
+LAYER = "/images/1/collections/labels:cells"
+ITEMS = f"{LAYER}/items"
+SIDE, CELLS = 200, 120
+
+
+@pytest.fixture(scope="module")
+def tissue(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tissue") / "images"
+    properties = [
+        {"label-value": label, "score": label / 2, "class": "ab"[label % 2]} for label in range(1, 100)
+    ]
+    write_image(
+        folder / "1.zarr",
+        labels={"cells": tessellation(SIDE, CELLS).astype(np.uint16)},
+        image_label={"properties": properties},
+    )
+    return start_service(folder).client
+
+
+def geometries(client, url):
+    features = get(client, url).json["features"]
+    return {feature["id"]: shapely.geometry.shape(feature["geometry"]) for feature in features}
+
+
+def refused(client, query, parameter, url=ITEMS):
+    assert get(client, f"{url}?{query}", 400).json["parameter"] == parameter
+
+
+def test_simplified_pages_fit_together(tissue):
+    exact = geometries(tissue, f"{ITEMS}?limit=1000")
+    pages = walk(tissue, f"{ITEMS}?simplify=4&limit=17")
+    together = {
+        feature["id"]: shapely.geometry.shape(feature["geometry"])
+        for page in pages
+        for feature in page["features"]
+    }
+    windows = {}
+    for x in range(0, SIDE, 50):
+        windows |= geometries(tissue, f"{ITEMS}?simplify=4&bbox={x},0,{x + 50},{SIDE}&limit=1000")
+    assert together == windows
+    shapes = np.array(list(together.values()))
+    assert together.keys() == exact.keys()
+    assert shapely.coverage_is_valid(shapes)
+    assert shapely.is_valid(shapes).all()
+    assert abs(shapely.area(shapes).sum() - SIDE * SIDE) < 0.005 * SIDE * SIDE
+    before = shapely.get_num_coordinates(list(exact.values())).sum()
+    assert before > 5 * shapely.get_num_coordinates(shapes).sum()
+
+
+@pytest.mark.parametrize("form", ["geojson", "ndjson", "wkt", "qupath", "omero"])
+def test_every_format_can_be_simplified(tissue, form):
+    exact, drawn = (get(tissue, f"{ITEMS}?f={form}&limit=50{more}").data for more in ("", "&simplify=4"))
+    assert len(drawn) < len(exact)
+    assert get(tissue, f"{ITEMS}?f={form}&limit=50&simplify=0").data.count(b"]") == exact.count(b"]")
+
+
+def test_measures_stay_those_of_the_exact_outlines(tissue):
+    exact, drawn = (
+        get(tissue, f"{ITEMS}?{query}").json["features"] for query in ("limit=50", "limit=50&simplify=9")
+    )
+    assert [each["properties"] for each in exact] == [each["properties"] for each in drawn]
+
+
+def test_a_whole_layer_is_streamed_simplified(tissue):
+    lines = get(tissue, f"{ITEMS}?f=ndjson&simplify=4").data.splitlines()
+    assert len(lines) == CELLS
+    paged = get(tissue, f"{ITEMS}?f=ndjson&simplify=4&limit=1000").data.splitlines()
+    assert lines == paged
+
+
+def test_centroids_boxes_and_nothing(tissue):
+    exact = geometries(tissue, f"{ITEMS}?limit=30")
+    points = geometries(tissue, f"{ITEMS}?limit=30&geometry=centroid")
+    boxes = geometries(tissue, f"{ITEMS}?limit=30&geometry=bbox")
+    assert exact.keys() == points.keys() == boxes.keys()
+    for number, shape in exact.items():
+        assert points[number].geom_type == "Point"
+        assert shapely.distance(points[number], shape.centroid) < 1e-9
+        assert boxes[number].equals(shapely.box(*shape.bounds))
+    page = get(tissue, f"{ITEMS}?limit=30&geometry=none").json
+    assert [feature["geometry"] for feature in page["features"]] == [None] * 30
+    assert "geometry=none" in next(link["href"] for link in page["links"] if link["rel"] == "next")
+    assert (
+        get(tissue, f"{ITEMS}?limit=30&geometry=exact").json["features"]
+        == get(tissue, f"{ITEMS}?limit=30").json["features"]
+    )
+
+
+def test_wkt_alike(tissue):
+    def cells(geometry):
+        text = get(tissue, f"{ITEMS}?f=wkt&limit=9&geometry={geometry}").get_data(as_text=True)
+        return [row["WKT"] for row in csv.DictReader(io.StringIO(text))]
+
+    assert all(cell.startswith("POINT (") for cell in cells("centroid"))
+    assert all(shapely.from_wkt(cell).equals(shapely.from_wkt(cell).envelope) for cell in cells("bbox"))
+    assert cells("none") == [""] * 9
+
+
+@pytest.mark.parametrize("form", ["qupath", "omero"])
+@pytest.mark.parametrize("geometry", ["centroid", "bbox", "none"])
+def test_formats_that_need_outlines_say_so(tissue, form, geometry):
+    refused(tissue, f"f={form}&geometry={geometry}", "geometry")
+    alternates = get(tissue, f"{ITEMS}?geometry={geometry}").json["links"]
+    titles = {link["title"] for link in alternates if link["rel"] == "alternate"}
+    assert titles == {"ndjson", "wkt"}
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("geometry=hull", "geometry"), ("simplify=-1", "simplify"), ("simplify=nan", "simplify"),
+     ("simplify=1&geometry=bbox", "simplify"), ("max-features=0", "max-features"),
+     ("max-features=5&limit=3", "max-features"), ("max-features=5&offset=0", "max-features"),
+     ("max-features=5&cursor=start", "max-features"), ("max-features=5&f=omero", "max-features"),
+     ("cursor=start&offset=3", "cursor"), ("cursor=x", "cursor"), ("cursor=", "cursor"),
+     ("cursor=%C3%A9", "cursor")],
+)  # fmt: skip
+def test_what_is_refused(tissue, query, parameter):
+    refused(tissue, query, parameter)
+
+
+def test_the_largest_features_of_a_window(tissue):
+    window = get(tissue, f"{ITEMS}?bbox=20,20,150,150&limit=1000").json
+    page = get(tissue, f"{ITEMS}?bbox=20,20,150,150&max-features=10").json
+    areas = sorted((feature["properties"]["area"] for feature in window["features"]), reverse=True)
+    assert sorted((feature["properties"]["area"] for feature in page["features"]), reverse=True) == areas[:10]
+    assert (page["numberMatched"], page["numberReturned"]) == (window["numberMatched"], 10)
+    assert {link["rel"] for link in page["links"]} == {"self", "alternate", "collection"}
+    for each in page["links"]:
+        if each["rel"] in ("self", "alternate"):
+            assert get(tissue, each["href"].removeprefix("http://localhost"))
+
+
+@pytest.mark.parametrize(("form", "total"), [("geojson", CELLS), ("wkt", CELLS), ("omero", CELLS)])
+def test_a_walk_visits_everything_once(tissue, form, total):
+    url, bodies = f"{ITEMS}?cursor={START}&limit=50&f={form}", []
+    while url:
+        answer = get(tissue, url)
+        bodies.append(answer.data)
+        links = dict(reversed(each.split("; ")[:2]) for each in answer.headers["Link"].split(", "))
+        assert 'rel="prev"' not in links
+        url = links.get('rel="next"', "").strip("<>").removeprefix("http://localhost")
+        assert "offset" not in url
+    plain = [get(tissue, f"{ITEMS}?limit=50&f={form}&offset={offset}").data for offset in range(0, total, 50)]
+    assert len(bodies) == 3
+    if form != "geojson":  # whose bodies hold their links
+        assert bodies == plain
+
+
+def test_a_cursor_belongs_to_its_filters(tissue):
+    links = get(tissue, f"{ITEMS}?cursor=start&limit=5&min-area=2").json["links"]
+    following = next(link["href"] for link in links if link["rel"] == "next")
+    cursor = parse_qs(urlsplit(following).query)["cursor"][0]
+    assert (
+        get(tissue, f"{ITEMS}?cursor={cursor}&min-area=2&limit=7&geometry=none").json["numberReturned"] == 7
+    )
+    refused(tissue, f"cursor={cursor}", "cursor")
+    refused(tissue, f"cursor={cursor}&min-area=2&f=omero", "cursor")
+
+
+def test_a_walk_ends_when_the_layer_is_replaced(tmp_path: Path):
+    folder = tmp_path / "images"
+    write_image(folder / "1.zarr", labels={"cells": tessellation(60, 20).astype(np.uint8)})
+    service = start_service(folder, check_interval=0.0)
+    first = get(service.client, f"{ITEMS}?cursor=start&limit=5").json
+    following = next(link["href"] for link in first["links"] if link["rel"] == "next")
+    assert get(service.client, following).json["numberReturned"] == 5
+    shutil.rmtree(folder / "1.zarr")
+    write_image(folder / "1.zarr", labels={"cells": tessellation(60, 20, seed=1).astype(np.uint8)})
+    for _ in range(500):
+        answer = service.client.get(following)
+        if answer.status_code == 410:
+            break
+        assert answer.status_code == 200
+    assert answer.json["type"].endswith("#cursor-expired")
+    assert "cursor=start" in answer.json["detail"]
+    assert get(service.client, f"{ITEMS}?cursor=start").json["numberReturned"] == 20
+
+
+def test_density(tissue):
+    grid = get(tissue, f"{LAYER}/density?cells=4").json
+    assert (grid["origin"], grid["cell"], grid["rows"], grid["columns"]) == ([0, 0], 50, 4, 4)
+    points = [
+        shape.coords[0] for shape in geometries(tissue, f"{ITEMS}?limit=1000&geometry=centroid").values()
+    ]
+    expected = np.histogram2d(*np.array(points)[:, ::-1].T, bins=4, range=[[0, SIDE], [0, SIDE]])[0]
+    assert grid["counts"] == expected.tolist()
+    assert grid["features"] == CELLS
+    assert np.sum(grid["areas"]) == SIDE * SIDE
+    assert np.sum(get(tissue, f"{LAYER}/density?class=a").json["counts"]) == 49
+
+
+def test_summary(tissue):
+    found = get(tissue, f"{LAYER}/summary").json
+    assert (found["features"], found["rois"]) == (CELLS, CELLS)
+    area = found["measures"]["area"]
+    assert area["mean"] * CELLS == pytest.approx(SIDE * SIDE)
+    assert sum(area["histogram"]["counts"]) == CELLS
+    score = found["properties"]["score"]
+    assert (score["type"], score["count"], score["missing"], score["min"], score["max"]) == (
+        "number",
+        99,
+        21,
+        0.5,
+        49.5,
+    )
+    assert found["properties"]["class"]["common"] == [
+        {"value": "b", "count": 50},
+        {"value": "a", "count": 49},
+    ]
+    some = get(tissue, f"{LAYER}/summary?score=1..2").json
+    assert (some["rois"], some["properties"]["class"]["distinct"]) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["density", "summary"])
+def test_overviews_are_cached_and_tagged(tissue, name):
+    url = f"{LAYER}/{name}?bbox=0,0,90,90"
+    answer = get(tissue, url)
+    assert get(tissue, url).data == answer.data
+    assert answer.headers["Content-Crs"] == "<http://localhost/def/crs/pixel>"
+    get(tissue, url, 304, **{"If-None-Match": answer.headers["ETag"]})
+    get(tissue, f"{LAYER}/{name}?x=1", 400)
+    assert get(tissue, f"{LAYER}/{name}?limit=1", 400).json["parameter"] == "limit"
+    packed = get(tissue, url, **{"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("cells", ["0", "513", "x", "1.5", ""])
+def test_cells_that_are_none(tissue, cells):
+    refused(tissue, f"cells={cells}", "cells", f"{LAYER}/density")
