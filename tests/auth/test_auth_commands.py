@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from roiservice import cli
 from roiservice.auth.claims import ACCESS, TICKET
 from roiservice.auth.keys import KeyRing, keys_folder
 from roiservice.auth.local import local_store
@@ -15,6 +17,8 @@ from roiservice.auth.revocation import Revocations
 from roiservice.auth.tokens import Tokens, issuer_of
 from roiservice.catalog.registry import Registry
 from roiservice.errors import TokenInvalid
+from roiservice.settings import PREFIX, Settings
+from roiservice.web.problems import KINDS
 from tests.e2e.support import Home
 
 
@@ -122,3 +126,19 @@ def test_a_redis_that_is_away_is_said(tmp_path: Path) -> None:
     done = home.run("revoke", "--sub", "u:4")
     assert (done.returncode, done.stdout) == (1, "")
     assert "try again" in done.stderr
+
+
+def test_what_the_page_for_administrators_names_exists() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs/access.md").read_text("utf-8")
+    known = {f"{PREFIX}{setting.name.upper()}" for setting in fields(Settings)}
+    assert set(re.findall(rf"{PREFIX}[A-Z_]+", page)) <= known
+    for command in set(re.findall(r"roiservice ([a-z]+)", page)) - {"on"}:
+        assert command in cli.roiservice.commands, command
+    titles = {kind.name for kind in KINDS.values()}
+    seen = page[page.index("## What each failure looks like") :]
+    assert set(re.findall(r"^\| [45]\d\d `([a-z-]+)`", seen, re.MULTILINE)) <= titles
+    tests = [
+        path.read_text("utf-8") for path in (Path(__file__).parent.parent / "e2e").glob("test_access_*.py")
+    ]
+    tried = {int(number) for text in tests for number in re.findall(r"def test_attack_(\d\d)_", text)}
+    assert tried | {17} == set(range(1, 31))  # 17 is about minutes: tests/web has it, with a clock of its own
