@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from roiservice.catalog.properties import joined_columns, merged, named_columns,
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
-from roiservice.catalog.tracing import VertexLimits, block_rows, crew, features, traced
+from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
 from roiservice.errors import SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
@@ -58,15 +59,15 @@ def build_catalog(
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
-    folder `directory`.blocks, from which the next build of the same version goes on. Tables of values that
-    cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane has
-    more than `max_vertices` outline vertices; TooManyObjects once the whole layer has more than
+    `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
+    that cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane
+    has more than `max_vertices` outline vertices; TooManyObjects once the whole layer has more than
     `stop_at_vertices`.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
         return
-    folder = directory.with_name(f"{directory.name}.blocks")
+    folder = blocks_folder(directory)
     limits = VertexLimits(max_vertices, stop_at_vertices)
     try:
         _build_labels(layer, version, directory, registry, folder, limits, progress)
@@ -74,6 +75,11 @@ def build_catalog(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def blocks_folder(directory: Path) -> Path:
+    """Where the blocks of a catalog are kept until it is whole."""
+    return directory.with_name(f"{directory.name}.blocks")
 
 
 def _build_labels(
@@ -97,12 +103,11 @@ def _build_labels(
             progress(pixels, writer.features)
 
     try:
-        with crew() as pool:
-            for plane, assembly in traced(pool, layer, limits, files, advance):
-                whole = bool(version.outline.simplify)  # shared borders need all who share them
-                for labels, polygons in features(pool, assembly, files, at_once=whole):
-                    _add(writer, layer, version.outline, regions, plane, labels, polygons)
-                    advance(0)
+        whole = bool(version.outline.simplify)  # shared borders need all who share them
+        with closing(traced_features(layer, limits, files, advance, whole=whole)) as traced:
+            for plane, labels, polygons in traced:
+                _add(writer, layer, version.outline, regions, plane, labels, polygons)
+                advance(0)
         describe = partial(_describe, layer, joined, regions, registry, version.layer_number)
         writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
     except BaseException:

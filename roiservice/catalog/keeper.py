@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from roiservice.catalog.build import LayerVersion, Progress, build_catalog
+from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, build_catalog
 from roiservice.catalog.elsewhere import (
     FAILURE,
     LayerKey,
@@ -196,6 +196,8 @@ class Keeper:
             if catalog is None:
                 beside = directory.with_name(f"{version}.new")
                 shutil.rmtree(beside, ignore_errors=True)
+                if force:  # a source that changed and looks the same
+                    shutil.rmtree(blocks_folder(beside), ignore_errors=True)
                 with _counted(self._metrics):
                     self._build(layer, task, beside, inline_vertices, progress)
                 catalog = self._put_in_place(task, beside, directory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class VertexLimits:
 
 
 @contextmanager
-def crew() -> Iterator[ThreadPoolExecutor]:
+def _crew() -> Iterator[ThreadPoolExecutor]:
     """Threads for one build; what has not begun when it ends is dropped."""
     pool = ThreadPoolExecutor(THREADS, "build")
     try:
@@ -56,7 +56,7 @@ def crew() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def in_order(
+def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
 ) -> Iterator[Result]:
     """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken."""
@@ -75,20 +75,38 @@ def block_rows(layer: LabelLayer) -> int:
     return layer.strip_rows(BLOCK_PIXELS)
 
 
-def traced(
+def traced_features(
+    layer: LabelLayer,
+    limits: VertexLimits,
+    files: BlockFiles | None,
+    advance: Callable[[int], None],
+    *,
+    whole: bool,
+) -> Generator[tuple[LayerPlane, NDArray[Any], Polygons]]:
+    """Labels and polygons of all features, plane by plane in order.
+
+    Some at a time; with `whole`, all of a plane; a plane without features comes once. Blocks lie in `files`;
+    without, they stay in working memory. `advance` is told of pixels that are done. Raises SourceRefused
+    naming a plane that has too many vertices. To be closed: it has threads.
+    """
+    with _crew() as pool:
+        for plane, assembly in _traced(pool, layer, limits, files, advance):
+            for labels, polygons in _features(pool, assembly, files, whole=whole):
+                yield plane, labels, polygons
+            del assembly  # before the next plane is joined
+
+
+def _traced(
     pool: ThreadPoolExecutor,
     layer: LabelLayer,
     limits: VertexLimits,
     files: BlockFiles | None,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[LayerPlane, Assembly]]:
-    """All planes in order; blocks lie in `files`, without them in working memory.
-
-    `advance` is told of pixels that are done. Raises SourceRefused naming a plane that has too many vertices.
-    """
+    """All planes in order."""
     rows = block_rows(layer)
     at_once = BYTES_AT_WORK // (rows * layer.width * layer.dtype.itemsize)
-    blocks = in_order(
+    blocks = _in_order(
         pool,
         lambda task: _block(layer, task, limits.lowest, files),
         _tasks(layer, rows),
@@ -112,10 +130,10 @@ def traced(
         yield plane, joiner.assembly()
 
 
-def features(
-    pool: ThreadPoolExecutor, assembly: Assembly, files: BlockFiles | None, *, at_once: bool
+def _features(
+    pool: ThreadPoolExecutor, assembly: Assembly, files: BlockFiles | None, *, whole: bool
 ) -> Iterator[tuple[NDArray[Any], Polygons]]:
-    """Labels and polygons of a plane's features in order, some at a time (with `at_once`: all of them)."""
+    """Labels and polygons of a plane's features in order."""
 
     def polygons_of(run: tuple[int, int]) -> tuple[NDArray[Any], Polygons]:
         polygons = assembly.polygons(*run)
@@ -123,7 +141,7 @@ def features(
             files.release()
         return assembly.labels[slice(*run)], polygons
 
-    return in_order(pool, polygons_of, assembly.runs(None if at_once else RUN_VERTICES), THREADS)
+    return _in_order(pool, polygons_of, assembly.runs(None if whole else RUN_VERTICES), THREADS)
 
 
 @dataclass(frozen=True)

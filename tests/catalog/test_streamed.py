@@ -1,0 +1,246 @@
+"""Blocks on many threads, kept in files, written in a stream, killed and resumed: always the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roiservice.catalog import build as build_module
+from roiservice.catalog import columns, tracing, writer
+from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
+from roiservice.catalog.registry import Registry
+from roiservice.catalog.spill import BlockFiles
+from roiservice.errors import SourceDamaged
+from roiservice.sources.limits import Limits
+from roiservice.sources.planes import LabelLayer, open_layer
+from roiservice.vectorize.blocks import trace_block
+from roiservice.vectorize.outlines import Outline
+from roiservice.vectorize.plane import trace_plane
+from tests.catalog.oracle import Plane, catalog_files
+from tests.catalog.support import keeper_at, layer_key, wait_for
+from tests.stores import write_image
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.catalog import test_streamed
+folder = Path(sys.argv[1])
+
+def slow(pixels, features):
+    if pixels:
+        print("block", flush=True)
+        time.sleep(float(sys.argv[2]))
+
+test_streamed.small_pieces(setattr)
+test_streamed.build(test_streamed.layer_in(folder), folder / "resumed", progress=slow)
+"""
+
+
+def small_pieces(put: Any) -> None:
+    """Let the smallest layers go the way of large ones; `put` is setattr or that of monkeypatch."""
+    for module, name, value in (
+        (build_module, "SPILL_PIXELS", 0),
+        (tracing, "BLOCK_PIXELS", 500),
+        (tracing, "RUN_VERTICES", 300),
+        (writer, "PIECE_ROWS", 100),
+        (columns, "PIECE_BYTES", 1000),
+    ):
+        put(module, name, value)
+
+
+def blobs(*shape: int) -> np.ndarray:
+    """Labels in patches of 3 x 3 pixels: touching, in several parts, with holes."""
+    chance = np.random.default_rng(3)
+    small = chance.integers(0, 40, (*shape[:-2], -(-shape[-2] // 3), -(-shape[-1] // 3)))
+    return small.repeat(3, -2).repeat(3, -1)[..., : shape[-2], : shape[-1]].astype(np.uint16)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> LabelLayer:
+    """Two channels of two planes, each of which lies on two z planes of the image."""
+    array = blobs(2, 2, 90, 70)
+    array[1, 0] = 0
+    write_image(
+        tmp_path / "1.zarr",
+        labels={"cells": array},
+        axes="czyx",
+        image_shape=(2, 4, 90, 70),
+        scale=[1.0, 1.0, 1.0, 1.0],
+        label_scale=[1.0, 2.0, 1.0, 1.0],
+        chunks=(1, 2, 10, 30),
+    )
+    return layer_in(tmp_path)
+
+
+def layer_in(folder: Path) -> LabelLayer:
+    return open_layer(layer_key(Registry(folder / "state"), folder / "1.zarr").source, Limits())
+
+
+def build(layer: LabelLayer, directory: Path, **options: Any) -> None:
+    version = LayerVersion(1, 2, "token", Outline())
+    build_catalog(layer, version, directory, Registry(directory.parent), max_vertices=None, **options)
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same_bytes(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    build(stack, tmp_path / "plain")
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(tracing, "THREADS", threads)
+    build(stack, tmp_path / "pieces")
+    assert content(tmp_path / "pieces") == content(tmp_path / "plain")
+    assert not blocks_folder(tmp_path / "pieces").exists()
+
+
+def test_the_bytes_are_those_of_a_writer_that_holds_all_in_memory(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    build(stack, tmp_path / "streamed")
+    planes = [
+        Plane(
+            [tuple(-1 if i is None else i for i in (key.t, key.c, key.z)) for key in plane.keys],
+            *trace_plane([stack.read(plane.index, 0, stack.height)]),
+        )
+        for plane in stack.planes
+    ]
+    own = json.loads((tmp_path / "streamed" / "layer.json").read_text())
+    meta = {name: own[name] for name in own if name not in ("format", "counts", "extent", "property_names")}
+    (tmp_path / "plain").mkdir()
+    catalog_files(planes, stack.frame, meta, tmp_path / "plain")
+    assert content(tmp_path / "streamed") == content(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("outline", [Outline(simplify=1.0), Outline(smooth=True), Outline(min_area=50)])
+def test_options_give_the_same_bytes_in_pieces(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, outline: Outline
+) -> None:
+    for name in ("plain", "pieces"):
+        version = LayerVersion(1, 2, "token", outline)
+        build_catalog(stack, version, tmp_path / name, Registry(tmp_path), max_vertices=None)
+        small_pieces(monkeypatch.setattr)
+    assert content(tmp_path / "pieces") == content(tmp_path / "plain")
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 30])
+def test_a_killed_build_goes_on_from_its_blocks(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    process = start(tmp_path, 0.05)
+    assert process.stdout is not None
+    for _ in range(blocks):
+        assert process.stdout.readline() == "block\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = len(list(blocks_folder(tmp_path / "resumed").glob("*.block")))
+    assert kept >= blocks
+    assert not (tmp_path / "resumed").exists()
+    read: list[int] = []
+    monkeypatch.setattr(
+        LabelLayer, "read", lambda *a, real=LabelLayer.read, **k: read.append(1) or real(*a, **k)
+    )
+    small_pieces(monkeypatch.setattr)
+    build(stack, tmp_path / "resumed")
+    assert len(read) == 4 * 9 - kept
+    build(stack, tmp_path / "fresh")
+    assert content(tmp_path / "resumed") == content(tmp_path / "fresh")
+
+
+def test_an_interrupted_build_keeps_its_blocks_and_a_failed_one_does_not(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    for error, kept in ((KeyboardInterrupt, True), (OSError, False)):
+        seen: list[int] = []
+
+        def stop(pixels: int, features: int, error: Any = error, seen: list[int] = seen) -> None:
+            seen.append(pixels)
+            if len(seen) == 5:
+                raise error
+
+        with pytest.raises(error):
+            build(stack, tmp_path / "2", progress=stop)
+        assert blocks_folder(tmp_path / "2").exists() == kept
+        assert not list(tmp_path.glob("2.partial"))
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("build")]
+
+
+def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Path) -> None:
+    plane = blobs(30, 40)
+    block = trace_block(plane[0] * 0, plane, 0, last=True)
+    files = BlockFiles(tmp_path, "one")
+    kept = files.keep("0", block)
+    assert np.array_equal(kept.rings.xy, block.rings.xy)
+    assert kept.outlines.parts == block.outlines.parts
+    files.release()
+    assert np.array_equal(kept.rings.boxes, block.rings.boxes)
+    assert files.find("0") is not None
+    assert files.find("1") is None
+    assert BlockFiles(tmp_path, "other").find("0") is None
+    path = tmp_path / "0.block"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole[:-50] + b"?" + whole[-49:], bytes(len(whole)), whole + b"x"):
+        path.write_bytes(damaged)
+        assert files.find("0") is None
+    path.write_bytes(whole)
+    assert files.find("0") is not None
+
+
+def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(tracing, "THREADS", 4)
+    (chunk,) = (tmp_path / "1.zarr/labels/cells/0").glob("c/0/0/3/1")
+    chunk.write_bytes(b"damaged")
+    with pytest.raises(SourceDamaged, match="chunk"):
+        build(stack, tmp_path / "2")
+    assert not list(tmp_path.glob("2*"))
+
+
+def test_a_forced_build_does_not_trust_what_another_has_left(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    keeper = keeper_at(tmp_path)
+    layer = layer_key(Registry(tmp_path / "state"), tmp_path / "1.zarr")
+    read: list[int] = []
+    monkeypatch.setattr(
+        LabelLayer, "read", lambda *a, real=LabelLayer.read, **k: read.append(1) or real(*a, **k)
+    )
+
+    def interrupt(pixels: int, features: int) -> None:
+        wait_for(lambda: len(read) >= 3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keeper.build(layer, progress=interrupt)
+    assert list(keeper.directory(layer).glob("*.blocks/*"))
+    assert keeper.existing(layer) is None
+    read.clear()
+    keeper.build(layer, force=True)
+    assert len(read) == 4 * 9
