@@ -129,7 +129,9 @@ def _paths(keys: Any, offsets: Any, nodes: Any, first: Any, table: Any, whole: b
                     node = table[_slot(table, keys, first, keys[v, 0] + step * sx, keys[v, 1] + step * sy)]
                 if node >= 0:
                     if filled == path.size:
-                        path = np.append(path, np.empty_like(path))
+                        longer = np.empty(2 * path.size, np.int64)
+                        longer[:filled] = path
+                        path = longer
                     path[filled] = node
                     filled += 1
         ends[r + 1] = filled
@@ -157,7 +159,9 @@ def _outlines(
     """The nodes that are kept of each ring, and offsets."""
     kept = np.empty(path.size, np.int64)
     ends = np.zeros(offsets.size, np.int64)
-    longest = np.max(np.diff(offsets)) + 1
+    longest = 1
+    for r in range(offsets.size - 1):
+        longest = max(longest, offsets[r + 1] - offsets[r] + 1)
     arc, keep, stack = np.empty(longest, np.int64), np.zeros(longest, np.bool_), np.empty(longest, np.int64)
     place = np.full((x.size, 2), -1, np.int64)  # of a node: the arc that it was last seen on, and where
     filled, serial = 0, 0
@@ -175,7 +179,8 @@ def _outlines(
                 arc[i] = ring[(k + i) % n]
             flipped = _runs_back(arc[:size], x, y)
             if flipped:
-                arc[:size] = arc[:size][::-1].copy()
+                for i in range(size // 2):
+                    arc[i], arc[size - 1 - i] = arc[size - 1 - i], arc[i]
             serial += 1
             for i in range(size):
                 place[arc[i], 0], place[arc[i], 1] = serial, i
@@ -224,7 +229,8 @@ def _choose(
     n = arc.size
     keep[:n] = False
     keep[0] = keep[n - 1] = True
-    keep[_PIECE : n - 1 : _PIECE] = True
+    for k in range(_PIECE, n - 1, _PIECE):
+        keep[k] = True
     if arc[0] == arc[-1]:  # a triangle at least is left of a ring
         far = _farthest(arc, 0, 0, n - 1, x, y, sx, sy)[0]
         keep[far] = True
@@ -234,7 +240,7 @@ def _choose(
         if keep[i]:
             stack[top] = i
             top += 1
-    i = 0
+    i = np.int64(0)  # a plain 0 is a type of its own: all that follows would be compiled twice
     while top:
         j = stack[top - 1]
         split = _split(arc, i, j, near, x, y, bins, place, tolerance, sx, sy)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
+from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import LINE, POINT, POLYGON
 from roiservice.geometry.polygons import Polygons
@@ -15,6 +16,8 @@ from roiservice.geometry.simplify import simplified
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
 from roiservice.query.select import Rows
+
+SIMPLIFIED_VERTICES = 2**22  # of a page and its neighbours on one plane
 
 Drawn = tuple[Polygons, NDArray[np.uint8]]  # in image pixels, and of what kind each is
 
@@ -71,10 +74,29 @@ def _simplified(catalog: Catalog, rows: Rows, tolerance: float) -> Drawn:
 def _of_plane(catalog: Catalog, rows: Rows, plane: int, tolerance: float) -> Polygons:
     first = int(catalog.planes["first"][plane])
     span = (first, first + int(catalog.planes["count"][plane]))
-    near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), span, tolerance)
-    polygons = gathered(catalog, np.concatenate((rows, near)))
+    boxes = catalog.features["box"][rows]
+    # A new line never leaves the box of its feature: no tolerance makes those beyond it neighbours.
+    reach = min(tolerance, float(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T).max()))
+    _check_size(catalog, rows)
+    near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), span, reach)
+    wanted = np.concatenate((rows, near))
+    _check_size(catalog, wanted)
+    polygons = gathered(catalog, wanted)
     scale = (catalog.frame.scale_x, catalog.frame.scale_y)
     return simplified(polygons, len(rows), tolerance, scale)
+
+
+def _check_size(catalog: Catalog, rows: Rows) -> None:
+    first = catalog.features["part_first"][rows]
+    last = first + catalog.features["part_count"][rows]
+    offsets, rings = catalog.ring_vertices, catalog.part_rings
+    vertices = int((offsets[rings[last]] - offsets[rings[first]]).sum())
+    if vertices > SIMPLIFIED_VERTICES:
+        raise BadParameter(
+            "simplify",
+            f"the page and its neighbours have {vertices} vertices, more than the {SIMPLIFIED_VERTICES} that"
+            " can be simplified at once: ask for fewer features, or a smaller tolerance",
+        )
 
 
 def _joined(pieces: list[Polygons]) -> Polygons:

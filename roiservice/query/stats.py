@@ -20,7 +20,7 @@ from roiservice.query.moments import Moments, moments
 
 # Most that one request may cause: pixels of all shapes' boxes in all channels, times that a shape meets a
 # tile that is read, and decoded bytes of chunks.
-BOX_PIXELS = 2**28
+BOX_PIXELS = 2**29
 VISITS = 2**18
 READ_BYTES = 2**33
 _TILE_PIXELS = 2**22  # read at once, on all planes of their chunks; a chunk may be more

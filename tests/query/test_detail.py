@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog.reader import Catalog
+from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, geometries
 from roiservice.geometry.polygons import Polygons, to_shapely
+from roiservice.query import detail
 from roiservice.query.columns import read_features
 from roiservice.query.detail import BBOX, CENTROID, NONE, Detail, read_detailed
 from roiservice.query.neighbours import neighbours
@@ -117,6 +119,29 @@ def test_what_winds_round_everything_has_few_neighbours(tmp_path: Path) -> None:
         catalog, np.array([row]), read_features(catalog, np.array([row])).polygons, (0, len(labels)), 4.0
     )
     assert labels[found].tolist() == [6000]
+
+
+@pytest.mark.parametrize("tolerance", [1e-300, 50.0, 1e9, 1e300])
+def test_tolerances_of_any_size(cells: Catalog, tolerance: float) -> None:
+    together: dict[int, shapely.Polygon] = {}
+    for offset in range(0, CELLS, 300):
+        rows = feature_page(cells, RoiQuery(z=(1, 1)), offset, 300).rows
+        together |= drawn_shapes(read_detailed(cells, rows, Detail(simplify=tolerance)))
+    shapes = np.array(list(together.values()))
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+
+
+def test_no_tolerance_makes_the_whole_plane_neighbours(
+    cells: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array([400, 401])
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 10_000)  # of 50 000 on the plane
+    expected = drawn_shapes(read_detailed(cells, rows, Detail(simplify=1000.0)))
+    assert drawn_shapes(read_detailed(cells, rows, Detail(simplify=1e9))) == expected
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 200)
+    with pytest.raises(BadParameter, match="simplify"):
+        read_detailed(cells, rows, Detail(simplify=1.0))
 
 
 def test_centroids(cells: Catalog) -> None:
