@@ -34,6 +34,7 @@ from roiservice.omeroweb.ngff import OmeroImages
 from roiservice.omeroweb.places import Roots
 from roiservice.omeroweb.rois import OmeroRois
 from roiservice.query.columns import read_features
+from roiservice.query.detail import Detail, read_detailed
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
@@ -334,6 +335,8 @@ def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polyg
         meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
         writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
         catalog = open_catalog(directory / str(frame.scale_x))
-        features = read_features(catalog, roi_page(catalog, RoiQuery(), 0, 10).rows)
+        rows = roi_page(catalog, RoiQuery(), 0, 10).rows
+        read_detailed(catalog, rows, Detail(simplify=1.0))
+        features = read_features(catalog, rows)
         for each in FORMATS.values():
             each.encode(features)

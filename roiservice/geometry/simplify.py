@@ -240,7 +240,7 @@ def _choose(
         if keep[i]:
             stack[top] = i
             top += 1
-    i = np.int64(0)  # a plain 0 is a type of its own: all that follows would be compiled twice
+    i: Any = np.int64(0)  # a plain 0 is a type of its own: all that follows would be compiled twice
     while top:
         j = stack[top - 1]
         split = _split(arc, i, j, near, x, y, bins, place, tolerance, sx, sy)
