@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
@@ -231,7 +232,8 @@ def build_services(
     ids = None if settings.ids is None else read_id_map(settings.ids)
     redis = connect_redis(settings.redis_url, metrics)
     omero_web = _omero_web(settings, metrics)
-    access = _omero_access(settings, registry, omero_web, redis, metrics)
+    shared = _shared(settings, redis)
+    access = _omero_access(settings, registry, omero_web, shared, metrics)
     registered = None if alone else _registered(settings, omero_web, limits)
     images = ImageIndex(
         locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
@@ -246,7 +248,7 @@ def build_services(
             settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value, metrics
         ),
         omero_web=omero_web,
-        omero_rois=None if omero_web is None else OmeroRois(omero_web),
+        omero_rois=None if omero_web is None else OmeroRois(omero_web, shared),
         policy=PublicPolicy() if access is None else access.policy,
         omero_access=access,
         metrics=metrics,
@@ -257,14 +259,13 @@ def _omero_access(
     settings: Settings,
     registry: Registry,
     web: OmeroWeb | None,
-    redis: RedisServer | None,
+    shared: SharedStore,
     metrics: Metrics,
 ) -> OmeroAccess | None:
     """None where everything is public; SettingsError for keys that are of no use."""
     if settings.auth == "public" or web is None:
         return None
     from roiservice.auth.keys import KeyRing, keys_folder, server_secret
-    from roiservice.auth.local import local_store
     from roiservice.auth.readcheck import ReadCheck
     from roiservice.auth.revocation import Revocations
     from roiservice.auth.sessions import DjangoSessions, SessionNames
@@ -275,10 +276,10 @@ def _omero_access(
     keys = KeyRing(folder)
     keys.check()
     names = SessionNames(server_secret(folder), settings.omero_web_cookie, web.url)
-    shared: SharedStore = local_store(settings.state_dir) if redis is None else RedisStore(redis)
     tokens = Tokens(keys, issuer_of(registry.uuid))
     # Redis may be away for a while; a file that cannot be read is damaged.
-    revocations = Revocations(shared, required=settings.revocation_required or redis is None)
+    required = settings.revocation_required or settings.redis_url is None
+    revocations = Revocations(shared, required=required)
     sessions_server = connect_redis(settings.sessions_redis_url, metrics, "sessions")
     sessions = None
     if sessions_server is not None:
@@ -286,6 +287,15 @@ def _omero_access(
         sessions = DjangoSessions(store, settings.sessions_prefix, settings.sessions_version)
     policy = OmeroPolicy(ReadCheck(web, names, shared), names, tokens, revocations, sessions)
     return OmeroAccess(policy, keys, tokens, revocations)
+
+
+def _shared(settings: Settings, redis: RedisServer | None) -> SharedStore:
+    """What processes share besides pages: in Redis, else in a file that is made when it is needed."""
+    if redis is None:
+        return local_store(settings.state_dir)
+    from roiservice.cache.redis import RedisStore
+
+    return RedisStore(redis)
 
 
 def _omero_web(settings: Settings, metrics: Metrics) -> OmeroWeb | None:

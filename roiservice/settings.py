@@ -109,7 +109,7 @@ class Settings:
         "",
         "folders and URLs, separated by commas or line ends, below which stores that OMERO names may be read",
     )
-    masks: bool = _setting(False, "OMERO's and the viewer's paths give masks instead of polygons")
+    masks: bool = _setting(False, "OMERO's and the viewer's lists of ROIs have masks instead of polygons")
     script_name: str = _setting("", "path prefix under which the service is mounted, such as /rois")
     forwarded_hops: int = _setting(0, "reverse proxies whose X-Forwarded-* headers are believed")
 

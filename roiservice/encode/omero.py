@@ -35,6 +35,7 @@ _ELLIPSE = b'Ellipse","X":%r,"Y":%r,"RadiusX":%r,"RadiusY":%r'
 _POINT = b'Point","X":%r,"Y":%r'
 _LINE = b'Line","X1":%r,"Y1":%r,"X2":%r,"Y2":%r'
 _POLYLINE = b'Polyline","Points":"%b"'
+LARGEST_MASK = 2**26  # pixels of the picture of a mask
 FILL_SHARE = 4  # fills keep this part of a label colour's opacity, so that the image stays visible below
 
 
@@ -86,10 +87,17 @@ def _forms(features: Features, masks: bool) -> list[bytes]:
 
 
 def _outlined(polygons: Polygons, masks: bool) -> list[bytes]:
-    if masks:
-        boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8)).tolist()
-        return [_MASK % (x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
-    return [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
+    """Polygons, or masks but for parts whose picture would be too large."""
+    boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8)) if masks else np.empty((0, 4), np.int64)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    pictured = sizes.prod(axis=1) <= LARGEST_MASK
+    outlines: list[bytes] = []
+    if not masks or not pictured.all():
+        outlines = [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
+    if not masks:
+        return outlines
+    drawn = [_MASK % tuple(each) for each in np.hstack([boxes[:, :2], sizes]).tolist()]
+    return [drawn[part] if may else outlines[part] for part, may in enumerate(pictured.tolist())]
 
 
 def _form(features: Features, i: int, part: int) -> bytes:

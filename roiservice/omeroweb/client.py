@@ -1,20 +1,24 @@
 """Requests to the OMERO.web beside the service, in the name of one of its users.
 
 Of what a caller sent, only the session cookie goes on to OMERO.web. No redirect is followed, bodies are
-capped, and the whole of a request has one time limit. While OMERO.web does not answer it is left alone for a
+capped, and the whole of a request has one time limit. What OMERO.web does not answer it is not asked for a
 few seconds: the workers of its default set-up are few, and each request holds one.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import threading
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin
 
 import orjson
 import urllib3
@@ -27,10 +31,12 @@ from roiservice.metrics import OMERO_LEFT_ALONE, OMERO_REQUESTS, Metrics
 _log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 2**20  # bytes; a page of 500 ROIs of 400 vertices each takes 3 MB
-CONNECTIONS = 8
-TOLERATED = 3  # failures in a row before OMERO.web is left alone
-PAUSE = 5.0  # seconds that it then is
+CONNECTIONS = 16
+AT_ONCE = 4  # requests of one kind
+TOLERATED = 3  # failures in a row of one kind of request before OMERO.web is not asked it any more
+PAUSE = 5.0  # seconds that it then is not
 _BLOCK = 2**16
+_NUMBERS = re.compile("[0-9][0-9-]*")
 # RFC 9110, 7.6.1, and what describes the bytes on the wire, which are not passed on as they came.
 _HOP_BY_HOP = frozenset(
     (
@@ -66,11 +72,44 @@ class Answer:
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
+            return self._loose_json()
+
+    def _loose_json(self) -> Any:
+        """What Python writes and browsers take, but the strict parser does not: NaN and halves of pairs."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
             raise OmeroWebFailed("OMERO.web answers with broken JSON") from None
 
     @property
     def _is_json(self) -> bool:
         return self.header("Content-Type").partition(";")[0].strip().lower() == "application/json"
+
+
+class _Circuit:
+    """How one kind of request went lately, and places for those under way. A slow kind harms itself only."""
+
+    def __init__(self) -> None:
+        self.places = threading.BoundedSemaphore(AT_ONCE)
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._open_until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return time.monotonic() < self._open_until
+
+    def failed(self) -> bool:
+        """Whether this was one too many."""
+        with self._lock:
+            self._failures += 1
+            if self._failures < TOLERATED:
+                return False
+            self._open_until = time.monotonic() + PAUSE
+            return True
+
+    def succeeded(self) -> None:
+        self._failures = 0
 
 
 class OmeroWeb:
@@ -87,16 +126,15 @@ class OmeroWeb:
         metrics: Metrics | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self.origin = urljoin(self.url, "/").rstrip("/")
         self.cookie_name = cookie_name
         self._timeout = timeout
         self._metrics = metrics or Metrics()
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._left_alone_until = 0.0
         self._start()
 
     def _start(self) -> None:
         self._process = os.getpid()
+        self._circuits: defaultdict[str, _Circuit] = defaultdict(_Circuit)
         self._pool = urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
 
@@ -107,7 +145,8 @@ class OmeroWeb:
         """
         if self._process != os.getpid():  # neither threads nor connections outlive a fork
             self._start()
-        if time.monotonic() < self._left_alone_until:
+        circuit = self._circuits[_NUMBERS.sub("#", path)]
+        if circuit.is_open:
             self._metrics.add(1, OMERO_REQUESTS, "not_sent")
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
         deadline = time.monotonic() + self._timeout
@@ -122,19 +161,28 @@ class OmeroWeb:
         url = f"{self.url}{path}?{query}" if query else f"{self.url}{path}"
         try:
             # In a thread, as no library bounds the time in which the headers of an answer drip in.
-            answer = self._threads.submit(self._fetch, url, headers, deadline).result(self._timeout)
+            fetched = self._threads.submit(self._fetch, circuit, url, headers, deadline)
+            answer = fetched.result(self._timeout)
         except (Late, HTTPError, OSError) as error:
-            self._failed()
+            self._failed(circuit)
             raise OmeroWebFailed(f"OMERO.web {_said(error)}") from None
         except OmeroWebFailed:
             self._metrics.add(1, OMERO_REQUESTS, "failed")
             raise
-        self._failures = 0
+        circuit.succeeded()
         self._metrics.add(1, OMERO_REQUESTS, "answered")
         self._metrics.set(0, OMERO_LEFT_ALONE)
         return answer
 
-    def _fetch(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
+    def _fetch(self, circuit: _Circuit, url: str, headers: dict[str, str], deadline: float) -> Answer:
+        if not circuit.places.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise Late
+        try:
+            return self._send(url, headers, deadline)
+        finally:
+            circuit.places.release()
+
+    def _send(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
         left = deadline - time.monotonic()
         if left <= 0:
             raise Late
@@ -158,14 +206,11 @@ class OmeroWeb:
         kept = [(name, value) for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP]
         return Answer(response.status, tuple(kept), body)
 
-    def _failed(self) -> None:
+    def _failed(self, circuit: _Circuit) -> None:
         self._metrics.add(1, OMERO_REQUESTS, "failed")
-        with self._lock:
-            self._failures += 1
-            if self._failures >= TOLERATED:
-                self._left_alone_until = time.monotonic() + PAUSE
-                self._metrics.set(1, OMERO_LEFT_ALONE)
-                _log.warning("OMERO.web is left alone for %g s: it does not answer", PAUSE)
+        if circuit.failed():
+            self._metrics.set(1, OMERO_LEFT_ALONE)
+            _log.warning("OMERO.web is not asked for %g s what it does not answer", PAUSE)
 
 
 def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:

@@ -8,28 +8,32 @@ must not wait as long as the first.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from roiservice.errors import OmeroWebFailed
+from roiservice.errors import OmeroWebFailed, SharedStoreFailed
 from roiservice.omeroweb.client import OmeroWeb
 
-COUNT_KEPT = 60.0  # seconds
+COUNT_KEPT = 60  # seconds
 FAILURE_KEPT = 5.0
-MOST_COUNTS = 10_000
+MOST_FAILURES = 10_000
 MOST_PLANES = 1_000_000
-MOST_PAGES = 20  # of OMERO's that make up one of ours
+PLANES_KEPT = 10_000
+MOST_PAGES = 100  # of OMERO's that make up one of ours
 _LARGEST_OFFSET = 2**31 - 1
 Span = tuple[int, int]
+Answered = TypeVar("Answered")
 # No text in JSON holds this: there, the quotation marks have backslashes before them.
 _ROI_COUNT = re.compile(rb'("roi_count"\s*:\s*)([0-9]{1,18})(?=\s*[,}])')
 
@@ -59,22 +63,27 @@ class RoiSlice:
     total: int
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What a list had when last asked: `total`, or why that could not be found out; until `until`."""
+class Counts(Protocol):
+    """What all processes of the service remember together. Both methods raise SharedStoreFailed."""
 
-    total: int
-    failure: str | None
-    until: float
+    def get(self, key: str) -> bytes | None:
+        """The value of the key; None if there is none."""
+
+    def put(self, key: str, value: bytes, ttl: int) -> None:
+        """Keep a value for `ttl` seconds."""
 
 
 class OmeroRois:
-    """OMERO's lists of ROIs, through OMERO.web. Safe to use from several threads."""
+    """OMERO's lists of ROIs, through OMERO.web. Safe to use from several threads.
 
-    def __init__(self, web: OmeroWeb, clock: Callable[[], float] = time.monotonic) -> None:
+    `counts` is shared between processes: the pages of a list come from any of them and must agree.
+    """
+
+    def __init__(self, web: OmeroWeb, counts: Counts, clock: Callable[[], float] = time.monotonic) -> None:
         self._web = web
+        self._counts = counts
         self._clock = clock
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def slice(self, wanted: RoiList, session: str | None, offset: int, limit: int) -> RoiSlice:
@@ -83,37 +92,37 @@ class OmeroRois:
         Raises OmeroWebFailed. OMERO.web may give fewer ROIs at once than asked for; it is then asked again.
         An image that OMERO does not know has none.
         """
-        key = _key(wanted, session)
+        key = _key("rois", wanted, session)
         known = self._recall(key)
-        if known is not None and known.failure is not None:
-            raise OmeroWebFailed(known.failure)
-        if known is not None and (limit == 0 or offset >= known.total):
-            return RoiSlice((), known.total)
-        try:
-            found = self._ask(wanted, session, offset, limit)
-        except OmeroWebFailed as error:
-            self._remember(key, _Known(0, str(error), self._clock() + FAILURE_KEPT))
-            raise
-        self._remember(key, _Known(found.total, None, self._clock() + COUNT_KEPT))
+        if known is not None and known.isdigit() and (limit == 0 or offset >= int(known)):
+            return RoiSlice((), int(known))
+        found = self._tried(key, lambda: self._ask(wanted, session, offset, limit))
+        self._remember(key, str(found.total).encode())
         return found
 
     def count(self, wanted: RoiList, session: str | None) -> int:
         """How many ROIs the list has. Raises OmeroWebFailed."""
         return self.slice(wanted, session, 0, 0).total
 
+    def learn(self, image_id: int, session: str | None, total: int) -> None:
+        """What OMERO.web has just said elsewhere of the number of ROIs of an image."""
+        self._remember(_key("rois", RoiList(image_id), session), str(total).encode())
+
     def shape_counts(self, image_id: int, session: str | None) -> NDArray[np.int64]:
         """OMERO's shapes on each plane, (z, t). Raises OmeroWebFailed."""
-        answer = self._web.get(f"/iviewer/plane_shape_counts/{image_id}/", session=session)
-        if answer.says_none:
-            return np.zeros((1, 1), np.int64)
-        rows = _member(answer.json(), "data")
-        try:
-            counts = np.array(rows, np.int64)
-        except (ValueError, TypeError, OverflowError):
-            counts = np.empty(0, np.int64)
-        if counts.ndim != 2 or counts.size > MOST_PLANES:
-            raise OmeroWebFailed("OMERO.web's counts of shapes are no table of planes")
+        key = _key("planes", RoiList(image_id), session)
+        known = self._recall(key)
+        if known is not None:
+            return _table(orjson.loads(known))
+        rows = self._tried(key, lambda: self._ask_planes(image_id, session))
+        counts = _table(rows)
+        if counts.size <= PLANES_KEPT:
+            self._remember(key, orjson.dumps(rows))
         return counts
+
+    def _ask_planes(self, image_id: int, session: str | None) -> Any:
+        answer = self._web.get(f"/iviewer/plane_shape_counts/{image_id}/", session=session)
+        return [[0]] if answer.says_none else _member(answer.json(), "data")
 
     def _ask(self, wanted: RoiList, session: str | None, offset: int, limit: int) -> RoiSlice:
         rois: list[bytes] = []
@@ -123,26 +132,46 @@ class OmeroRois:
             answer = self._web.get(*wanted.at(first, number), session)
             if answer.says_none:
                 return RoiSlice((), 0)
-            page = answer.json()
-            data, total = _member(page, "data"), _member(_member(page, "meta"), "totalCount")
-            if not isinstance(data, list) or type(total) is not int or total < 0:
-                raise OmeroWebFailed("OMERO.web's list of ROIs is not as its API promises")
-            rois += (orjson.dumps(roi) for roi in data[: limit - len(rois)])
-            if not data or len(rois) >= min(limit, total - offset):
+            data, total = _page(answer.json())
+            left = min(limit, total - offset) - len(rois)
+            rois += (_dumped(roi) for roi in data[: max(left, 0)])
+            if left <= len(data):
                 return RoiSlice(tuple(rois), total)
+            if not data:
+                raise OmeroWebFailed("OMERO.web gives fewer ROIs than it counts")
         raise OmeroWebFailed("OMERO.web gives its ROIs in too small portions")
 
-    def _recall(self, key: bytes) -> _Known | None:
+    def _tried(self, key: str, ask: Callable[[], Answered]) -> Answered:
+        """What `ask` gives; why it failed is remembered, and not found out again for a while."""
         with self._lock:
-            known = self._known.get(key)
-        return known if known is not None and self._clock() < known.until else None
+            reason, until = self._failures.get(key, ("", 0.0))
+        if self._clock() < until:
+            raise OmeroWebFailed(reason)
+        try:
+            return ask()
+        except OmeroWebFailed as error:
+            with self._lock:
+                self._failures[key] = str(error), self._clock() + FAILURE_KEPT
+                self._failures.move_to_end(key)
+                while len(self._failures) > MOST_FAILURES:
+                    self._failures.popitem(last=False)
+            raise
 
-    def _remember(self, key: bytes, known: _Known) -> None:
-        with self._lock:
-            self._known[key] = known
-            self._known.move_to_end(key)
-            while len(self._known) > MOST_COUNTS:
-                self._known.popitem(last=False)
+    def _recall(self, key: str) -> bytes | None:
+        try:
+            return self._counts.get(key)
+        except SharedStoreFailed:
+            return None
+
+    def _remember(self, key: str, value: bytes) -> None:
+        with suppress(SharedStoreFailed):
+            self._counts.put(key, value, COUNT_KEPT)
+
+
+def roi_count_of(body: bytes) -> int | None:
+    """What OMERO.web's description of an image says of the number of its ROIs; None if it says nothing."""
+    found = _ROI_COUNT.findall(body)
+    return int(found[0][1]) if len(found) == 1 else None
 
 
 def with_roi_count(body: bytes, ours: int) -> bytes:
@@ -150,10 +179,40 @@ def with_roi_count(body: bytes, ours: int) -> bytes:
 
     Where it states no such count, or several, it stays as it is.
     """
-    found = _ROI_COUNT.findall(body)
-    if len(found) != 1:
+    if roi_count_of(body) is None:
         return body
     return _ROI_COUNT.sub(lambda match: match[1] + str(int(match[2]) + ours).encode(), body)
+
+
+def _page(document: Any) -> tuple[list[Any], int]:
+    """ROIs of a page, and how many there are in all."""
+    data, total = _member(document, "data"), _member(_member(document, "meta"), "totalCount")
+    if not isinstance(data, list) or not all(isinstance(roi, dict) for roi in data):
+        raise OmeroWebFailed("OMERO.web's list of ROIs is not as its API promises")
+    if type(total) is not int or total < 0:
+        raise OmeroWebFailed("OMERO.web does not say how many ROIs there are")
+    return data, total
+
+
+def _dumped(roi: Any) -> bytes:
+    try:
+        return orjson.dumps(roi)
+    except (TypeError, ValueError):  # half of a pair of characters, which JSON can spell
+        return json.dumps(roi, separators=(",", ":")).encode()
+
+
+def _table(rows: Any) -> NDArray[np.int64]:
+    """Counts of shapes, a list over t for each z, as (z, t)."""
+    planes = [count for row in rows for count in row] if _is_table(rows) else []
+    if not planes or any(type(count) is not int or not 0 <= count < 2**31 for count in planes):
+        raise OmeroWebFailed("OMERO.web's counts of shapes are no table of planes")
+    return np.array(planes, np.int64).reshape(len(rows), -1)
+
+
+def _is_table(rows: Any) -> bool:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
+        return False
+    return len({len(row) for row in rows}) == 1 and len(rows) * len(rows[0]) <= MOST_PLANES
 
 
 def _member(document: Any, name: str) -> Any:
@@ -162,6 +221,6 @@ def _member(document: Any, name: str) -> Any:
     return document[name]
 
 
-def _key(wanted: RoiList, session: str | None) -> bytes:
+def _key(kind: str, wanted: RoiList, session: str | None) -> str:
     """A name of the list that does not hold the session itself."""
-    return hashlib.blake2b(repr((wanted, session)).encode(), digest_size=16).digest()
+    return f"{kind}:{hashlib.blake2b(repr((wanted, session)).encode(), digest_size=16).hexdigest()}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 from flask import g, request
 
 from roiservice.auth.policy import Caller, Identity, PublicPolicy, may_read
 from roiservice.catalog.registry import Place
-from roiservice.errors import BadParameter, InsufficientScope, NotFound
+from roiservice.errors import BadParameter, InsufficientScope, NotFound, SettingsError, SourceError
 from roiservice.images import Image
 from roiservice.web.routes import services
 
@@ -22,22 +23,18 @@ _NOBODYS_IMAGE = 2**53 - 1  # OMERO never gets so far
 def caller_session() -> str | None:
     """The caller's session of OMERO.web; None without one, and where no OMERO.web is named.
 
-    BadParameter for two that differ, and for characters that no session has: they would be sent on.
+    Two that differ, and characters that no session has, are never sent on: they are no session where
+    everything is public, else a BadParameter.
     """
     if services().omero_web is None:
         return None
     name = services().settings.omero_web_cookie
-    given = set(request.cookies.getlist(name))
-    if not given:
-        return None
-    if len(given) > 1:
-        raise BadParameter("Cookie", f"{name} is given more than once")
-    (session,) = given
-    if not session:
-        return None
-    if not _SESSION.fullmatch(session):
-        raise BadParameter("Cookie", f"{name} holds characters that no session has")
-    return session
+    given = {value for value in request.cookies.getlist(name) if value}
+    if len(given) == 1 and all(map(_SESSION.fullmatch, given)):
+        return given.pop()
+    if given and not isinstance(services().policy, PublicPolicy):
+        raise BadParameter("Cookie", f"{name} is given more than once, or holds what no session does")
+    return None
 
 
 def identity() -> Identity:
@@ -86,6 +83,11 @@ def located(kind: str, identifier: int) -> Place:
         raise unknown from None
     if place is None or not known:
         raise unknown
+    with suppress(SourceError, SettingsError):  # is for the route to say
+        try:
+            readable(place.image_id)
+        except NotFound:
+            raise unknown from None
     return place
 
 

@@ -17,7 +17,11 @@ from roiservice.errors import NotFound, OmeroWebFailed
 from roiservice.omeroweb.client import Answer, OmeroWeb
 from roiservice.omeroweb.rois import OmeroRois, RoiList, RoiSlice
 from roiservice.web.access import caller_session, identity
+from roiservice.web.compress import gzip_whole
+from roiservice.web.links import origin
+from roiservice.web.negotiate import accepts_gzip
 from roiservice.web.params import Paging
+from roiservice.web.responses import WORTH_COMPRESSING
 from roiservice.web.routes import services
 
 # What OMERO.web's ROI calls understand. Others are not passed on: `bsession`, `username` and `password` would
@@ -49,7 +53,8 @@ class OmerosPart:
 def omeros_rois(wanted: RoiList, paging: Paging) -> OmerosPart:
     """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone."""
     offset, limit = paging.offset, paging.limit
-    return _asked(wanted.image_id, lambda omero: omero.slice(wanted, caller_session(), offset, limit))
+    part = _asked(wanted.image_id, lambda omero: omero.slice(wanted, caller_session(), offset, limit))
+    return replace(part, rois=tuple(map(_with_links_of_here, part.rois)))
 
 
 def omeros_count(wanted: RoiList) -> OmerosPart:
@@ -128,7 +133,18 @@ def ask_omero_web(web: OmeroWeb) -> Answer:
 
 def as_it_is(answer: Answer) -> Response:
     """An answer of OMERO.web, untouched."""
-    return Response(answer.body, status=answer.status, headers=list(answer.headers))
+    response = Response(answer.body, status=answer.status, headers=list(answer.headers))
+    if len(answer.body) >= WORTH_COMPRESSING and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        response.set_data(gzip_whole(answer.body))
+        response.headers["Content-Encoding"] = "gzip"
+        response.vary.add("Accept-Encoding")
+    return response
+
+
+def _with_links_of_here(roi: bytes) -> bytes:
+    """A ROI of OMERO's whose links lead to where the caller asked, not to where we find OMERO.web."""
+    web = services().omero_web
+    return roi if web is None else roi.replace(b'"%b/' % web.origin.encode(), b'"%b/' % origin().encode())
 
 
 def _asked(image_id: int, ask: Callable[[OmeroRois], RoiSlice]) -> OmerosPart:

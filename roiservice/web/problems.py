@@ -97,7 +97,8 @@ def reason_of(error: RoiServiceError) -> str:
     """The message for clients: as `str(error)`, but of a store only its name, not its place on disk."""
     if isinstance(error, SourceError):
         name = Path(error.store).name
-        where = f"{name} [{error.part}]" if error.part else name
+        part = Path(error.part).name if error.part.startswith("/") else error.part
+        where = f"{name} [{part}]" if part else name
         return f"{where}: {error.reason.replace(error.store, name)}"
     if isinstance(error, (CatalogDamaged, NotWritten, SettingsError)):
         return kind_of(error).title

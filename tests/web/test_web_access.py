@@ -368,7 +368,7 @@ def test_attack_23_what_omero_web_does_wrong_lets_nobody_in_and_takes_nothing_aw
         check_hidden(got, site)
     web.always = None
     clock.now += 10
-    site.service.services.omero_web._left_alone_until = 0.0
+    site.service.services.omero_web._circuits.clear()
     ada, bob = (cookie(web.login(user)) for user in ("ada", "bob"))
     assert [site.get(ITEMS, **who).status for who in (ada, bob)] == [200, 404]
     assert not [each for each in web.requests if "elsewhere" in each.path]

@@ -359,7 +359,7 @@ def test_unknown_shapes_and_images_have_omeros_answer(client, number):
 
 
 def test_a_picture_beyond_the_limit_is_refused(client, monkeypatch):
-    monkeypatch.setattr(webgateway, "MASK_PIXELS", 35)
+    monkeypatch.setattr(webgateway, "LARGEST_MASK", 35)
     number = max(shapes(client, 1))[0]  # 6 x 6 pixels
     answer = get(client, f"/webgateway/render_shape_mask/{number}/", 422)
     assert "36 pixels; 35 are allowed" in answer.json["message"]

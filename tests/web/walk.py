@@ -40,6 +40,8 @@ KINDS = {
     "/images/{image_id}/collections": OWN,
     "/images/{image_id}/collections/{layer}": OWN,
     "/images/{image_id}/collections/{layer}/queryables": OWN,
+    "/images/{image_id}/collections/{layer}/density": OWN,
+    "/images/{image_id}/collections/{layer}/summary": OWN,
     "/images/{image_id}/collections/{layer}/items": OWN,
     "/images/{image_id}/collections/{layer}/items/{feature_id}": OWN,
     "/api/v0/m/rois/": THEIRS,

@@ -16,10 +16,10 @@ from flask import Blueprint, Response, request
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Place
 from roiservice.errors import NotFound
-from roiservice.omeroweb.rois import RoiList, with_roi_count
+from roiservice.omeroweb.rois import RoiList, roi_count_of, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
-from roiservice.web.access import located
+from roiservice.web.access import caller_session, located
 from roiservice.web.beside import as_it_is, ask_omero_web, omeros_count, omeros_shape_counts, or_omero_web
 from roiservice.web.pages import Available, available
 from roiservice.web.responses import json_answer
@@ -84,12 +84,16 @@ def image_data_of(kind: str, identifier: int) -> Response:
 def image_data(image_id: int) -> Response:
     """OMERO.web's description of an image, with our ROIs counted as well: the viewer pages by that number."""
     there = available(image_id)
-    web = services().omero_web
+    service = services()
+    web = service.omero_web
     if web is None:
         raise NotFound("only OMERO.web describes images to the viewer")
     answer = ask_omero_web(web)
     if answer.status != 200:
         return as_it_is(answer)
+    theirs = roi_count_of(answer.body)
+    if theirs is not None and service.omero_rois is not None:
+        service.omero_rois.learn(image_id, caller_session(), theirs)
     body = with_roi_count(answer.body, _count(there, RoiQuery()))
     return as_it_is(replace(answer, body=body, headers=(*answer.headers, *there.headers.items())))
 

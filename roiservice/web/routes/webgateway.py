@@ -17,6 +17,7 @@ from roiservice.cache import Page
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_ID
 from roiservice.encode.formats import ENCODER_VERSION
+from roiservice.encode.omero import LARGEST_MASK
 from roiservice.encode.png import mask_color, mask_png
 from roiservice.encode.webgateway import rois
 from roiservice.errors import BadParameter, OmeroWebFailed, RoiServiceError, SourceRefused, Unauthorized
@@ -37,7 +38,6 @@ from roiservice.web.shapes import ShapePlace, place_of, stats_of
 blueprint = Blueprint("webgateway", __name__)
 
 MOST_IDS = 10_000  # of one request for statistics
-MASK_PIXELS = 2**26  # most of one picture
 _ID = re.compile(r"(?:[0-9]{1,19}:)?([0-9]{1,16})", re.ASCII)
 _INDEX = re.compile(r"([0-9]{1,9})", re.ASCII)
 _log = logging.getLogger(__name__)
@@ -124,9 +124,9 @@ def _numbers(name: str, pattern: re.Pattern[str]) -> list[int]:
 def _mask(place: ShapePlace, shape_id: int, row: int) -> Page:
     (placed,) = placed_shapes(place.catalog, [shape_id], 0, 0).values()
     box = placed.shape.box
-    if box.pixels > MASK_PIXELS:
+    if box.pixels > LARGEST_MASK:
         reason = (
-            f"the box of shape {shape_id} has {box.pixels} pixels; {MASK_PIXELS} are allowed in a picture"
+            f"the box of shape {shape_id} has {box.pixels} pixels; {LARGEST_MASK} are allowed in a picture"
         )
         raise SourceRefused(place.layer.image.source.location, place.layer.source.path, reason)
     color = mask_color(read_features(place.catalog, np.array([row])))
