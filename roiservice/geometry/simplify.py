@@ -240,12 +240,12 @@ def _choose(
         if keep[i]:
             stack[top] = i
             top += 1
-    i: Any = np.int64(0)  # a plain 0 is a type of its own: all that follows would be compiled twice
+    start: Any = np.int64(0)  # a plain 0 is a type of its own: all that follows would be compiled twice
     while top:
         j = stack[top - 1]
-        split = _split(arc, i, j, near, x, y, bins, place, tolerance, sx, sy)
+        split = _split(arc, start, j, near, x, y, bins, place, tolerance, sx, sy)
         if split < 0:
-            i = j
+            start = j
             top -= 1
         else:
             keep[split] = True
