@@ -82,15 +82,23 @@ def plane_shape_counts(catalog: Catalog, size_z: int, size_t: int) -> NDArray[np
     """Shapes per plane of the image, (z, t); those on every index of an axis count on each."""
     counts = np.zeros((size_z, size_t), np.int64)
     planes = catalog.planes
-    ends = np.append(planes["first"], len(catalog.features["part_count"]))
-    shapes = np.append(catalog.features["shape_first"], catalog.meta["counts"]["shapes"])
-    for i, (t, z) in enumerate(zip(planes["t"].tolist(), planes["z"].tolist(), strict=True)):
-        first = int(ends[i])
-        number = shapes[first + int(planes["count"][i])] - shapes[first]
+    numbers = _shapes_before(catalog, planes["first"] + planes["count"]) - _shapes_before(
+        catalog, planes["first"]
+    )
+    for t, z, number in zip(planes["t"].tolist(), planes["z"].tolist(), numbers.tolist(), strict=True):
         rows = slice(None) if z == EVERY_INDEX else slice(z, z + 1)
         columns = slice(None) if t == EVERY_INDEX else slice(t, t + 1)
         counts[rows, columns] += number
     return counts
+
+
+def _shapes_before(catalog: Catalog, rows: Rows) -> NDArray[np.int64]:
+    """Number of the first shape of each of these rows; of the row after the last one, that of all shapes."""
+    column, count = catalog.features["shape_first"], catalog.meta["counts"]["shapes"]
+    before = np.full(len(rows), count, np.int64)
+    inside = rows < len(column)
+    before[inside] = column[rows[inside]]
+    return before
 
 
 def shape_row(catalog: Catalog, shape_id: int) -> int:
