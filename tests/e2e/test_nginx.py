@@ -168,6 +168,7 @@ def test_the_services_own_paths(beside: Site) -> None:
     assert links["self"].startswith(f"http://{host}/roi/images/1")
     forged = beside.get("/roi/images/1", X_Forwarded_Host="evil", X_Forwarded_Prefix="/evil")
     assert b"evil" not in forged.body
+    assert beside.get("/roi/metrics").status == 404
     missing = beside.get("/roi/images/77")
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/problem+json")
 
