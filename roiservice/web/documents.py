@@ -123,6 +123,8 @@ def collection_document(layer: Layer, size: Size | None, catalog: Catalog | None
             link("self", path),
             *_item_links(f"{path}/items"),
             link(QUERYABLES, f"{path}/queryables", "application/schema+json"),
+            link("related", f"{path}/density", title="Where the features lie"),
+            link("related", f"{path}/summary", title="What the features are like"),
         ],
     }
     if catalog is not None:

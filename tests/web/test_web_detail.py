@@ -247,3 +247,10 @@ def test_overviews_are_cached_and_tagged(tissue, name):
 @pytest.mark.parametrize("cells", ["0", "513", "x", "1.5", ""])
 def test_cells_that_are_none(tissue, cells):
     refused(tissue, f"cells={cells}", "cells", f"{LAYER}/density")
+
+
+def test_a_layer_links_to_its_overviews(tissue):
+    links = [link for link in get(tissue, LAYER).json["links"] if link["rel"] == "related"]
+    assert [link["href"].rpartition("/")[2] for link in links] == ["density", "summary"]
+    for link in links:
+        get(tissue, link["href"].removeprefix("http://localhost"))
