@@ -31,7 +31,7 @@ from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.regions import region_measures
 
-SPILL_PIXELS = 2**24  # of all planes: blocks of larger layers are kept in files
+SPILL_PIXELS = 2**22  # of all planes: blocks of larger layers are kept in files
 
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
 

@@ -133,26 +133,23 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
 
     Features are sorted by Hilbert key of the box centre, then label; parts and holes in raster order.
     """
-    table = np.repeat(np.arange(len(tables), dtype=np.int32), [len(each.labels) for each in tables])
-    if not len(table):
+    rings = [len(each.labels) for each in tables]
+    if not sum(rings):
         nothing = np.zeros(1, np.int64)
-        return Assembly(np.empty(0, dtype), (), table, nothing[:0], nothing, nothing, nothing)
-    row = np.concatenate([np.arange(len(each.labels)) for each in tables])
-    counts = np.concatenate([np.diff(each.offsets) for each in tables])
+        return Assembly(np.empty(0, dtype), (), np.empty(0, np.int32), nothing[:0], nothing, nothing, nothing)
     order, feature_first = _by_label(tables)
     labels = np.concatenate([each.labels for each in tables])[order[feature_first]]
-    boxes = _feature_boxes(tables, order, feature_first)
-    along = np.lexsort((labels, hilbert_keys(boxes)))
+    along = np.lexsort((labels, hilbert_keys(_feature_boxes(tables, order, feature_first))))
     rings_of = np.diff(np.r_[feature_first, len(order)])[along]
     order = order[_ranges(feature_first[along], rings_of)]
-    exterior = np.concatenate([each.exterior for each in tables])[order]
-    ring_offsets = np.r_[np.flatnonzero(exterior), len(order)]
+    ring_offsets = np.flatnonzero(np.r_[np.concatenate([each.exterior for each in tables])[order], True])
+    counts = np.concatenate([np.diff(each.offsets) for each in tables])[order]
     return Assembly(
         labels[along].astype(np.dtype(f"u{dtype.itemsize}")).view(dtype),
         tables,
-        table[order],
-        row[order],
-        np.r_[0, np.cumsum(counts[order])],
+        np.repeat(np.arange(len(tables), dtype=np.int32), rings)[order],
+        np.concatenate([np.arange(count) for count in rings])[order],
+        np.r_[0, np.cumsum(counts)],
         ring_offsets,
         np.asarray(np.searchsorted(ring_offsets, np.r_[0, np.cumsum(rings_of)]), np.int64),
     )
@@ -160,13 +157,16 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
 
 def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     """Rings sorted by label, part and raster order, exteriors first; and the first one of each label."""
-    labels = np.concatenate([each.labels for each in tables])
-    part = np.concatenate([each.part for each in tables])
     key = np.concatenate([each.key for each in tables])
     exterior = np.concatenate([each.exterior for each in tables])
+    part = np.concatenate([each.part for each in tables])
     part_key = np.empty(int(part.max()) + 1, np.int64)
     part_key[part[exterior]] = key[exterior]
-    order = np.lexsort((key, part_key[part], labels))
+    part_key = part_key[part]
+    del part, exterior
+    labels = np.concatenate([each.labels for each in tables])
+    order = np.lexsort((key, part_key, labels))
+    del key, part_key
     labels = labels[order]
     return order, np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
 

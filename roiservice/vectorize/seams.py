@@ -119,7 +119,7 @@ class Joiner:
 
     def block(self) -> tuple[OpenOutlines, Int64]:
         """What is open in the end, and for every ring member the number of its part in the block."""
-        part, parts = _numbered(self.parts())
+        part, parts = _numbered(self._parent[: self._members])
         xy, offsets = _vertices_of(self._open.head, self._pool, self._pieces)
         start, end, _, _, labels, diagonals, member = self._open
         ports = self._top_ports, self._bottom_ports
@@ -164,7 +164,7 @@ class Joiner:
 
     def parts(self) -> Int64:
         """For every ring member the number of its part, once the plane is complete."""
-        return np.asarray(_roots(self._parent[: self._members]))
+        return np.asarray(_numbered(self._parent[: self._members])[0])
 
     def _enter(self, part: Int32 | Int64) -> Int64:
         """Give the chains of a strip, or parts of a block, their numbers in the union of parts."""
@@ -208,24 +208,17 @@ def _with_room(rows: NDArray[Any], used: int, more: int) -> NDArray[Any]:
 
 
 @compiled
-def _roots(parent: Any) -> Any:
-    roots = np.empty_like(parent)
-    for i in range(parent.size):
-        roots[i] = find_root(parent, i)
-    return roots
-
-
-@compiled
-def _numbered(roots: Any) -> Any:
-    """The roots of a union numbered from 0 on, for every element, and how many there are."""
-    number = np.empty_like(roots)
+def _numbered(parent: Any) -> Any:
+    """The sets of a union numbered from 0 on: for every element the number of its set, and how many."""
+    number = np.empty_like(parent)
     count = 0
-    for i in range(roots.size):  # a root is the lowest of its set
-        if roots[i] == i:
+    for i in range(parent.size):
+        root = find_root(parent, i)
+        if root == i:  # the lowest of its set
             number[i] = count
             count += 1
         else:
-            number[i] = number[roots[i]]
+            number[i] = number[root]
     return number, count
 
 
