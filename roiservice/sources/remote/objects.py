@@ -22,6 +22,7 @@ import urllib3
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.remote import transport
+from roiservice.sources.remote.addresses import LOOPBACK
 from roiservice.sources.remote.transport import Origin, Patience, Reply, Request, Traffic
 from roiservice.sources.remote.urls import encoded
 
@@ -254,7 +255,7 @@ def password_of(base: str) -> Mapping[str, str]:
     """The user and password of ~/.netrc (or $NETRC) for this host; they leave this machine encrypted only."""
     parts = urlsplit(base)
     host = parts.hostname or ""
-    if parts.scheme != "https" and host not in transport.LOOPBACK:
+    if parts.scheme != "https" and host not in LOOPBACK:
         return {}
     try:
         file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")

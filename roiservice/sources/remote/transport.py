@@ -21,8 +21,8 @@ from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, SSLEr
 
 from roiservice import __version__
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.remote.addresses import LOOPBACK, AddressRefused, checked_pools
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CONNECTIONS = 8  # to one host, from one process
 _BLOCK = 2**18
 _ERROR_BYTES = 2**16  # of the text that comes with an error; connections with longer ones are not used again
@@ -146,6 +146,10 @@ class Origin:
                 return self._once(request, patience, traffic)
             except _TryAgain as error:
                 reason, pause = str(error), error.pause
+            except AddressRefused as error:
+                raise SourceRefused(
+                    request.location, request.part, f"the server cannot be asked: {error}"
+                ) from error
             except (SSLError, LocationValueError, DecodeError) as error:
                 raise _problem(request, _said(error)) from error
             except (HTTPError, OSError) as error:
@@ -214,7 +218,7 @@ def _manager(base: str) -> urllib3.PoolManager:
     parts = urlsplit(base)
     proxy = urllib.request.getproxies_environment().get(parts.scheme)
     if not proxy or parts.hostname in LOOPBACK or urllib.request.proxy_bypass(parts.netloc):
-        return urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True)
+        return checked_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True))
     user = urlsplit(proxy)
     secret = f"{user.username}:{user.password or ''}" if user.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
