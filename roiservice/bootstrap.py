@@ -19,6 +19,7 @@ from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import CatalogWriter, RoiColumns
@@ -176,6 +177,14 @@ class Layers:
     def build(self, layer: Layer, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog up to the source's present state, however large the layer is."""
         return self._keeper.build(layer.key, force=force, progress=progress)
+
+    def start(self, layer: Layer) -> None:
+        """Have a process of its own bring the catalog up to date, unless one does already."""
+        self._keeper.start(layer.key)
+
+    def status(self, layer: Layer) -> BuildStatus:
+        """Whether the layer is built, and how far its build is."""
+        return self._keeper.status(layer.key)
 
     def _numbered(self, image: Image, source: LayerSource) -> Layer:
         source = applied(self._rules, image.id, source)

@@ -66,6 +66,7 @@ class Settings:
     build_waiters: int = _setting(
         4, "requests of one worker that wait for builds; others get 503 after two seconds"
     )
+    build_on_post: bool = _setting(False, "whoever can read an image may have its layers built, by a POST")
     keep_replaced: float = _setting(600.0, "seconds that a replaced catalog version stays on disk")
     min_area: float = _setting(0.0, "features below this area, in image pixels, are left out")
     simplify: float = _setting(0.0, "tolerance in layer pixels to simplify outlines by; 0 keeps them exact")

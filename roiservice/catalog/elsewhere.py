@@ -9,20 +9,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
-from roiservice.errors import RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import (
+    Building,
+    CatalogDamaged,
+    NotWritten,
+    RoiServiceError,
+    SourceDamaged,
+    SourceError,
+    SourceRefused,
+    TooManyObjects,
+)
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 
 FAILURE = "failure.json"
 MARK = "elsewhere"
+LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,13 @@ class Task:
     limits: Limits
 
 
-def start_build(task: Task) -> subprocess.Popen[bytes]:
-    """Start the process; it outlives this one."""
+def start_build(task: Task, mark: int) -> subprocess.Popen[bytes]:
+    """Start the process; it outlives this one, and holds the `mark` of `being_built` from now on."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "roiservice.catalog.process"], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "roiservice.catalog.process"],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        pass_fds=(mark,),
     )
     if process.stdin is not None:
         with process.stdin, contextlib.suppress(BrokenPipeError):
@@ -69,19 +84,35 @@ def start_build(task: Task) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def being_built(directory: Path) -> Iterator[None]:
-    """For as long as this is held, others see that a process of its own builds the layer."""
+def being_built(directory: Path) -> Iterator[int]:
+    """For as long as this is held, others see that a process of its own builds the layer.
+
+    Gives a file descriptor, which holds it for a process that inherits it. TimeoutError if others do.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / MARK, "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+        lock_within(file, LONGEST_LOOK)
+        yield file.fileno()
+
+
+def lock_within(file: IO[str], timeout: float) -> None:
+    """Lock `file`; TimeoutError if others hold it longer than `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(0.01)
 
 
 def is_built_elsewhere(directory: Path) -> bool:
     """Whether such a process is at work; one that was killed leaves no trace."""
     try:
         with open(directory / MARK, encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who looks must not keep others from looking
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -89,18 +120,45 @@ def is_built_elsewhere(directory: Path) -> bool:
     return False
 
 
-def raise_last_failure(directory: Path, younger_than: float) -> None:
-    """Raise what the last build process of a layer failed with, if that was less than so many seconds ago."""
+@contextlib.contextmanager
+def failure_kept(directory: Path) -> Iterator[None]:
+    """Leave what a build of a layer fails with in its directory."""
+    try:
+        yield
+    except (Building, TooManyObjects):  # is built all the same, by others
+        raise
+    except Exception as error:
+        parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
+        failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
+        beside = directory / f"{FAILURE}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(failure), encoding="utf-8")
+            os.replace(beside, directory / FAILURE)
+        raise
+
+
+def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
+    """What the last build of a layer failed with and how many seconds ago, unless one succeeded since."""
     path = directory / FAILURE
     try:
         age = time.time() - path.stat().st_mtime
-        error = _failure(**json.loads(path.read_text(encoding="utf-8")))
+        return age, _failure(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return  # there is none, or none that can be read
-    if age < younger_than:
-        raise error
+        return None  # there is none, or none that can be read
+
+
+def raise_last_failure(directory: Path, younger_than: float) -> None:
+    """Raise what the last build of a layer failed with, if that was less than so many seconds ago."""
+    failure = last_failure(directory)
+    if failure is not None and failure[0] < younger_than:
+        raise failure[1]
 
 
 def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
-    known = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
-    return RoiServiceError(text) if known is None else known(*parts)
+    source = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
+    if source is not None:
+        return source(*parts)
+    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged}.get(kind)
+    # What nobody foresaw may say anything, names of files among it.
+    return RoiServiceError("building it failed; the log says more") if own is None else own(text)

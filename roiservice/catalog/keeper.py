@@ -22,7 +22,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, build_catalog
 from roiservice.catalog.elsewhere import (
@@ -30,9 +29,21 @@ from roiservice.catalog.elsewhere import (
     LayerKey,
     Rules,
     Task,
+    being_built,
+    failure_kept,
     is_built_elsewhere,
+    lock_within,
     raise_last_failure,
     start_build,
+)
+from roiservice.catalog.progress import (
+    LOCK,
+    BuildStatus,
+    build_status,
+    note_start,
+    progress_cleared,
+    progress_path,
+    written_progress,
 )
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
@@ -132,8 +143,19 @@ class Keeper:
 
     def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog of `layer` up to its source's state; waits for other builders."""
-        with _locked(self.directory(layer)):
+        with self._sole_builder(layer):
             return self._bring_up(layer, None, force=force, progress=progress)
+
+    def start(self, layer: LayerKey) -> None:
+        """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
+        with self._lock:
+            if not is_built_elsewhere(self.directory(layer)):
+                self._start(layer)
+
+    def status(self, layer: LayerKey) -> BuildStatus:
+        """Whether the layer is built, and how far its build is, whichever process is at it."""
+        path = progress_path(self._pointer(layer))
+        return build_status(self.directory(layer), path, lambda: self.existing(layer) is not None)
 
     def _first(self, layer: LayerKey) -> Catalog:
         failed = self._failures.get(layer.number)
@@ -141,12 +163,14 @@ class Keeper:
             raise failed[1]
         if not self._waiting.acquire(timeout=SHORT_WAIT):
             raise Building(layer.source.collection)
+        directory = self.directory(layer)
         try:
             # Looked at before the lock: a process that builds a large layer holds it for long.
-            self._check_size(open_source(layer.source, self._limits))
-            if is_built_elsewhere(self.directory(layer)):
+            with failure_kept(directory):
+                self._check_size(open_source(layer.source, self._limits))
+            if is_built_elsewhere(directory):
                 raise Building(layer.source.collection)
-            with _locked(self.directory(layer), LONGEST_WAIT):
+            with self._sole_builder(layer, LONGEST_WAIT):
                 return self._bring_up(layer, self._rules.inline_vertices)
         except TimeoutError:
             raise Building(layer.source.collection) from None
@@ -162,7 +186,7 @@ class Keeper:
     def _refresh(self, layer: LayerKey) -> None:
         """Look at the source again; errors leave the catalog in service."""
         try:
-            with _locked(self.directory(layer), 0.0):
+            with self._sole_builder(layer, 0.0):
                 self._bring_up(layer, self._rules.inline_vertices)
         except TimeoutError:
             pass  # somebody is building it
@@ -170,6 +194,13 @@ class Keeper:
             self._build_elsewhere(layer)
         except Exception as error:  # noqa: BLE001 - a background thread has nobody to raise to
             log.warning("%s: the catalog stays as it was: %s", layer.source.collection, error)
+
+    @contextlib.contextmanager
+    def _sole_builder(self, layer: LayerKey, timeout: float | None = None) -> Iterator[None]:
+        """Hold the builders' lock, and leave word of how it ends. TimeoutError if others hold it."""
+        directory, path = self.directory(layer), progress_path(self._pointer(layer))
+        with _locked(directory, timeout), progress_cleared(path), failure_kept(directory):
+            yield
 
     def _bring_up(
         self,
@@ -186,6 +217,7 @@ class Keeper:
         token = source_token(layer.source, self._limits)
         existing = self.existing(layer)
         if existing is not None and existing.meta["token"] == token and not force:
+            (self.directory(layer) / FAILURE).unlink(missing_ok=True)
             self._sweep(self.directory(layer))
             return existing
         version = self._registry.version_number(layer.number, token, self._options)
@@ -217,6 +249,7 @@ class Keeper:
         opened = open_source(layer.source, self._limits)
         if inline_vertices is not None:
             self._check_size(opened)
+        pixels = 0 if isinstance(opened, TableLayer) else opened.pixels
         build_catalog(
             opened,
             version,
@@ -224,7 +257,7 @@ class Keeper:
             self._registry,
             max_vertices=self._rules.max_vertices,
             stop_at_vertices=inline_vertices,
-            progress=progress,
+            progress=written_progress(progress_path(self._pointer(layer)), pixels, progress),
         )
 
     def _check_size(self, opened: LabelLayer | TableLayer) -> None:
@@ -300,7 +333,7 @@ class Keeper:
         """Have a process of its own build a large layer; raises what the last one failed with."""
         with self._lock:
             running = self._processes.get(layer.number)
-            if running is not None and running.poll() is None:
+            if (running is not None and running.poll() is None) or is_built_elsewhere(self.directory(layer)):
                 return
             self._processes.pop(layer.number, None)
             raise_last_failure(self.directory(layer), max(self._rules.check_interval, REMEMBER_FAILURE))
@@ -309,9 +342,14 @@ class Keeper:
                 error = SourceRefused(layer.source.image.location, layer.source.path, reason)
                 self._failures[layer.number] = (time.monotonic(), error)
                 raise error
-            self._processes[layer.number] = start_build(
-                Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
-            )
+            self._start(layer)
+
+    def _start(self, layer: LayerKey) -> None:
+        task = Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
+        # Another worker may be faster: its process does as well.
+        with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
+            note_start(progress_path(self._pointer(layer)))
+            self._processes[layer.number] = start_build(task, mark)
             self._metrics.add(1, BUILDS, "elsewhere")
 
 
@@ -348,21 +386,9 @@ def _counted(metrics: Metrics) -> Iterator[None]:
 def _locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
     """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "lock", "w", encoding="ascii") as file:
+    with open(directory / LOCK, "w", encoding="ascii") as file:
         if timeout is None:
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
-            _lock_within(file, timeout)
+            lock_within(file, timeout)
         yield
-
-
-def _lock_within(file: IO[str], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise TimeoutError from None
-            time.sleep(0.01)

@@ -9,10 +9,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, Rules, Task, being_built
+from roiservice.catalog.elsewhere import LayerKey, Rules, Task
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
-from roiservice.errors import RoiServiceError, SourceError
+from roiservice.errors import RoiServiceError
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource, ValueSource
 from roiservice.sources.limits import Limits
@@ -25,14 +25,11 @@ def main() -> int:
     os.nice(5)
     keeper = Keeper(task.catalogs, Registry(task.state), task.rules, task.limits)
     try:
-        with being_built(keeper.directory(task.layer)):
-            keeper.build(task.layer)
-    except Exception as error:  # noqa: BLE001 - nobody waits for this process: who asks next must learn of it
-        if not isinstance(error, RoiServiceError):
-            traceback.print_exc()
-        parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
-        failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
-        (keeper.directory(task.layer) / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+        keeper.build(task.layer)
+    except RoiServiceError:
+        return 1  # nobody waits for this process: the keeper has left word for who asks next
+    except Exception:  # noqa: BLE001 - as above
+        traceback.print_exc()
         return 1
     return 0
 

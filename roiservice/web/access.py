@@ -6,12 +6,20 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from urllib.parse import urlsplit
 
 from flask import g, request
 
 from roiservice.auth.policy import Caller, Identity, PublicPolicy, may_read
 from roiservice.catalog.registry import Place
-from roiservice.errors import BadParameter, InsufficientScope, NotFound, SettingsError, SourceError
+from roiservice.errors import (
+    BadParameter,
+    ForeignOrigin,
+    InsufficientScope,
+    NotFound,
+    SettingsError,
+    SourceError,
+)
 from roiservice.images import Image
 from roiservice.web.routes import services
 
@@ -65,6 +73,23 @@ def readable(image_id: int) -> Image:
     who = identity()
     service.policy.require(who, image_id)
     return service.images.get(image_id, who.session or caller_session())
+
+
+def check_same_host() -> None:
+    """ForeignOrigin for a cookie that does not come with JSON from a page of this very host.
+
+    For requests that change something: browsers send cookies whatever page has them ask.
+    """
+    if identity().caller is Caller.SESSION and not (request.is_json and _same_host()):
+        raise ForeignOrigin
+
+
+def _same_host() -> bool:
+    """Whether a browser says that the request comes from this host; behind a proxy the scheme may differ."""
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() == request.host.lower() != ""
+    return request.headers.get("Sec-Fetch-Site") == "same-origin"
 
 
 def located(kind: str, identifier: int) -> Place:

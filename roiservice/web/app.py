@@ -15,7 +15,7 @@ from roiservice.web import problems
 from roiservice.web.cors import add_cors_headers
 from roiservice.web.measure import count_requests
 from roiservice.web.responses import add_common_headers
-from roiservice.web.routes import images, items, iviewer, omero, overview, service, tokens, webgateway
+from roiservice.web.routes import builds, images, items, iviewer, omero, overview, service, tokens, webgateway
 
 LARGEST_BODY = 2**16  # bytes; requests for tokens are the only ones that have any
 WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -58,7 +58,7 @@ def create_app(services: Services) -> Flask:
         False  # OMERO takes paths with and without a final slash, and OWSLib adds one
     )
     app.url_map.converters.update(id=IdConverter, indices=IndicesConverter)
-    for module in (service, images, items, overview, omero, iviewer, webgateway, tokens):
+    for module in (service, images, items, builds, overview, omero, iviewer, webgateway, tokens):
         app.register_blueprint(module.blueprint)
     problems.register(app)
     count_requests(app, services.metrics)

@@ -45,11 +45,15 @@ def link(rel: str, href: str, media_type: str = JSON, title: str | None = None) 
 
     Who came with a ticket needs it again to follow the link.
     """
-    href, pass_on = base() + href if href.startswith("/") else href, ticket()
-    if pass_on is not None:
-        href += f"{'&' if '?' in href else '?'}ticket={pass_on}"
+    href = with_ticket(base() + href if href.startswith("/") else href)
     made = {"rel": rel, "href": href, "type": media_type}
     return made if title is None else made | {"title": title}
+
+
+def with_ticket(href: str) -> str:
+    """`href` with the ticket that the caller came with, if so."""
+    pass_on = ticket()
+    return href if pass_on is None else f"{href}{'&' if '?' in href else '?'}ticket={pass_on}"
 
 
 def image_path(image_id: int) -> str:
@@ -60,6 +64,11 @@ def image_path(image_id: int) -> str:
 def collection_path(image_id: int, collection: str) -> str:
     """Path of a layer."""
     return f"/images/{image_id}/collections/{quote(collection, safe=':')}"
+
+
+def build_path(image_id: int, collection: str) -> str:
+    """Path of how far the build of a layer is."""
+    return f"{collection_path(image_id, collection)}/build"
 
 
 def page_links(

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from flask import Flask, Response, request
@@ -40,6 +41,7 @@ from roiservice.errors import (
     Unauthorized,
     Unavailable,
 )
+from roiservice.web.links import build_path, with_ticket
 
 _log = logging.getLogger(__name__)
 OMERO_PATHS = ("/api/", "/iviewer/", "/webgateway/")
@@ -108,7 +110,12 @@ def reason_of(error: RoiServiceError) -> str:
 def _answer_own(error: RoiServiceError) -> Response:
     kind = kind_of(error)
     extra = {"parameter": error.parameter} if isinstance(error, BadParameter) else {}
+    progress = _progress_href() if isinstance(error, Building) else None
+    if progress is not None:
+        extra = {"progress": progress}
     response = _problem(kind, reason_of(error), extra)
+    if progress is not None:
+        response.headers["Link"] = f'<{progress}>; rel="monitor"; type="application/json"'
     if isinstance(error, (Building, Unavailable)):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, (Unauthorized, InsufficientScope, InvalidRequest)):
@@ -117,6 +124,14 @@ def _answer_own(error: RoiServiceError) -> Response:
     reason = error.reason if isinstance(error, TokenInvalid) else str(error)
     _log.log(level, "%s: %d, %r", _asked(), kind.status, reason)
     return response
+
+
+def _progress_href() -> str | None:
+    """Where to see how far the build of the layer asked for is, as a relative reference."""
+    asked = request.view_args or {}
+    if "image_id" not in asked or "layer" not in asked:
+        return None
+    return quote(request.script_root) + with_ticket(build_path(asked["image_id"], asked["layer"]))
 
 
 def _answer_http(error: HTTPException) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built
+from roiservice.catalog.elsewhere import FAILURE, LayerKey
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RoiServiceError, SourceDamaged, SourceRefused
@@ -570,24 +570,24 @@ def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(
 ) -> None:
     """The lock is held for minutes then; threads that wait for it would be missing elsewhere."""
     waits: list[float] = []
-    real = keeper_module._lock_within
+    real = keeper_module.lock_within
 
     def counted(file: Any, timeout: float) -> None:
         waits.append(timeout)
         real(file, 0.0)
 
-    monkeypatch.setattr(keeper_module, "_lock_within", counted)
+    monkeypatch.setattr(keeper_module, "lock_within", counted)
     large = keeper_at(tmp_path, inline_pixels=10)
     many_vertices = keeper_at(tmp_path)
     with open_lock(large.directory(layer)):
         with pytest.raises(Building):
-            large.catalog(layer)
-        with being_built(large.directory(layer)), pytest.raises(Building):
-            many_vertices.catalog(layer)
-        assert waits == []
-        with pytest.raises(Building):
             many_vertices.catalog(layer)
         assert waits == [LONGEST_WAIT], "the lock of a small layer is waited for"
+        with pytest.raises(Building):
+            large.catalog(layer)
+        with pytest.raises(Building):
+            many_vertices.catalog(layer)
+        assert waits == [LONGEST_WAIT]
     wait_for(lambda: large.existing(layer) is not None)
 
 

@@ -120,6 +120,9 @@ def directly(web: OmeroWeb, request: Request, credentials: Mapping[str, str]) ->
 
 
 def check_allowed(got: Got, request: Request) -> None:
+    if request.kind == walk.START:
+        assert got.status == 405
+        return
     assert got.status in ((302,) if request.path.endswith(("/roi/image_data/",)) else (200, 204, 302)), (
         request,
         got,
@@ -178,7 +181,7 @@ def test_two_users_and_a_private_image(site: Site) -> None:
     for request in walk.requests(site.ids):
         got = site.ask(request.method, request.url, from_here(request, site.ada), request.body)
         check_allowed(got, request)
-        tags[request.url] = got.header("ETag")
+        tags.setdefault(request.url, got.header("ETag"))
     for request in walk.requests(site.ids):
         for headers in ({}, {"If-None-Match": tags[request.url]}, {"If-None-Match": "*"}):
             if headers and (not tags[request.url] or request.kind == walk.OPEN):
@@ -295,6 +298,26 @@ def test_the_public_user(site: Site) -> None:
     assert len(json.loads(site.get(shared).body)["features"]) == 9
     assert len(json.loads(site.get(f"/api/v0/m/rois/?image={SHARED}").body)["data"]) == 2 + 9
     assert site.get(shared).header("Cache-Control") == "private, no-cache"
+
+
+def test_a_session_starts_builds_from_pages_of_its_own_host_alone(
+    folder: Path, web: OmeroWeb, ids: Ids
+) -> None:
+    site = site_in(folder, web, ids, build_on_post=True)
+    url = f"/images/{PRIVATE}/collections/labels:{walk.LAYER}/build"
+    here, elsewhere = {"Origin": "http://localhost"}, {"Origin": "http://elsewhere.example"}
+    for headers, status in (
+        ({**site.ada, **elsewhere}, 403),
+        (site.ada, 403),
+        ({**site.bob, **here}, 404),
+        (here, 401),
+        (site.bearer(SHARED), 403),
+        ({**site.ada, **here}, 202),
+        (site.bearer(PRIVATE), 202),
+    ):
+        assert site.ask("POST", url, headers, {}).status == status, headers
+    for process in site.service.services.layers._keeper._processes.values():
+        assert process.wait(60) == 0
 
 
 def test_attack_17_logout_and_changed_permissions_count_within_a_minute(site: Site) -> None:

@@ -108,6 +108,7 @@ SAMPLES = [
     f"{ITEMS_URL}?geometry=centroid", f"{ITEMS_URL}?cursor=x",
     "/images/1/collections/labels:rings/density?cells=3", "/images/1/collections/labels:rings/summary",
     f"{ITEMS_URL}?f=qupath", f"{ITEMS_URL}?f=omero", f"{ITEMS_URL}?f=wkt", f"{ITEMS_URL}?f=ndjson&limit=1",
+    "/images/1/collections/labels:rings/build", "/images/1/collections/labels:none/build",
     "/images/9", "/images?x=1", "/def/crs/pixel", "/healthz", "/readyz", "/metrics",
     "/docs", "/openapi.yaml", "/openapi.json", "/api/v0/m/rois/?image=2&limit=3", "/api/v0/m/rois/?image=99",
     "/api/v0/m/images/1/rois/?limit=0", "/iviewer/rois_by_plane/2/0-1/1/", "/iviewer/plane_shape_counts/2/",

@@ -24,6 +24,7 @@ PRIVATE, SHARED, NONE = 7007, 8008, 4004  # ada's, everybody's, nobody's
 LAYER = "confidential"
 ITEMS = f"/images/{PRIVATE}/collections/labels:{LAYER}/items"
 OPEN, LIST, OWN, THEIRS, STATS, MAKE, TAKE = "open", "list", "own", "theirs", "stats", "make", "take"
+START = "start"  # a POST about an image, where no setting allows it
 KINDS = {
     "/": OPEN,
     "/healthz": OPEN,
@@ -41,6 +42,7 @@ KINDS = {
     "/images/{image_id}/collections/{layer}": OWN,
     "/images/{image_id}/collections/{layer}/queryables": OWN,
     "/images/{image_id}/collections/{layer}/density": OWN,
+    "/images/{image_id}/collections/{layer}/build": OWN,
     "/images/{image_id}/collections/{layer}/summary": OWN,
     "/images/{image_id}/collections/{layer}/items": OWN,
     "/images/{image_id}/collections/{layer}/items/{feature_id}": OWN,
@@ -137,7 +139,7 @@ def requests(ids: Ids) -> Iterator[Request]:
                     template,
                     method.upper(),
                     f"{url}?{query}" if query else url,
-                    KINDS[template],
+                    START if method == "post" and KINDS[template] == OWN else KINDS[template],
                     BODIES.get(template, {}),
                 )
             if "{kind}" not in template:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from flask import Blueprint, Response, request
@@ -13,12 +12,11 @@ from roiservice.auth.policy import Caller
 from roiservice.bootstrap import OmeroAccess
 from roiservice.errors import (
     BadParameter,
-    ForeignOrigin,
     InsufficientScope,
     NotFound,
     TokenInvalid,
 )
-from roiservice.web.access import identity
+from roiservice.web.access import check_same_host, identity
 from roiservice.web.responses import JSON
 from roiservice.web.routes import services
 
@@ -101,22 +99,13 @@ def _answer(document: dict[str, Any], headers: dict[str, str]) -> Response:
 
 def _body(known: set[str]) -> dict[str, Any]:
     """The JSON object that was sent. With a cookie it must come from a page of this very host."""
-    if identity().caller is Caller.SESSION and not (request.is_json and _same_host()):
-        raise ForeignOrigin
+    check_same_host()
     document = request.get_json(silent=True)
     if not isinstance(document, dict):
         raise BadParameter("body", "is a JSON object, sent as application/json")
     for name in document.keys() - known:
         raise BadParameter(name[:50], f"there is no such member; known are: {', '.join(sorted(known))}")
     return document
-
-
-def _same_host() -> bool:
-    """Whether a browser says that the request comes from this host; behind a proxy the scheme may differ."""
-    origin = request.headers.get("Origin")
-    if origin is not None:
-        return urlsplit(origin).netloc.lower() == request.host.lower() != ""
-    return request.headers.get("Sec-Fetch-Site") == "same-origin"
 
 
 def _allowed(access: OmeroAccess, images: list[int]) -> list[int]:

@@ -1,0 +1,162 @@
+"""How far the build of a layer is: a small file beside its catalogs, which every process can read.
+
+The file is there while a build is at work, and after one that was killed. Which of both it is, the builders'
+lock tells: nobody but a builder that is alive holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from roiservice.catalog.build import Progress
+from roiservice.catalog.elsewhere import is_built_elsewhere, last_failure
+from roiservice.errors import RoiServiceError
+
+LOCK = "lock"
+NONE, WAITING, BUILDING, DONE, FAILED = "none", "waiting", "building", "done", "failed"
+STATES = (NONE, WAITING, BUILDING, DONE, FAILED)
+WRITE_INTERVAL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """Whether a layer is built, and how far its build is.
+
+    `fraction` is the share of pixels that have been traced, None where that is not known; `objects` counts
+    features; `seconds_left` is until all pixels have been traced, None while there is nothing to tell it by.
+    """
+
+    state: str
+    fraction: float | None = None
+    objects: int | None = None
+    pixels_per_second: int | None = None
+    seconds_left: float | None = None
+    error: RoiServiceError | None = None
+
+
+def progress_path(pointer: str) -> Path:
+    """The file for what `pointer`, the file that names the current version, will point to."""
+    path = Path(pointer)
+    return path.with_name(path.name.replace("current-", "progress-", 1))
+
+
+def note_start(path: Path) -> None:
+    """Leave word that a build is about to begin, unless one has."""
+    if not path.exists():
+        _write(path, 0, 0, 0, 0.0)
+
+
+@contextmanager
+def progress_cleared(path: Path) -> Iterator[None]:
+    """Delete the file of a builder that was killed, and at the end that of this one. The lock is held."""
+    _delete(path)
+    try:
+        yield
+    finally:
+        _delete(path)
+
+
+def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress:
+    """What a build of so many pixels is to call: it writes the file, at most twice a second.
+
+    0 pixels: how far it is cannot be told. `tell` is called as well.
+    """
+    began = written = time.monotonic()
+    done = 0
+    _write(path, pixels, 0, 0, 0.0)
+
+    def advance(more: int, features: int) -> None:
+        nonlocal done, written
+        done += more
+        now = time.monotonic()
+        if now - written >= WRITE_INTERVAL:
+            written = now
+            _write(path, pixels, done, features, now - began)
+        if tell is not None:
+            tell(more, features)
+
+    return advance
+
+
+def build_status(directory: Path, path: Path, is_built: Callable[[], bool]) -> BuildStatus:
+    """The state of a layer whose catalogs are in `directory` and whose progress is in `path`.
+
+    A failure counts until a build succeeds, also where an older catalog is still in service.
+    """
+    with _builders_kept_out(directory) as kept_out:
+        reached = _read(path)
+        if reached is not None and not kept_out:
+            return reached
+        if is_built_elsewhere(directory) or not (kept_out or is_built()):
+            return BuildStatus(WAITING)
+        if reached is not None:
+            return _killed()
+        failure = last_failure(directory)
+        if failure is not None:
+            return BuildStatus(FAILED, error=failure[1])
+    return BuildStatus(DONE, 1.0) if is_built() else BuildStatus(NONE)
+
+
+@contextmanager
+def _builders_kept_out(directory: Path) -> Iterator[bool]:
+    """Whether no builder is at work; if so, none begins meanwhile."""
+    try:
+        file = open(directory / LOCK, encoding="ascii")  # noqa: SIM115 - closed below
+    except OSError:
+        yield True  # nobody ever built here
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _killed() -> BuildStatus:
+    return BuildStatus(FAILED, error=RoiServiceError("the process that built it ended before it was done"))
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, pixels: int, done: int, features: int, seconds: float) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    text = json.dumps({"pixels": pixels, "done": done, "features": features, "seconds": seconds})
+    with suppress(OSError):  # a build must not fail for want of somebody who looks
+        beside.write_text(text, encoding="ascii")
+        os.replace(beside, path)
+
+
+def _read(path: Path) -> BuildStatus | None:
+    """What the file says; None without one. One that is damaged says that a build is at work, no more."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError:
+        return None
+    try:
+        said = json.loads(text)
+        pixels, done, features = (int(said[name]) for name in ("pixels", "done", "features"))
+        seconds = float(said["seconds"])
+    except (ValueError, KeyError, TypeError):
+        return BuildStatus(BUILDING)
+    if not pixels:
+        return BuildStatus(BUILDING)
+    rate = done / seconds if done and seconds > 0 else None
+    return BuildStatus(
+        BUILDING,
+        round(min(done / pixels, 1.0), 4),
+        features,
+        None if rate is None else round(rate),
+        None if rate is None else round(max(pixels - done, 0) / rate, 1),
+    )
