@@ -30,7 +30,8 @@ class BuildStatus:
     """Whether a layer is built, and how far its build is.
 
     `fraction` is the share of pixels that have been traced, None where that is not known; `objects` counts
-    features; `seconds_left` is until all pixels have been traced, None while there is nothing to tell it by.
+    features; `seconds_left` is until all pixels have been traced at the rate so far. Both of these are None
+    before the first pixels and after the last: what is left then is to put features in order and write them.
     """
 
     state: str
@@ -152,11 +153,11 @@ def _read(path: Path) -> BuildStatus | None:
         return BuildStatus(BUILDING)
     if not pixels:
         return BuildStatus(BUILDING)
-    rate = done / seconds if done and seconds > 0 else None
+    rate = done / seconds if 0 < done < pixels and seconds > 0 else None
     return BuildStatus(
         BUILDING,
         round(min(done / pixels, 1.0), 4),
         features,
         None if rate is None else round(rate),
-        None if rate is None else round(max(pixels - done, 0) / rate, 1),
+        None if rate is None else round((pixels - done) / rate, 1),
     )

@@ -37,13 +37,17 @@ def progress(title: str, pixels: int) -> Iterator[Advance]:
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[features]:,} features"),
+        TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=pixels, features=0)
+        task = bar.add_task(title, total=pixels, features=0, speed="")
 
         def advance(more: int, features: int) -> None:
             bar.update(task, advance=more, features=features)
+            speed = bar.tasks[task].speed
+            if speed is not None:
+                bar.update(task, speed=f"{speed / 1e6:,.0f} Mpx/s")
 
         yield advance
 
