@@ -59,10 +59,16 @@ def _made_valid(polygons: NDArray[Any]) -> NDArray[Any]:
 
 
 def _areas_of(geometries: NDArray[Any]) -> NDArray[Any]:
-    """Polygons as they are; of collections, their polygons."""
+    """Polygons as they are; of collections, their polygons.
+
+    GEOS leaves two parts with a common edge where a ring goes along its own diagonal twice: they are united.
+    """
     for index in np.flatnonzero(shapely.get_type_id(geometries) == shapely.GeometryType.GEOMETRYCOLLECTION):
         parts = shapely.get_parts(geometries[index])
         geometries[index] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+    for index in np.flatnonzero(~shapely.is_valid(geometries)):
+        united = shapely.union_all(shapely.get_parts(geometries[index]))
+        geometries[index] = united if united.is_valid else shapely.Polygon()
     return geometries
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roiservice.errors import SourceRefused
@@ -152,6 +152,7 @@ def test_invalid_polygons_are_repaired_and_counted(text: str, area: float) -> No
 @given(
     st.lists(st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=3, max_size=9), min_size=1, max_size=4)
 )
+@example([[(1, 1), (0, 0), (1, 0), (1, 1), (0, 0), (0, 1)]])
 def test_whatever_is_drawn_becomes_valid_or_is_refused(rings: list[list[tuple[int, int]]]) -> None:
     drawn = object_array(shapely.polygons([shapely.linearrings(ring) for ring in rings]))
     reasons = Reasons()
