@@ -253,9 +253,7 @@ def build_services(
         registry=registry,
         images=images,
         layers=Layers(keeper, registry, limits, settings, TableFiles(tables, images)),
-        cache=make_cache(
-            settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value, metrics
-        ),
+        cache=make_cache(settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value, metrics),
         omero_web=omero_web,
         omero_rois=None if omero_web is None else OmeroRois(omero_web, shared),
         policy=PublicPolicy() if access is None else access.policy,
@@ -283,7 +281,6 @@ def _omero_access(
 
     folder = keys_folder(settings.state_dir)
     keys = KeyRing(folder)
-    keys.check()
     names = SessionNames(server_secret(folder), settings.omero_web_cookie, web.url)
     tokens = Tokens(keys, issuer_of(registry.uuid))
     # Redis may be away for a while; a file that cannot be read is damaged.

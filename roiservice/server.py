@@ -104,6 +104,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
             "limit_request_line": LONGEST_REQUEST_LINE,
             "loglevel": "warning",
             "control_socket_disable": True,
+            # Which headers of proxies are believed is for the settings to say.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
         }
         super().__init__()
 

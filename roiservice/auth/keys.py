@@ -129,13 +129,13 @@ class KeyRing:
             return {}
         seen = state.st_ino, state.st_mtime_ns
         held = self._held
-        if seen == held.seen or time.monotonic() < held.until:
+        if seen == held.seen and (held.until == 0.0 or time.monotonic() < held.until):
             return held.keys
         keys, problems = _read(self._folder)
         for problem in problems:
             _log.error("a key is left out: %s", problem)
         if problems:  # a file may be put right without a change of its folder
-            self._held = _Held(keys, None, time.monotonic() + _LOOK_AGAIN)
+            self._held = _Held(keys, seen, time.monotonic() + _LOOK_AGAIN)
         else:
             settled = time.time() - state.st_mtime > _SETTLED
             self._held = _Held(keys, seen if settled else None, 0.0)
@@ -144,7 +144,7 @@ class KeyRing:
 
 @dataclass(frozen=True)
 class _Held:
-    """Keys as last read: good while the folder looks like `seen`, and until that monotonic time."""
+    """Keys as last read: good while the folder looks like `seen`, and until that monotonic time, if any."""
 
     keys: dict[str, Key]
     seen: tuple[int, int] | None

@@ -34,6 +34,7 @@ class LocalStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
         self._clear_at = 0.0
 
     def get(self, key: str) -> bytes | None:
@@ -71,12 +72,21 @@ class LocalStore:
     def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:
         with self._lock:
             try:
-                if self._connection is None:
+                if self._connection is None or self._opened != self._present():
                     self._connection = self._connect()
+                    self._opened = self._present()
                 return self._connection.execute(statement, values)
             except (sqlite3.Error, OSError) as error:
                 self._connection = None
                 raise SharedStoreFailed(f"{self._path.name} cannot be used") from error
+
+    def _present(self) -> tuple[int, int] | None:
+        """Which file is there now; None if there is none. Another process may have made a new one."""
+        try:
+            state = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_dev, state.st_ino
 
     def _connect(self) -> sqlite3.Connection:
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))

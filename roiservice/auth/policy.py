@@ -129,8 +129,11 @@ class OmeroPolicy:
             raise InsufficientScope
         return Identity(Caller.TOKEN if bearer is not None else Caller.TICKET, claims)
 
-    def require(self, identity: Identity, image_id: int) -> None:
-        """As Policy says. Of a token, what it says decides; of a session, what OMERO says."""
+    def require(self, identity: Identity, image_id: int, *, anew: bool = False) -> None:
+        """As Policy says. Of a token, what it says decides; of a session, what OMERO says.
+
+        With `anew` what OMERO said a moment ago does not count.
+        """
         if identity.claims is not None:
             self._require_claims(identity.claims, image_id)
             return
@@ -138,7 +141,7 @@ class OmeroPolicy:
         if session is not None and self._state(session) == ENDED:
             self._reads.forget(session)
             session, ended = None, True  # what is public stays readable
-        decision = self._reads.may_read(session, image_id)
+        decision = self._reads.may_read(session, image_id, anew=anew)
         if decision is not Decision.ALLOWED:
             raise _refusal(decision, image_id, had_session=session is not None or ended)
 
@@ -175,6 +178,10 @@ def may_read(policy: Policy, identity: Identity, image_id: int) -> bool:
         policy.require(identity, image_id)
     except (NotFound, InsufficientScope):
         return False
+    except TokenInvalid:
+        if identity.claims is None or image_id not in identity.claims.images:
+            raise
+        return False  # taken back for this image
     return True
 
 
@@ -185,6 +192,8 @@ def bearer_token(authorization: str | None) -> str | None:
     """
     if authorization is None:
         return None
+    if "," in authorization:  # several headers, joined on the way
+        raise TokenInvalid("more than one credential was sent")
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "basic":
         return None

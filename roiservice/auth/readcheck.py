@@ -92,13 +92,18 @@ class ReadCheck:
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(IN_FLIGHT)
 
-    def may_read(self, session: str | None, image_id: int) -> Decision:
-        """Whether the session may read the image; None is whoever is not logged in (the public user)."""
+    def may_read(self, session: str | None, image_id: int, *, anew: bool = False) -> Decision:
+        """Whether the session may read the image; None is whoever is not logged in (the public user).
+
+        With `anew`, what is remembered does not count: OMERO.web is asked.
+        """
         if not is_image(image_id):
             return Decision.REFUSED
         if session is not None and not is_session(session):
             return Decision.LOGIN
         key = self._names.of(session), image_id
+        if anew:
+            return self._asked_anew(session, image_id)
         with self._lock:
             known = self._recall(key)
             if known is not None:
@@ -117,6 +122,17 @@ class ReadCheck:
                 del self._flights[key]
             flight.done.set()
         return flight.decision
+
+    def _asked_anew(self, session: str | None, image_id: int) -> Decision:
+        if not self._turns.acquire(timeout=PATIENCE):
+            return Decision.UNAVAILABLE
+        try:
+            decision = self._ask(session, image_id)
+        finally:
+            self._turns.release()
+        if decision is not Decision.ALLOWED and session is not None:
+            self.forget(session)
+        return decision
 
     def forget(self, session: str) -> None:
         """Remember nothing of a session: it has ended."""

@@ -35,7 +35,7 @@ def new_key() -> None:
 
 def retire(key_id: str | None) -> None:
     """Delete a key; without an id, those that have signed nothing that is still valid."""
-    ring = open_keys()
+    ring = KeyRing(keys_folder(load_settings().state_dir))  # whatever lies beside the key that has to go
     for each in [key.id for key in ring.outlived()] if key_id is None else [key_id]:
         ring.retire(each)
         click.echo(f"{each}  retired")

@@ -67,6 +67,8 @@ def prepare(services: Services, base: str) -> None:
 
     Compiled here, kernels are there for all processes to come. Nothing stays open: `services` ends with this.
     """
+    if services.omero_access is not None:
+        services.omero_access.keys.check()
     images = services.images
     total = images.total()
     with waiting("Compiling; the first start takes up to a minute"), compiled_code():

@@ -132,12 +132,14 @@ def ask_omero_web(web: OmeroWeb) -> Answer:
 
 
 def as_it_is(answer: Answer) -> Response:
-    """An answer of OMERO.web, untouched."""
-    response = Response(answer.body, status=answer.status, headers=list(answer.headers))
+    """An answer of OMERO.web, its body untouched; it is for this caller alone, as all answers here."""
+    kept = [each for each in answer.headers if not each[0].lower().startswith("access-control-")]
+    response = Response(answer.body, status=answer.status, headers=kept)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.vary.update(("Accept", "Accept-Encoding", "Authorization", "Cookie", "Origin"))
     if len(answer.body) >= WORTH_COMPRESSING and accepts_gzip(request.headers.get("Accept-Encoding", "")):
         response.set_data(gzip_whole(answer.body))
         response.headers["Content-Encoding"] = "gzip"
-        response.vary.add("Accept-Encoding")
     return response
 
 

@@ -85,9 +85,8 @@ def not_modified(tag: str) -> Response | None:
 
 def add_common_headers(response: Response) -> Response:
     """Give answers that were made elsewhere (problems, redirects) the headers they lack."""
-    if "Vary" not in response.headers:
-        for name, value in _COMMON:
-            response.headers.setdefault(name, value)
+    for name, value in _COMMON:
+        response.headers.setdefault(name, value)
     return response
 
 

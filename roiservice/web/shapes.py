@@ -15,7 +15,7 @@ from roiservice.query.moments import Moments
 from roiservice.query.stats import PlacedShape, placed_shapes, shape_stats
 from roiservice.sources.limits import Limits
 from roiservice.sources.pixels import ImagePixels, open_pixels
-from roiservice.web.access import located, readable
+from roiservice.web.access import layer_of
 from roiservice.web.routes import services
 
 Stats = dict[str, list[dict[str, int | float | None]]]
@@ -34,8 +34,7 @@ def place_of(shape_id: int) -> ShapePlace:
 
     Raises NotFound, Gone for shapes of a replaced version, and what keeps a layer from being served.
     """
-    place = located("shape", shape_id)
-    layer = services().layers.named(readable(place.image_id), place.collection)
+    layer, place = layer_of("shape", shape_id)
     catalog = services().layers.catalog(layer)
     if catalog.version != place.version:
         raise Gone(f"shape {shape_id} belongs to a version of the layer that has been replaced")

@@ -199,3 +199,13 @@ def test_the_secret_lasts(tmp_path: Path) -> None:
     (tmp_path / "keys/secret").write_bytes(b"short")
     with pytest.raises(SettingsError, match="secret"):
         server_secret(tmp_path / "keys")
+
+
+def test_a_key_that_is_taken_away_counts_no_more_beside_a_file_that_is_none(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    key = ring.signer()
+    (tmp_path / "note.pem").write_bytes(b"no key")
+    assert ring.verifier(key.id) is not None
+    ring.retire(key.id)
+    assert KeyRing(tmp_path).verifier(key.id) is None
+    assert ring.verifier(key.id) is None

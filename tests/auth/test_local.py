@@ -84,3 +84,12 @@ def test_a_file_that_cannot_be_used_is_said_and_tried_again(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SharedStoreFailed):
         LocalStore(tmp_path / "none" / "shared").get("a")
+
+
+def test_a_file_that_another_process_made_anew_is_the_one_that_counts(tmp_path: Path, clock: Clock) -> None:
+    one, other = (LocalStore(tmp_path / "shared", clock) for _ in range(2))
+    one.put("a", b"1", 10)
+    for file in tmp_path.glob("shared*"):
+        file.unlink()
+    other.put("b", b"2", 10)
+    assert (one.get("a"), one.get("b")) == (None, b"2")

@@ -188,3 +188,45 @@ def test_in_public_there_are_no_tokens(folder: Path) -> None:
     for url in ("/tokens", "/tickets", "/revoke"):
         assert ask("POST", url, {}, {}).status == 404
     assert ask("GET", "/.well-known/jwks.json", {}, None).status == 404
+
+
+def test_made_up_sessions_leave_no_marks(site: Site) -> None:
+    before = len(site.web.requests)
+    assert post(site, "/revoke", {}, cookie("madeup0123456789")).status == 401
+    assert len(site.web.requests) == before + 1
+    assert post(site, "/revoke", {}, site.ada).status == 204
+
+
+def test_who_lost_a_right_a_moment_ago_gets_no_token(site: Site) -> None:
+    assert site.get(ITEMS, **site.ada).status == 200
+    site.web.logout("ada")
+    assert post(site, "/tokens", {"images": [PRIVATE]}, site.ada).status == 401
+    assert post(site, "/tickets", {"image": PRIVATE, "path": "/images"}, site.ada).status == 401
+
+
+@pytest.mark.parametrize("url", ["/tokens", "/tickets", "/revoke"])
+def test_nested_bodies_are_no_requests(site: Site, url: str) -> None:
+    answer = site.service.client.post(
+        url, data="[" * 60_000, headers={"Content-Type": "application/json", **HERE, **site.ada}
+    )
+    assert answer.status_code == 400
+
+
+def test_an_image_whose_tokens_were_taken_back_is_left_out_of_lists(site: Site) -> None:
+    both = bearer(post(site, "/tokens", {"images": [PRIVATE, SHARED]}, site.ada))
+    access = site.service.services.omero_access
+    assert access is not None
+    access.revocations.revoke("img", PRIVATE)
+    got = site.get("/images", **both)
+    assert (got.status, [each["id"] for each in json.loads(got.body)["images"]]) == (200, [SHARED])
+
+
+def test_several_credentials_in_one_header_are_none(site: Site) -> None:
+    assert site.get(ITEMS, **site.ada, Authorization="Basic eDp5, Bearer bad").status == 401
+
+
+def test_what_omero_web_says_is_for_its_reader_alone(site: Site) -> None:
+    got = site.get(f"/iviewer/image_data/{PRIVATE}/", **site.ada)
+    assert got.header("Cache-Control") == "private, no-cache"
+    assert {"Authorization", "Cookie"} <= set(got.header("Vary").split(", "))
+    assert got.header("X-Content-Type-Options") == "nosniff"

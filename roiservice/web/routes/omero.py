@@ -14,7 +14,7 @@ from roiservice.query.columns import read_features
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
-from roiservice.web.access import located, readable
+from roiservice.web.access import layer_of
 from roiservice.web.beside import omeros_rois, or_omero_web
 from roiservice.web.pages import available, cached, page_key, roi_list_page
 from roiservice.web.responses import JSON, body_answer, digest, not_modified, page_answer
@@ -42,8 +42,7 @@ def rois_of_image(image_id: int) -> Response:
 @or_omero_web
 def roi(roi_id: int) -> Response:
     """One ROI with all its shapes."""
-    place = located("roi", roi_id)
-    layer = services().layers.named(readable(place.image_id), place.collection)
+    layer, _ = layer_of("roi", roi_id)
     catalog = services().layers.catalog(layer)
     chosen = roi_page(catalog, RoiQuery(rois=(roi_id,)), 0, 1, services().settings.shapes_per_page)
     if not chosen.matched:
