@@ -22,7 +22,7 @@ from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
 from roiservice.errors import SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
-from roiservice.geometry.polygons import Polygons, measure
+from roiservice.geometry.polygons import Measures, Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
 from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
@@ -102,11 +102,13 @@ def _build_labels(
         if progress is not None:
             progress(pixels, writer.features)
 
+    prepare = partial(_prepared, layer, version.outline)
     try:
         whole = bool(version.outline.simplify)  # shared borders need all who share them
-        with closing(traced_features(layer, limits, files, advance, whole=whole)) as traced:
-            for plane, labels, polygons in traced:
-                _add(writer, layer, version.outline, regions, plane, labels, polygons)
+        with closing(traced_features(layer, limits, files, advance, prepare, whole=whole)) as traced:
+            for features in traced:
+                regions.add(features)
+                features.write(writer, exact=version.outline.is_exact)
                 advance(0)
         describe = partial(_describe, layer, joined, regions, registry, version.layer_number)
         writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
@@ -120,32 +122,52 @@ def _writer(layer: LabelLayer, outline: Outline, directory: Path) -> CatalogWrit
     return CatalogWriter(directory, layer.frame, labels, np.int32 if outline.is_exact else np.float64)
 
 
-def _add(
-    writer: CatalogWriter,
-    layer: LabelLayer,
-    outline: Outline,
-    regions: _Regions,
-    plane: LayerPlane,
-    labels: NDArray[Any],
-    polygons: Polygons,
-) -> None:
-    """Add some features of a plane to the catalog, as its options want them."""
+@dataclass(frozen=True)
+class _Features:
+    """Some features of a plane of a label layer, as the layer's options want them.
+
+    `polygons` are exact, `outlines` what the catalog gets in their place, and `measures` are those of the
+    outlines in the image. `objects` None: the label tells ROIs apart.
+    """
+
+    plane: LayerPlane
+    labels: NDArray[Any]
+    objects: NDArray[np.int64] | None
+    pixel_count: NDArray[np.int64]
+    polygons: Polygons
+    outlines: Polygons
+    measures: Measures
+
+    def write(self, writer: CatalogWriter, *, exact: bool) -> None:
+        """Add the features to a catalog; `exact`: the outlines are."""
+        writer.add_plane(
+            [_indices(key) for key in self.plane.keys],
+            self.labels,
+            self.outlines,
+            self.pixel_count,
+            exact=exact,
+            objects=self.objects,
+            measures=self.measures,
+        )
+
+
+def _prepared(
+    layer: LabelLayer, outline: Outline, plane: LayerPlane, labels: NDArray[Any], polygons: Polygons
+) -> _Features:
+    """Features of a plane as the options want them; for several threads at once."""
     if layer.source.objects == BY_COMPONENT:
         labels, polygons = _components(labels, polygons)
-    pixel_count = measure(polygons).area.astype(np.int64)
+    measures = measure(polygons)
+    pixel_count = measures.area.astype(np.int64)
     kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= outline.min_area)
+    is_measured = outline.is_exact and layer.frame.is_identity and len(kept) == len(polygons)
     if len(kept) < len(polygons):
         labels, polygons, pixel_count = labels[kept], polygons.take(kept), pixel_count[kept]
+    outlines = redraw(polygons, outline)
+    if not is_measured:
+        measures = measure(outlines.in_image(layer.frame))
     objects = _objects(layer, plane, labels, polygons)
-    regions.add(labels if objects is None else objects, polygons, pixel_count)
-    writer.add_plane(
-        [_indices(key) for key in plane.keys],
-        labels,
-        redraw(polygons, outline),
-        pixel_count,
-        exact=outline.is_exact,
-        objects=objects,
-    )
+    return _Features(plane, labels, objects, pixel_count, polygons, outlines, measures)
 
 
 def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:
@@ -188,12 +210,13 @@ class _Regions:
         self._pixels: list[NDArray[np.int64]] = []
         self._values: list[NDArray[np.float64]] = []
 
-    def add(self, objects: NDArray[Any], polygons: Polygons, pixel_count: NDArray[np.int64]) -> None:
-        """Measure the features of one plane, if anything is to be measured."""
+    def add(self, features: _Features) -> None:
+        """Measure some features of a plane, if anything is to be measured."""
         if self._names:
+            objects = features.labels if features.objects is None else features.objects
             self._objects.append(objects.astype(np.int64))
-            self._pixels.append(pixel_count)
-            self._values.append(region_measures(polygons, self._names))
+            self._pixels.append(features.pixel_count)
+            self._values.append(region_measures(features.polygons, self._names))
 
     def columns(self, objects: NDArray[np.int64]) -> dict[str, pa.Array]:
         """A column for each measure, for the distinct `objects`, sorted."""

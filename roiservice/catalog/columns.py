@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import mmap
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +23,7 @@ def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], 
 
     `release` is called after each piece that is written, to let go of mapped memory.
     """
-    arrays = {name: _to_arrow(values) for name, values in columns.items()}
-    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    batch = _batch(columns)
     with open(path, "wb") as file, pa.ipc.new_file(_Pieces(file, release), batch.schema) as writer:
         writer.write_batch(batch)
 
@@ -46,6 +47,74 @@ class _Pieces(io.RawIOBase):
         return view.nbytes
 
 
+class GrowingColumn:
+    """A file of one column that rows are appended to where they stay.
+
+    Rows are numbers of `dtype`, or lists of `width` of them where `width` is not 0. What stands before the
+    first row tells how many there are: room is left for it, and `finish` fills it.
+    """
+
+    def __init__(self, path: Path, name: str, dtype: Any, width: int) -> None:
+        self._path = path
+        self._name = name
+        self._dtype = np.dtype(dtype)
+        self._shape = (-1, width) if width else (-1,)
+        self._first = _write_around(io.BytesIO(), self._batch(bytes(max(1, width) * self._dtype.itemsize)))
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by finish or close
+        self._file.seek(self._first)
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add rows, (n,) or (n, width)."""
+        flat = np.ascontiguousarray(values, self._dtype).reshape(-1)
+        self._file.write(flat.view(np.uint8).data)  # tofile would not say that the disk is full
+
+    def finish(self) -> None:
+        """Close the file; it is as `write_columns` would have written it."""
+        size = self._file.tell() - self._first
+        self.close()
+        if not size:
+            write_columns(self._path, {self._name: np.frombuffer(b"", self._dtype).reshape(self._shape)})
+            return
+        with open(self._path, "r+b") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _write_around(file, self._batch(memoryview(content)[self._first :]))
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+    def _batch(self, content: Any) -> pa.RecordBatch:
+        return _batch({self._name: np.frombuffer(content, self._dtype).reshape(self._shape)})
+
+
+def _write_around(file: BinaryIO, batch: pa.RecordBatch) -> int:
+    """Write a batch of one column to `file`, in which its rows are already; where they begin."""
+    sink = _Around(file)
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.first
+
+
+class _Around(io.RawIOBase):
+    """Leaves out the rows, which Arrow hands over as a buffer, and writes what stands around them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.first = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if isinstance(data, pa.Buffer):
+            self.first = self._file.tell()
+            self._file.seek(size, os.SEEK_CUR)
+        else:
+            self._file.write(data)
+        return size
+
+
 def read_columns(path: Path) -> dict[str, NDArray[Any]]:
     """Columns by name, as numpy views of the mapped file."""
     return {name: _to_numpy(column) for name, column in read_arrays(path).items()}
@@ -58,6 +127,11 @@ def read_arrays(path: Path) -> dict[str, pa.Array]:
     except (OSError, pa.ArrowInvalid) as error:
         raise CatalogDamaged(f"{path}: {error}") from error
     return {name: batch.column(name) for name in batch.schema.names}
+
+
+def _batch(columns: Mapping[str, Any]) -> pa.RecordBatch:
+    arrays = {name: _to_arrow(values) for name, values in columns.items()}
+    return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
 
 def _to_arrow(values: Any) -> pa.Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,19 +81,20 @@ def traced_features(
     limits: VertexLimits,
     files: BlockFiles | None,
     advance: Callable[[int], None],
+    prepare: Callable[[LayerPlane, NDArray[Any], Polygons], Result],
     *,
     whole: bool,
-) -> Generator[tuple[LayerPlane, NDArray[Any], Polygons]]:
-    """Labels and polygons of all features, plane by plane in order.
+) -> Generator[Result]:
+    """What `prepare` makes of the labels and polygons of all features, plane by plane in order.
 
-    Some at a time; with `whole`, all of a plane; a plane without features comes once. Blocks lie in `files`;
-    without, they stay in working memory. `advance` is told of pixels that are done. Raises SourceRefused
-    naming a plane that has too many vertices. To be closed: it has threads.
+    It is given some features at a time, with `whole` all of a plane, a plane without features once; and it
+    is called from several threads. Blocks lie in `files`; without, they stay in working memory. `advance` is
+    told of pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be
+    closed: it has threads.
     """
     with _crew() as pool:
         for plane, assembly in _traced(pool, layer, limits, files, advance):
-            for labels, polygons in _features(pool, assembly, files, whole=whole):
-                yield plane, labels, polygons
+            yield from _features(pool, assembly, files, partial(prepare, plane), whole=whole)
             del assembly  # before the next plane is joined
 
 
@@ -131,17 +133,22 @@ def _traced(
 
 
 def _features(
-    pool: ThreadPoolExecutor, assembly: Assembly, files: BlockFiles | None, *, whole: bool
-) -> Iterator[tuple[NDArray[Any], Polygons]]:
-    """Labels and polygons of a plane's features in order."""
+    pool: ThreadPoolExecutor,
+    assembly: Assembly,
+    files: BlockFiles | None,
+    prepare: Callable[[NDArray[Any], Polygons], Result],
+    *,
+    whole: bool,
+) -> Iterator[Result]:
+    """What is made of a plane's features, in their order."""
 
-    def polygons_of(run: tuple[int, int]) -> tuple[NDArray[Any], Polygons]:
+    def prepared(run: tuple[int, int]) -> Result:
         polygons = assembly.polygons(*run)
         if files is not None:
             files.release()
-        return assembly.labels[slice(*run)], polygons
+        return prepare(assembly.labels[slice(*run)], polygons)
 
-    return _in_order(pool, polygons_of, assembly.runs(None if whole else RUN_VERTICES), THREADS)
+    return _in_order(pool, prepared, assembly.runs(None if whole else RUN_VERTICES), THREADS)
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import write_columns
+from roiservice.catalog.columns import GrowingColumn, write_columns
 from roiservice.geometry.frames import Frame
+from roiservice.geometry.grouping import distinct, grouped
 from roiservice.geometry.kinds import measure_kinds
-from roiservice.geometry.polygons import Polygons
+from roiservice.geometry.polygons import Measures, Polygons
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,15 +92,12 @@ class CatalogWriter:
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
         self._frame = frame
-        self._types: dict[str, tuple[Any, int]] = {
-            **_SPOOLED,
-            "label": (labels, 0),
-            "vertices": (vertices, 2),
-        }
+        self._types: dict[str, tuple[Any, int]] = {**_SPOOLED, "label": (labels, 0)}
         self._files: dict[str, Any] = {
             name: open(self._work / f"{name}.raw", "wb")  # noqa: SIM115 - closed by finish and discard
             for name in self._types
         }
+        self._xy = GrowingColumn(self._work / "vertices.arrow", "xy", vertices, 2)
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._runs: list[tuple[int, int, int, int, int]] = []
         self.features = self.shapes = 0
@@ -115,19 +113,22 @@ class CatalogWriter:
         exact: bool,
         kind: NDArray[np.uint8] | None = None,
         objects: NDArray[np.int64] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """Add features of one layer plane, once for each image plane (t, c, z) that it appears on.
 
         Features of a plane may be added some at a time, and those of a plane without any as none.
         `labels` (f,); `polygons` in the layer's frame; `pixel_count` (f,) in layer pixels. Where the outlines
         are `exact` the area is taken from the pixel count, else from the polygons. `kind` None: all polygons.
-        Features of one ROI have the same number in `objects`; None: the label says.
+        Features of one ROI have the same number in `objects`; None: the label says. `measures` are those of
+        the polygons in the image, None to take them now.
         """
         if kind is None:
             kind = np.zeros(len(labels), np.uint8)
         if objects is None:
             objects = labels.astype(np.int64)  # labels beyond int64 wrap round, and stay distinct
-        measures = measure_kinds(polygons.in_image(self._frame), kind)
+        if measures is None:
+            measures = measure_kinds(polygons.in_image(self._frame), kind)
         part_first = self._parts + polygons.part_offsets[:-1]
         part_count = np.diff(polygons.part_offsets)
         ring_first = self._rings + polygons.ring_offsets[:-1]
@@ -154,7 +155,8 @@ class CatalogWriter:
             )
             self.features += n
             self.shapes += int(polygons.part_offsets[-1])
-        self._append({"parts": ring_first, "rings": vertex_first, "vertices": polygons.xy})
+        self._append({"parts": ring_first, "rings": vertex_first})
+        self._xy.append(polygons.xy)
         self._parts += len(ring_first)
         self._rings += len(vertex_first)
         self._vertices += len(polygons.xy)
@@ -173,16 +175,16 @@ class CatalogWriter:
         planes, rows = _planes_of(np.array(self._runs, np.int64).reshape(-1, 5))
         if rows is not None:
             self._sort(rows)
-        distinct, first, which = np.unique(self._column("object"), return_index=True, return_inverse=True)
+        objects, first, which = distinct(self._column("object"))
         labels = self._column("label")[first]
-        rois = describe(distinct, labels)
-        order = np.argsort(rois.number)
-        place = np.argsort(order)[which].astype(np.int32)
+        rois = describe(objects, labels)
+        order = np.argsort(rois.number, kind="stable")
+        place = grouped(order, len(order)).astype(np.int32)[which]
         del first, which
         self._write_features(place)
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
         self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
-        self._write("vertices", {"xy": self._column("vertices")})
+        self._xy.finish()
         self._write("planes", dict(zip(("t", "c", "z", "first", "count"), planes.T, strict=True)))
         self._write_orders(place, planes)
         self._write_rois(place, rois, labels, order)
@@ -193,7 +195,7 @@ class CatalogWriter:
             extent = [*blocks[:, :2].min(axis=0).tolist(), *blocks[:, 2:].max(axis=0).tolist()]
         counts = {
             "features": self.features,
-            "rois": len(distinct),
+            "rois": len(objects),
             "shapes": self.shapes,
             "vertices": self._vertices,
         }
@@ -204,7 +206,7 @@ class CatalogWriter:
 
     def discard(self) -> None:
         """Remove what was written so far."""
-        for file in self._files.values():
+        for file in (*self._files.values(), self._xy):
             file.close()
         shutil.rmtree(self._work, ignore_errors=True)
 
@@ -233,7 +235,7 @@ class CatalogWriter:
     def _sort(self, rows: NDArray[np.int64]) -> None:
         """Bring the features into the order of these rows, a piece at a time."""
         for name in self._types:
-            if name in ("parts", "rings", "vertices"):
+            if name in ("parts", "rings"):
                 continue
             path = self._work / f"{name}.raw"
             column = self._column(name)
@@ -255,14 +257,15 @@ class CatalogWriter:
         for name in self._types:
             if name == "part_first":
                 columns["shape_first"] = shape_first
-            if name not in ("object", "parts", "rings", "vertices"):
+            if name not in ("object", "parts", "rings"):
                 columns[name] = self._column(name)
         self._write("features", {**columns, "place": place})
 
     def _write_orders(self, place: NDArray[np.int32], planes: NDArray[np.int64]) -> None:
         plane_of = np.repeat(np.arange(len(planes)), planes[:, 4])
-        self._write("roi_rows", {"row": np.argsort(place, kind="stable")})
-        self._write("page_rows", {"row": np.lexsort((place, plane_of))})
+        by_roi = grouped(place, int(place.max(initial=-1)) + 1)
+        self._write("roi_rows", {"row": by_roi})
+        self._write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(planes))]})
 
     def _write_rois(
         self, place: NDArray[np.int32], rois: RoiColumns, labels: NDArray[Any], order: NDArray[np.int64]

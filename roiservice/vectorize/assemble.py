@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
-from roiservice.geometry.hilbert import hilbert_keys
+from roiservice.geometry.grouping import distinct, grouped
+from roiservice.geometry.hilbert import hilbert_keys, order_of_keys
 from roiservice.geometry.polygons import Polygons
 from roiservice.vectorize.seams import Rings
 from roiservice.vectorize.tracer import Int32, Int64
@@ -139,7 +140,7 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
         return Assembly(np.empty(0, dtype), (), np.empty(0, np.int32), nothing[:0], nothing, nothing, nothing)
     order, feature_first = _by_label(tables)
     labels = np.concatenate([each.labels for each in tables])[order[feature_first]]
-    along = np.lexsort((labels, hilbert_keys(_feature_boxes(tables, order, feature_first))))
+    along = order_of_keys(hilbert_keys(_feature_boxes(tables, order, feature_first)))
     rings_of = np.diff(np.r_[feature_first, len(order)])[along]
     order = order[_ranges(feature_first[along], rings_of)]
     ring_offsets = np.flatnonzero(np.r_[np.concatenate([each.exterior for each in tables])[order], True])
@@ -164,11 +165,14 @@ def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     part_key[part[exterior]] = key[exterior]
     part_key = part_key[part]
     del part, exterior
-    labels = np.concatenate([each.labels for each in tables])
-    order = np.lexsort((key, part_key, labels))
-    del key, part_key
-    labels = labels[order]
-    return order, np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+    labels, _, which = distinct(np.concatenate([each.labels for each in tables]))
+    order = grouped(which, len(labels))
+    counts = np.bincount(which, minlength=len(labels))
+    # Most labels have one ring. Only the others' rings, which lie together by now, have an order to find.
+    several = np.flatnonzero(np.repeat(counts > 1, counts))
+    rings = order[several]
+    order[several] = rings[np.lexsort((key[rings], part_key[rings], which[rings]))]
+    return order, np.cumsum(counts) - counts
 
 
 def _feature_boxes(tables: Sequence[RingTable], order: Int64, feature_first: Int64) -> NDArray[np.int32]:

@@ -1,0 +1,25 @@
+"""Column files: one that grows is one that was written at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roiservice.catalog.columns import GrowingColumn, read_columns, write_columns
+
+
+@pytest.mark.parametrize("rows", [[], [0], [1], [3, 0, 1000], [2**17, 5]])
+@pytest.mark.parametrize(("dtype", "width"), [(np.int32, 2), (np.float64, 2), (np.int64, 0), (np.uint8, 3)])
+def test_growing_is_writing_at_once(tmp_path: Path, rows: list[int], dtype: type, width: int) -> None:
+    random = np.random.default_rng(1)
+    pieces = [random.integers(0, 200, (n, width) if width else n).astype(dtype) for n in rows]
+    whole = np.concatenate(pieces) if pieces else np.empty((0, width) if width else 0, dtype)
+    write_columns(tmp_path / "whole.arrow", {"xy": whole})
+    column = GrowingColumn(tmp_path / "grown.arrow", "xy", dtype, width)
+    for piece in pieces:
+        column.append(piece)
+    column.finish()
+    assert (tmp_path / "grown.arrow").read_bytes() == (tmp_path / "whole.arrow").read_bytes()
+    np.testing.assert_array_equal(read_columns(tmp_path / "grown.arrow")["xy"], whole)
