@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from roiservice.catalog.changes import Changes, can_be_mended, changes_since, columns_of
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
+from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, roi_numbers
+from roiservice.catalog.retrace import TooMuch, Traced, retraced
 from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
@@ -28,6 +31,7 @@ from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
+from roiservice.sources.tokens import ChunkState, chunk_state
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.regions import region_measures
 
@@ -55,9 +59,12 @@ def build_catalog(
     max_vertices: int | None,
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
+    before: Catalog | None = None,
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
+    Where chunks tell what changed since the catalog `before` was built, of another state of the same source
+    with the same options, only the surroundings of these are traced; the outcome is the same.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
     that cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane
@@ -67,10 +74,16 @@ def build_catalog(
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
         return
+    state = chunk_state(layer.source, layer.limits)  # before any pixel is read: changes from now on count
+    build = _Build(layer, version, directory, registry, state, progress)
+    changes = None if before is None else _changes(build, before)
+    if before is not None and changes is not None:
+        with suppress(TooMuch):
+            _mend(build, before, changes, max_vertices)
+            return
     folder = blocks_folder(directory)
-    limits = VertexLimits(max_vertices, stop_at_vertices)
     try:
-        _build_labels(layer, version, directory, registry, folder, limits, progress)
+        _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices))
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -82,44 +95,93 @@ def blocks_folder(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.blocks")
 
 
-def _build_labels(
-    layer: LabelLayer,
-    version: LayerVersion,
-    directory: Path,
-    registry: Registry,
-    folder: Path,
-    limits: VertexLimits,
-    progress: Progress | None,
-) -> None:
-    joined, warnings = _joined(layer)
-    regions = _Regions(layer.source.measures)
+@dataclass(frozen=True)
+class _Build:
+    """A catalog of a label layer that is being written."""
+
+    layer: LabelLayer
+    version: LayerVersion
+    directory: Path
+    registry: Registry
+    state: ChunkState | None
+    progress: Progress | None
+
+    @contextmanager
+    def writer(self) -> Iterator[CatalogWriter]:
+        """What features are added to; it leaves nothing behind on failure."""
+        labels = np.uint64 if self.layer.dtype == np.uint64 else np.int64
+        vertices = np.int32 if self.version.outline.is_exact else np.float64
+        writer = CatalogWriter(self.directory, self.layer.frame, labels, vertices)
+        try:
+            yield writer
+        except BaseException:
+            writer.discard()
+            raise
+
+    def finish(self, writer: CatalogWriter, regions: _Regions) -> None:
+        """Once all features are there."""
+        joined, warnings = _joined(self.layer)
+        describe = partial(_describe, self.layer, joined, regions, self.registry, self.version.layer_number)
+        meta = _meta(self.layer, self.version, [*self.layer.warnings, *warnings])
+        if self.state is None:
+            writer.finish(describe, meta)
+        else:
+            writer.finish(describe, {**meta, "rest": self.state.rest}, columns_of(self.state))
+
+
+def _trace(build: _Build, folder: Path, limits: VertexLimits) -> None:
+    """Trace all planes; blocks of large layers lie in `folder`."""
+    layer, outline = build.layer, build.version.outline
     files = None
     if layer.pixels > SPILL_PIXELS:
-        files = BlockFiles(folder, f"{version.token} {block_rows(layer)}")
-    writer = _writer(layer, version.outline, directory)
+        files = BlockFiles(folder, f"{build.version.token} {block_rows(layer)}")
+    regions = _Regions(layer.source.measures)
+    with build.writer() as writer:
 
-    def advance(pixels: int) -> None:
-        if progress is not None:
-            progress(pixels, writer.features)
+        def advance(pixels: int) -> None:
+            if build.progress is not None:
+                build.progress(pixels, writer.features)
 
-    prepare = partial(_prepared, layer, version.outline)
-    try:
-        whole = bool(version.outline.simplify)  # shared borders need all who share them
+        prepare = partial(_prepared, layer, outline)
+        whole = bool(outline.simplify)  # shared borders need all who share them
         with closing(traced_features(layer, limits, files, advance, prepare, whole=whole)) as traced:
             for features in traced:
                 regions.add(features)
-                features.write(writer, exact=version.outline.is_exact)
+                features.write(writer, exact=outline.is_exact)
                 advance(0)
-        describe = partial(_describe, layer, joined, regions, registry, version.layer_number)
-        writer.finish(describe, _meta(layer, version, [*layer.warnings, *warnings]))
-    except BaseException:
-        writer.discard()
-        raise
+        build.finish(writer, regions)
 
 
-def _writer(layer: LabelLayer, outline: Outline, directory: Path) -> CatalogWriter:
-    labels = np.uint64 if layer.dtype == np.uint64 else np.int64
-    return CatalogWriter(directory, layer.frame, labels, np.int32 if outline.is_exact else np.float64)
+def _changes(build: _Build, before: Catalog) -> Changes | None:
+    """What changed since a catalog was built, if only that need be traced."""
+    layer, state = build.layer, build.state
+    if (
+        state is None
+        or state.rest != before.meta.get("rest")
+        or not can_be_mended(layer, build.version.outline)
+    ):
+        return None
+    return changes_since(before.directory, layer, state)
+
+
+def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> None:
+    """Trace what changed, and take all else from the catalog before. Raises TooMuch if that is no use."""
+    layer = build.layer
+    with build.writer() as writer:
+        for piece in retraced(layer, before, changes, max_vertices):
+            if isinstance(piece, Traced):
+                features = _prepared(layer, build.version.outline, piece.plane, piece.labels, piece.polygons)
+                features.write(writer, exact=True)
+            else:
+                labels = before.features["label"][piece.first : piece.last]
+                objects = _objects(layer, piece.plane, labels, Polygons.empty())
+                if objects is None:
+                    objects = labels.astype(np.int64)
+                (key,) = piece.plane.keys
+                writer.add_rows(_indices(key), before, piece.first, piece.last, objects)
+        if build.progress is not None:
+            build.progress(layer.pixels, writer.features)
+        build.finish(writer, _Regions(()))
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,8 @@ class Keeper:
                 if force:  # a source that changed and looks the same
                     shutil.rmtree(blocks_folder(beside), ignore_errors=True)
                 with _counted(self._metrics):
-                    self._build(layer, task, beside, inline_vertices, progress)
+                    before = None if force else existing
+                    self._build(layer, task, beside, inline_vertices, progress, before)
                 catalog = self._put_in_place(task, beside, directory)
             self._point_to(layer, catalog.version)
         except OSError as error:
@@ -245,6 +246,7 @@ class Keeper:
         directory: Path,
         inline_vertices: int | None,
         progress: Progress | None,
+        before: Catalog | None,
     ) -> None:
         opened = open_source(layer.source, self._limits)
         if inline_vertices is not None:
@@ -258,6 +260,7 @@ class Keeper:
             max_vertices=self._rules.max_vertices,
             stop_at_vertices=inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, progress),
+            before=before,
         )
 
     def _check_size(self, opened: LabelLayer | TableLayer) -> None:

@@ -22,6 +22,7 @@ from roiservice.geometry.frames import Frame
 class Catalog:
     """All features of one layer version; see `roiservice.catalog.writer` for the columns."""
 
+    directory: Path
     version: int
     layer_number: int
     meta: dict[str, Any]
@@ -86,6 +87,7 @@ def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
         return read_columns(directory / f"{name}.arrow")
 
     return Catalog(
+        directory=directory,
         version=meta["version"],
         layer_number=meta["layer_number"],
         meta=meta,

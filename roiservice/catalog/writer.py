@@ -11,6 +11,7 @@
 | properties | ROI, in that order | the objects' own properties, typed |
 | roi_rows | feature, sorted by (ROI, plane) | row |
 | page_rows | feature, sorted by (plane, ROI) | row |
+| chunks | file of a chunk of the label image, sorted | name, size, mark |
 
 `place` is a feature's row among the ROIs. `layer.json` holds the rest. Boxes, areas, centroids and perimeters
 are in image pixels.
@@ -40,7 +41,9 @@ from roiservice.geometry.polygons import Measures, Polygons
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 2  # raise whenever the bytes of a catalog change for the same source
+    from roiservice.catalog.reader import Catalog
+
+FORMAT = 3  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
 PIECE_ROWS = 2**18  # that are sorted at a time
 
@@ -161,14 +164,48 @@ class CatalogWriter:
         self._rings += len(vertex_first)
         self._vertices += len(polygons.xy)
 
+    def add_rows(
+        self, plane: PlaneIndex, before: Catalog, first: int, last: int, objects: NDArray[np.int64]
+    ) -> None:
+        """Add the features of rows `first` to `last` of another catalog to one image plane, as they are.
+
+        They lie in that catalog in the order of its rows. `objects` as in `add_plane`.
+        """
+        t, c, z = plane
+        rows = slice(first, last)
+        self._runs.append((t, c, z, self.features, last - first))
+        if first == last:
+            return
+        columns = {name: before.features[name][rows] for name in self._types if name in before.features}
+        ends = int(columns["part_first"][0]), int(columns["part_first"][-1] + columns["part_count"][-1])
+        parts = slice(*ends)
+        rings = slice(*before.part_rings[list(ends)].tolist())
+        vertices = slice(*before.ring_vertices[[rings.start, rings.stop]].tolist())
+        columns["part_first"] = columns["part_first"] - parts.start + self._parts
+        self._append({**columns, "object": objects})
+        self._append(
+            {
+                "parts": before.part_rings[parts] - rings.start + self._rings,
+                "rings": before.ring_vertices[rings] - vertices.start + self._vertices,
+            }
+        )
+        self._xy.append(before.xy[vertices])
+        self.features += last - first
+        self.shapes += parts.stop - parts.start
+        self._parts += parts.stop - parts.start
+        self._rings += rings.stop - rings.start
+        self._vertices += vertices.stop - vertices.start
+
     def finish(
         self,
         describe: Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns],
         meta: Mapping[str, Any],
+        chunks: Mapping[str, Any] | None = None,
     ) -> None:
         """Add the indexes and rename the catalog into place; an equal one already there is kept.
 
         `describe` tells of the distinct objects, given with the label of each, what belongs to a ROI.
+        `chunks` are columns that tell what the catalog was made from, None where that cannot be told.
         """
         for file in self._files.values():
             file.close()
@@ -190,6 +227,8 @@ class CatalogWriter:
         self._write_rois(place, rois, labels, order)
         blocks = _block_boxes(self._column("box"))
         self._write("blocks", {"box": blocks})
+        if chunks is not None:
+            self._write("chunks", chunks)
         extent = None
         if self.features:
             extent = [*blocks[:, :2].min(axis=0).tolist(), *blocks[:, 2:].max(axis=0).tolist()]

@@ -27,13 +27,14 @@ _FORBIDDEN_CODECS = ("pickle", "numcodecs.pickle")
 class LabelArray:
     """An open array of labels or pixels.
 
-    `chunks` are inner ones where chunks are sharded; `dtype` is native-endian.
+    `chunks` are inner ones where chunks are sharded, `shards` those that are files; `dtype` is native-endian.
     """
 
     store: Store
     path: str
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
+    shards: tuple[int, ...]
     dtype: np.dtype[Any]
     array: zarr.Array[Any]
     slabs: Slabs
@@ -88,13 +89,13 @@ def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = Fals
         path=path,
         shape=tuple(array.shape),
         chunks=tuple(array.chunks),
+        shards=tuple(array.shards or array.chunks),
         dtype=_native_dtype(store, path, array.dtype, floats),
         array=array,
         slabs=Slabs(tuple(array.shape), tuple(array.chunks), array.dtype.itemsize),
     )
     _check_shape(store, path, label_array.shape)
-    shard = array.shards or label_array.chunks
-    _check_chunks(store, path, label_array, tuple(shard))
+    _check_chunks(store, path, label_array)
     return label_array
 
 
@@ -167,11 +168,11 @@ def _check_shape(store: Store, path: str, shape: tuple[int, ...]) -> None:
         raise SourceRefused(store.location, path, reason)
 
 
-def _check_chunks(store: Store, path: str, array: LabelArray, shard: tuple[int, ...]) -> None:
+def _check_chunks(store: Store, path: str, array: LabelArray) -> None:
     limits = store.limits
     for name, shape, allowed in (
         ("chunks", array.chunks, limits.chunk_bytes),
-        ("shards", shard, limits.shard_bytes),
+        ("shards", array.shards, limits.shard_bytes),
     ):
         size = math.prod(shape) * array.dtype.itemsize
         if min(shape) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import total_ordering
@@ -97,20 +98,43 @@ class LabelLayer:
         whole = max(1, max_pixels // (chunk_rows * self.width))
         return min(whole * chunk_rows, self.height)
 
-    def read(self, index: tuple[int, int, int], row0: int, row1: int) -> NDArray[Any]:
+    def read(
+        self, index: tuple[int, int, int], row0: int, row1: int, columns: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
         """Rows [row0, row1) of plane `index`, C-contiguous (row1 - row0, width) of `dtype`.
 
-        Chunks that do not exist hold the fill value; those that cannot be decoded raise SourceDamaged
-        naming the array and the chunk. ValueError if the rows or the index are not of this layer.
+        `columns` are the first and the end of those that are wanted, None for all. Chunks that do not exist
+        hold the fill value; those that cannot be decoded raise SourceDamaged naming the array and the chunk.
+        ValueError if the rows, the columns or the index are not of this layer.
         """
-        block = self._array.read(self._selection(index, row0, row1))
+        block = self._array.read(self._selection(index, row0, row1, *(columns or (0, self.width))))
         if self._axes["x"] < self._axes["y"]:
             block = block.T
         return np.ascontiguousarray(block, dtype=self.dtype)
 
-    def _selection(self, index: tuple[int, int, int], row0: int, row1: int) -> Selection:
-        if not 0 <= row0 < row1 <= self.height:
-            raise ValueError(f"rows {row0} to {row1} are not within 0 to {self.height}")
+    def chunk_ranges(self, name: str) -> dict[str, range] | None:
+        """Array indices along t, c, z, y and x of the chunk in file `name`, a path below the array.
+
+        An axis that the array has not is range(1). None if there is no such chunk, or the name is none's.
+        """
+        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        if len(numbers) != len(self._array.shape):
+            return None
+        ranges = dict.fromkeys("tczyx", range(1))
+        for axis, position in self._axes.items():
+            size, whole = self._array.shards[position], self._array.shape[position]
+            ranges[axis] = range(whole)[numbers[position] * size : (numbers[position] + 1) * size]
+        return ranges if all(ranges.values()) else None
+
+    def _selection(
+        self, index: tuple[int, int, int], row0: int, row1: int, column0: int, column1: int
+    ) -> Selection:
+        for what, first, end, size in (
+            ("rows", row0, row1, self.height),
+            ("columns", column0, column1, self.width),
+        ):
+            if not 0 <= first < end <= size:
+                raise ValueError(f"{what} {first} to {end} are not within 0 to {size}")
         selection: list[int | slice] = [0] * len(self._array.shape)
         for name, position in zip("tcz", index, strict=True):
             size = self._array.shape[self._axes[name]] if name in self._axes else 1
@@ -119,7 +143,7 @@ class LabelLayer:
             if name in self._axes:
                 selection[self._axes[name]] = position
         selection[self._axes["y"]] = slice(row0, row1)
-        selection[self._axes["x"]] = slice(0, self.width)
+        selection[self._axes["x"]] = slice(column0, column1)
         return tuple(selection)
 
 

@@ -94,6 +94,9 @@ class _Folder(Store):
         except OSError as error:
             raise self._unreadable(path, error) from None
 
+    def lists_all(self, path: str) -> bool:  # noqa: ARG002 - any
+        return True
+
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
         full = self._inside(path)
         try:

@@ -52,6 +52,10 @@ class Store(ABC):
         have a digest of the ETag or date in place of the time.
         """
 
+    def lists_all(self, path: str) -> bool:  # noqa: ARG002 - for those that can
+        """Whether `files` gives every file below `path`, each with a stamp of its own."""
+        return False
+
     @abstractmethod
     def stamp(self, path: str) -> tuple[str, int, int] | None:
         """(relative path, size, mtime_ns) of one file, as `files` gives it; None if there is none."""

@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from roiservice.errors import SourceDamaged
-from roiservice.sources.groups import read_group
+from roiservice.sources.groups import Group, read_group
 from roiservice.sources.layer import LABEL_IMAGE, LayerSource
 from roiservice.sources.limits import Limits
-from roiservice.sources.ngff import multiscale_of
+from roiservice.sources.ngff import Multiscale, multiscale_of
 from roiservice.sources.parents import parent_documents
 from roiservice.sources.paths import join
 from roiservice.sources.roots import open_store
+from roiservice.sources.store import Store
 from roiservice.sources.tables.layers import table_stamps, value_stamps
 from roiservice.sources.tables.spatialdata import raster_documents
+
+CHUNK = re.compile(r"(?:c[./])?\d+(?:[./]\d+)*")  # zarr v2; v3, "default" and "v2" chunk key encodings
+
+Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class ChunkState:
+    """What a label layer's outlines are made from, as far as it can be told without reading chunks.
+
+    `rest` is a digest over all but the chunks. The files of the level-0 array's chunks are (n,) `names`,
+    sorted paths below the array, with `sizes` in bytes and `marks`: mtimes in ns, or what stands for them.
+    """
+
+    rest: str
+    names: Sequence[str]
+    sizes: Sequence[int]
+    marks: Sequence[int]
+
+
+def chunk_state(source: LayerSource, limits: Limits) -> ChunkState | None:
+    """The state of a label layer's chunks; None where not all of their files can be listed.
+
+    Tables of values that are joined to the layer do not count. Raises SourceError as `source_token` does.
+    """
+    store = open_store(source.location, limits)
+    array = join(source.path, _multiscale(store, source)[1].levels[0].path)
+    if not store.lists_all(array):
+        return None
+    digest = _digest(source)
+    chunks = []
+    for stamp in _label_stamps(source, limits):
+        name = stamp[0][len(array) + 1 :] if stamp[0].startswith(f"{array}/") else ""
+        if CHUNK.fullmatch(name):
+            chunks.append((name, stamp[1], stamp[2]))
+        else:
+            _add(digest, stamp)
+    names, sizes, marks = zip(*sorted(chunks), strict=True) if chunks else ((), (), ())
+    return ChunkState(str(digest.hexdigest()), names, sizes, marks)
 
 
 def source_token(source: LayerSource, limits: Limits) -> str:
@@ -24,19 +68,32 @@ def source_token(source: LayerSource, limits: Limits) -> str:
     and those of tables whose values are joined to it. It changes whenever one of them is written, added or
     removed. Raises SourceError if the layer's own metadata cannot be used.
     """
-    digest = hashlib.sha256(f"{source.path}\0{source.asked}".encode())
+    digest = _digest(source)
     stamps = table_stamps(source, limits) if source.kind != LABEL_IMAGE else _label_stamps(source, limits)
-    for name, size, modified in (*stamps, *value_stamps(source, limits)):
-        digest.update(f"\0{name}\0{size}\0{modified}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    for stamp in chain(stamps, value_stamps(source, limits)):
+        _add(digest, stamp)
+    return str(digest.hexdigest())
 
 
-def _label_stamps(source: LayerSource, limits: Limits) -> Iterator[tuple[str, int, int]]:
-    store = open_store(source.location, limits)
+def _digest(source: LayerSource) -> Any:
+    return hashlib.sha256(f"{source.path}\0{source.asked}".encode())
+
+
+def _add(digest: Any, stamp: Stamp) -> None:
+    digest.update("\0{}\0{}\0{}".format(*stamp).encode("utf-8", "surrogateescape"))
+
+
+def _multiscale(store: Store, source: LayerSource) -> tuple[Group, Multiscale]:
     group = read_group(store, source.path)
     multiscale = None if group is None else multiscale_of(store, group)
     if group is None or multiscale is None:
         raise SourceDamaged(source.location, source.path, "has no multiscales, so it is no label image")
+    return group, multiscale
+
+
+def _label_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
+    store = open_store(source.location, limits)
+    group, multiscale = _multiscale(store, source)
     documents = [join(source.path, name) for name in ("zarr.json", ".zgroup", ".zattrs")]
     documents.extend(parent_documents(store, source, group))
     for document in documents:

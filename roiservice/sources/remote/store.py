@@ -96,6 +96,11 @@ class RemoteStore(Remote):
             raise SourceRefused(self.location, path, f"holds more than {LISTED_ENTRIES} entries")
         return listing
 
+    def lists_all(self, path: str) -> bool:
+        """As the base class."""
+        listing = self._objects.listing(self._clean(path), LISTED_KEYS, deep=True)
+        return listing is not None and listing.complete
+
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
         """As the base class says of the first 10 000 files, where they can be listed; else the documents.
 

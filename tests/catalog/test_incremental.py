@@ -1,0 +1,217 @@
+"""A source of which some chunks changed: their surroundings are traced, and the bytes are those of all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roiservice.catalog import build as build_module
+from roiservice.catalog import retrace
+from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.reader import Catalog
+from roiservice.catalog.registry import Registry
+from roiservice.sources.planes import LabelLayer
+from tests.catalog.support import keeper_at, layer_key, squares
+from tests.stores import write_image
+
+CHUNK = 16
+
+
+def catalog_bytes(catalog: Catalog) -> dict[str, Any]:
+    """All files of a catalog, without its number."""
+    files: dict[str, Any] = {path.name: path.read_bytes() for path in catalog.directory.iterdir()}
+    return {**files, "layer.json": {**json.loads(files["layer.json"]), "version": 0}}
+
+
+def array_of(store: Path) -> zarr.Array[Any]:
+    """Level 0 of the labels, to be changed."""
+    array = zarr.open_array(store / "labels/cells/0", mode="r+")
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+class Layer:
+    """A layer, its catalogs, and what building them has read."""
+
+    def __init__(self, folder: Path, labels: np.ndarray, **options: Any) -> None:
+        chunks = (*(1,) * (labels.ndim - 2), CHUNK, CHUNK)
+        self.folder = folder
+        self.store = write_image(folder / "1.zarr", labels={"cells": labels}, **{"chunks": chunks, **options})
+        self.keeper = keeper_at(folder)
+        self.array = array_of(self.store)
+        self.first = self.keeper.build(self.key(folder))
+
+    def key(self, folder: Path) -> LayerKey:
+        return layer_key(Registry(folder / "state"), self.store)
+
+    def rebuilt(self) -> Catalog:
+        """The catalog of the present state, made from the one before."""
+        catalog = self.keeper.build(self.key(self.folder))
+        assert catalog.version != self.first.version
+        return catalog
+
+    def from_scratch(self) -> Catalog:
+        """The same by a service that has nothing yet."""
+        other = self.folder / "other"
+        shutil.rmtree(other, ignore_errors=True)
+        return keeper_at(other).build(self.key(other))
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """What is read from now on: (t, c, z), first and last row, first and last column."""
+    read: list[tuple[int, ...]] = []
+    plain = LabelLayer.read
+
+    def spied(self: LabelLayer, index: Any, row0: int, row1: int, columns: Any = None) -> Any:
+        read.append((*index, row0, row1, *(columns or (0, self.width))))
+        return plain(self, index, row0, row1, columns)
+
+    monkeypatch.setattr(LabelLayer, "read", spied)
+    return read
+
+
+def test_only_the_surroundings_are_traced(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    layer = Layer(tmp_path, squares(160, 240, dtype="uint32"))
+    layer.array[50:60, 100:108] = 7777  # in one chunk
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert len(windows) == 1
+    *_, row0, row1, column0, column1 = windows[0]
+    assert 48 - 6 <= row0 <= 48 < 64 <= row1 <= 64 + 6
+    assert 96 - 6 <= column0 <= 96 < 112 <= column1 <= 112 + 6
+    assert 7777 in catalog.rois["label"]
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_distant_chunks_have_windows_of_their_own(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    layer.array[0:4, 0:4] = 0
+    layer.array[150:160, 230:240] = 5000
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert len(windows) == 2
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_a_label_gains_a_part_elsewhere(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    windows.clear()
+    layer.array[20:23, 40:43] = layer.array[1, 1]
+    catalog = layer.rebuilt()
+    assert windows[-1][3] == windows[-1][5] == 0
+    assert sorted(catalog.features["part_count"])[-2:] == [1, 2]
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_planes_without_a_change_are_not_read(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    stack = squares(3, 4, 64, 80)
+    layer = Layer(tmp_path, stack, axes="tzyx")
+    layer.array[1, 2, 5:9, 6:30] = 300
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert {window[:3] for window in windows} == {(1, 0, 2)}
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_chunks_that_come_and_go(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    labels = squares(160, 240)
+    labels[64:96, 64:96] = 0
+    layer = Layer(tmp_path, labels)
+    layer.array[70:75, 70:75] = 9999  # a chunk that was not stored
+    layer.array[112:128, 112:128] = 0
+    assert not (layer.store / "labels/cells/0/c/7/7").exists()
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert 0 < len(windows) <= 2
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_a_layer_may_become_empty_and_full_again(tmp_path: Path) -> None:
+    labels = np.zeros((160, 240), np.uint8)
+    labels[3:5, 3:9] = 1
+    layer = Layer(tmp_path, labels)
+    for value in (0, 2):
+        layer.array[3:5, 3:9] = value
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        assert len(catalog.rois["roi"]) == (value > 0)
+        assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_much_is_traced_as_a_whole(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    labels = squares(160, 240)
+    labels[80] = 9999  # from one side to the other
+    labels[:, 120] = 9999
+    layer = Layer(tmp_path, labels)
+    layer.array[80, 0:3] = 0
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+    assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
+
+
+def test_a_new_farthest_box_orders_anew(tmp_path: Path) -> None:
+    """Hilbert keys depend on it: beyond 65536 pixels all of them change."""
+    labels = np.zeros((32, 70_000), np.uint8)
+    labels[2:30:4, 2:600:4] = 1 + np.arange(7)[:, None]
+    labels[1:30:4, 700:900:3] = 11 + np.arange(8)[:, None]
+    layer = Layer(tmp_path, labels, chunks=(32, 1000))
+    layer.array[5:8, 69_990:69_995] = 100
+    assert catalog_bytes(layer.rebuilt()) == catalog_bytes(layer.from_scratch())
+
+
+@pytest.mark.parametrize("option", ["metadata", "force", "min_area"])
+def test_all_is_traced_where_more_than_chunks_counts(
+    tmp_path: Path, windows: list[tuple[int, ...]], option: str
+) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    keeper = layer.keeper
+    if option == "min_area":
+        keeper = keeper_at(tmp_path, outline=build_module.Outline(min_area=2.0))
+        keeper.build(layer.key(tmp_path))
+    layer.array[3:5, 3:9] = 1000
+    if option == "metadata":
+        document = layer.store / "labels/cells/zarr.json"
+        document.write_text(json.dumps(json.loads(document.read_text())))
+    windows.clear()
+    keeper.build(layer.key(tmp_path), force=option == "force")
+    assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+
+
+VALUES = st.sampled_from([0, 1, 5, 40, 2000, 2001])
+RECTANGLES = st.tuples(
+    st.integers(0, 95), st.integers(0, 111), st.integers(1, 40), st.integers(1, 40), VALUES
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(RECTANGLES, min_size=1, max_size=4),
+    st.sampled_from(["uint16", "int32", "uint64"]),
+    st.booleans(),
+)
+def test_any_change_gives_the_bytes_of_all(
+    changes: list[tuple[int, int, int, int, int]], dtype: str, noisy: bool
+) -> None:
+    labels = squares(96, 112, dtype=dtype)
+    if noisy:
+        labels = np.random.default_rng(4).integers(0, 60, (32, 38)).repeat(3, 0).repeat(3, 1)[:96, :112]
+        labels = labels.astype(dtype)
+    if dtype == "int32":
+        labels[50:52, 50:52] = -3
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrace, "PLANE_SHARE", 1)
+        layer = Layer(Path(folder), labels)
+        for row, column, height, width, value in changes:
+            layer.array[row : row + height, column : column + width] = value
+        catalog = layer.keeper.build(layer.key(layer.folder))
+        assert catalog_bytes(catalog) == catalog_bytes(layer.from_scratch())
