@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.chunks import Chunks, chunks_of
 from roiservice.sources.documents import read_json
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection, Slabs
@@ -28,6 +29,7 @@ class LabelArray:
     """An open array of labels or pixels.
 
     `chunks` are inner ones where chunks are sharded, `shards` those that are files; `dtype` is native-endian.
+    `own` reads what need not go through zarr.
     """
 
     store: Store
@@ -37,6 +39,7 @@ class LabelArray:
     shards: tuple[int, ...]
     dtype: np.dtype[Any]
     array: zarr.Array[Any]
+    own: Chunks | None
     slabs: Slabs
 
     def read(self, selection: Selection) -> NDArray[Any]:
@@ -45,6 +48,9 @@ class LabelArray:
 
     def load(self, selection: Selection) -> NDArray[Any]:
         """As `read`, but nothing is kept for later reads."""
+        block = None if self.own is None else self.own.read(selection)
+        if block is not None:
+            return block
         try:
             return np.asarray(self.array[selection])
         except SourceError:
@@ -92,6 +98,7 @@ def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = Fals
         shards=tuple(array.shards or array.chunks),
         dtype=_native_dtype(store, path, array.dtype, floats),
         array=array,
+        own=chunks_of(store, path, array),
         slabs=Slabs(tuple(array.shape), tuple(array.chunks), array.dtype.itemsize),
     )
     _check_shape(store, path, label_array.shape)

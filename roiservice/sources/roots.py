@@ -116,6 +116,9 @@ class _Folder(Store):
         except OSError as error:
             raise self._unreadable(path, error) from None
 
+    def local_file(self, path: str) -> str | None:
+        return self._inside(path)
+
     def file_exists(self, path: str) -> bool:
         return os.path.isfile(self._inside(path))
 

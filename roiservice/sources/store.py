@@ -60,6 +60,10 @@ class Store(ABC):
     def stamp(self, path: str) -> tuple[str, int, int] | None:
         """(relative path, size, mtime_ns) of one file, as `files` gives it; None if there is none."""
 
+    def local_file(self, path: str) -> str | None:  # noqa: ARG002 - for those that have any
+        """Where the file at `path` lies on this machine; None where files do not."""
+        return None
+
     @abstractmethod
     def file_exists(self, path: str) -> bool:
         """Whether there is a file at `path`."""

@@ -1,7 +1,7 @@
 """A whole slide: `roiservice build` against reading and decoding its pixels alone, in one run.
 
-`python -m tests.bench.slide STORE [TRUTH]`: the store's label image `cells` is read in strips of 2048 and of
-4096 rows, then built in a process of its own, whose memory, with that of all it starts, is looked at 20 times
+`python -m tests.bench.slide STORE [TRUTH]`: level 0 of the store's label image `cells` is read by zarr in strips
+of 2048 and of 4096 rows, then built in a process of its own, whose memory, with that of all it starts, is looked at 20 times
 a second. Every outline is checked; TRUTH is an .npz of `label` and `area`, the pixels of each label.
 """
 
@@ -15,17 +15,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
+import zarr
 
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.geometry.polygons import to_shapely
 from roiservice.query.columns import read_features
-from roiservice.sources.images import ImageSource, find_images
-from roiservice.sources.layers import layer_named
-from roiservice.sources.limits import Limits
-from roiservice.sources.planes import LabelLayer, open_layer
 
 STRIPS = (2048, 4096)
 AT_ONCE = 50_000  # features that are checked at a time
@@ -33,11 +31,9 @@ AT_ONCE = 50_000  # features that are checked at a time
 
 def main(store: str, truth: str = "") -> None:
     """Read, build, check; one line of figures each."""
-    (image,) = find_images(Path(store), None, Limits())
-    assert isinstance(image, ImageSource)
-    layer = open_layer(layer_named(image, "cells", Limits()), Limits())
-    print(f"{layer.height} x {layer.width}, {layer.dtype}, {os.cpu_count()} processors")
-    reading = [read(layer, rows) for rows in STRIPS]
+    array = zarr.open_array(Path(store, "labels/cells/0"), mode="r")
+    print(f"{' x '.join(map(str, array.shape))}, {array.dtype}, {os.cpu_count()} processors")
+    reading = [read(array, rows) for rows in STRIPS]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         seconds, memory = build(store, Path(folder))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -49,12 +45,11 @@ def main(store: str, truth: str = "") -> None:
         check(open_catalog(meta.parent), truth)
 
 
-def read(layer: LabelLayer, rows: int) -> float:
-    """Seconds that reading and decoding takes."""
+def read(array: Any, rows: int) -> float:
+    """Seconds that reading and decoding a plane takes."""
     began, worked = time.perf_counter(), time.process_time()
-    for plane in layer.planes:
-        for row in range(0, layer.height, rows):
-            layer.read(plane.index, row, min(row + rows, layer.height))
+    for row in range(0, array.shape[0], rows):
+        array[row : row + rows]
     seconds = time.perf_counter() - began
     worked = time.process_time() - worked
     print(f"reading strips of {rows} rows: {seconds:.1f} s ({worked:.1f} s of processors)")

@@ -1,0 +1,234 @@
+"""Chunks in local files with the usual codecs, decoded by the thread that reads them to their place.
+
+zarr decodes on threads of its own and copies each chunk several times, which for label images costs three
+times what decoding does. This reads what most label images are; all else, and whatever cannot be read or
+decoded here, is left to zarr, which also finds the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.sources.paths import join
+from roiservice.sources.slabs import Selection
+from roiservice.sources.store import Store
+
+if TYPE_CHECKING:
+    import zarr
+
+ABSENT = 2**64 - 1  # offset and size in a shard's index of a chunk that is not stored
+CHECKSUM_BYTES = 4
+
+Decode = Callable[[bytes, NDArray[np.uint8]], None]  # fills the array, or raises ValueError
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """How chunks are encoded: the dtype they hold, with its byte order, and what is undone after that.
+
+    `shard` is None where every chunk is a file, else whether the index of a shard stands at its end.
+    """
+
+    dtype: np.dtype[Any]
+    decode: Decode
+    shard: bool | None
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Reads an array; safe to use from several threads.
+
+    `shards` are the shapes of chunks that are files, `chunks` those of inner ones where they are sharded.
+    """
+
+    store: Store
+    path: str
+    chunks: Shape
+    shards: Shape
+    dtype: np.dtype[Any]
+    fill: Any
+    codecs: Codecs
+    key: Callable[[Shape], str]
+
+    def read(self, selection: Selection) -> NDArray[Any] | None:
+        """The selection as zarr gives it, of the native dtype; None where zarr must be asked."""
+        spans = [
+            (part.start, part.stop) if isinstance(part, slice) else (part, part + 1) for part in selection
+        ]
+        out = np.empty([stop - start for start, stop in spans], self.dtype)
+        scratch = np.empty(math.prod(self.chunks) * self.dtype.itemsize, np.uint8)
+        try:
+            for file in itertools.product(*map(_touched, spans, self.shards)):
+                self._read_file(file, spans, out, scratch)
+        except Exception:  # noqa: BLE001 - codecs raise what they like; zarr will say what is wrong
+            return None
+        return out[tuple(0 if isinstance(part, int) else slice(None) for part in selection)]
+
+    def _read_file(
+        self, file: Shape, spans: Sequence[tuple[int, int]], out: NDArray[Any], scratch: NDArray[np.uint8]
+    ) -> None:
+        """The chunks in one file that the spans touch."""
+        origin = tuple(number * size for number, size in zip(file, self.shards, strict=True))
+        within = [
+            (max(start - at, 0), min(stop - at, size))
+            for (start, stop), at, size in zip(spans, origin, self.shards, strict=True)
+        ]
+        wanted = list(itertools.product(*map(_touched, within, self.chunks)))
+        whole = scratch.view(self.codecs.dtype).reshape(self.chunks)
+        for chunk, content in zip(wanted, self._contents(file, wanted), strict=True):
+            target, source = [], []
+            for number, size, at, (start, stop), (first, _) in zip(
+                chunk, self.chunks, origin, within, spans, strict=True
+            ):
+                low, high = max(start, number * size), min(stop, (number + 1) * size)
+                target.append(slice(at + low - first, at + high - first))
+                source.append(slice(low - number * size, high - number * size))
+            if content is None:
+                out[tuple(target)] = self.fill
+            else:
+                self.codecs.decode(content, scratch)
+                out[tuple(target)] = whole[tuple(source)]
+
+    def _contents(self, file: Shape, wanted: Sequence[Shape]) -> Iterator[bytes | None]:
+        """Encoded chunks of one file, by their numbers in it; None for those that are not stored."""
+        name = self.store.local_file(join(self.path, self.key(file)))
+        try:
+            descriptor = os.open(name or "", os.O_RDONLY)
+        except FileNotFoundError:
+            yield from itertools.repeat(None, len(wanted))
+            return
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > self.store.limits.shard_bytes:
+                raise ValueError("the file is too large")
+            if self.codecs.shard is None:
+                yield _part(descriptor, size, 0)
+                return
+            index = self._index(descriptor, size)
+            for chunk in wanted:
+                offset, count = index[chunk].tolist()
+                yield None if offset == count == ABSENT else _part(descriptor, count, offset)
+        finally:
+            os.close(descriptor)
+
+    def _index(self, descriptor: int, size: int) -> NDArray[np.uint64]:
+        """Offset and size of every chunk of a shard; zarr v3, sharding codec 1.0, "Binary shard format"."""
+        import google_crc32c  # a dependency of zarr
+
+        grid = [shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)]
+        count = math.prod(grid) * 16
+        stored = count + CHECKSUM_BYTES
+        content = _part(descriptor, stored, size - stored if self.codecs.shard else 0)
+        if google_crc32c.value(content[:count]) != int.from_bytes(content[count:], "little"):
+            raise ValueError("the index of a shard is damaged")
+        return np.frombuffer(content, "<u8", count // 8).reshape(*grid, 2)
+
+
+def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
+    """What reads `array`, which lies at `path`; None where only zarr can."""
+    codecs = _codecs_v2(array) if array.metadata.zarr_format == 2 else _codecs_v3(array)
+    if codecs is None or array.fill_value is None or store.local_file(path) is None:
+        return None
+    return Chunks(
+        store,
+        path,
+        tuple(array.chunks),
+        tuple(array.shards or array.chunks),
+        array.dtype.newbyteorder("="),
+        array.fill_value,
+        codecs,
+        array.metadata.encode_chunk_key,
+    )
+
+
+def _codecs_v2(array: zarr.Array[Any]) -> Codecs | None:
+    from numcodecs import GZip, Zlib, Zstd
+    from numcodecs.blosc import Blosc
+
+    metadata: Any = array.metadata
+    decode: Decode | None = None
+    if metadata.compressor is None:
+        decode = _copy
+    elif isinstance(metadata.compressor, Blosc):
+        decode = _unblosc
+    elif isinstance(metadata.compressor, (GZip, Zlib, Zstd)):
+        decode = _with(metadata.compressor.decode)
+    if decode is None or metadata.filters or metadata.order != "C":
+        return None
+    return Codecs(array.dtype, decode, None)
+
+
+def _codecs_v3(array: zarr.Array[Any]) -> Codecs | None:
+    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+
+    metadata: Any = array.metadata
+    codecs, shard = metadata.codecs, None
+    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
+        outer = codecs[0]
+        order, *rest = outer.index_codecs
+        if not isinstance(order, BytesCodec) or len(rest) != 1 or not isinstance(rest[0], Crc32cCodec):
+            return None
+        if order.endian is None or order.endian.value != "little":
+            return None
+        codecs, shard = outer.codecs, outer.index_location.value == "end"
+    if not codecs or not isinstance(codecs[0], BytesCodec):
+        return None
+    decode = _decode_v3(codecs[1:])
+    endian = codecs[0].endian
+    dtype = array.dtype if endian is None else array.dtype.newbyteorder(endian.value)
+    return None if decode is None else Codecs(dtype, decode, shard)
+
+
+def _decode_v3(codecs: Sequence[Any]) -> Decode | None:
+    from numcodecs import GZip, Zstd
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    if not codecs:
+        return _copy
+    if len(codecs) > 1:
+        return None
+    if isinstance(codecs[0], BloscCodec):
+        return _unblosc
+    known = {ZstdCodec: Zstd, GzipCodec: GZip}.get(type(codecs[0]))
+    return None if known is None else _with(known().decode)
+
+
+def _copy(content: Any, out: NDArray[np.uint8]) -> None:
+    if len(content) != len(out):
+        raise ValueError("a chunk has another size")
+    out[:] = np.frombuffer(content, np.uint8)
+
+
+def _unblosc(content: bytes, out: NDArray[np.uint8]) -> None:
+    from numcodecs import blosc
+
+    # The size stands in bytes 4 to 8 of the header; a chunk of fewer bytes would fill a part of `out` alone.
+    if len(content) < blosc.MAX_OVERHEAD or int.from_bytes(content[4:8], "little") != len(out):
+        raise ValueError("a chunk has another size")
+    blosc.decompress(content, out)
+
+
+def _with(decode: Callable[[bytes], Any]) -> Decode:
+    return lambda content, out: _copy(memoryview(decode(content)).cast("B"), out)
+
+
+def _touched(span: tuple[int, int], size: int) -> range:
+    """Numbers of the chunks of `size` that a span has a part in."""
+    start, stop = span
+    return range(start // size, -(-stop // size))
+
+
+def _part(descriptor: int, count: int, offset: int) -> bytes:
+    """So many bytes of a file. ValueError if it has not as many there."""
+    if not 0 <= offset <= offset + count <= os.fstat(descriptor).st_size:
+        raise ValueError("the file is too short")
+    return os.pread(descriptor, count, offset)

@@ -1,0 +1,198 @@
+"""Chunks that are read without zarr are those that zarr reads; what is damaged is left to it."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import (
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    GzipCodec,
+    ShardingCodec,
+    TransposeCodec,
+    ZstdCodec,
+)
+
+from roiservice.errors import SourceDamaged
+from roiservice.sources.arrays import LabelArray, open_array
+from roiservice.sources.limits import Limits
+from roiservice.sources.roots import open_store
+
+SELECTIONS: list[tuple[Any, ...]] = [
+    (0, slice(0, 45), slice(0, 37)),
+    (2, slice(3, 4), slice(36, 37)),
+    (slice(1, 3), slice(9, 33), slice(7, 8)),
+    (1, slice(10, 20), 5),
+]
+V3 = {
+    "raw": [BytesCodec()],
+    "blosc": [BytesCodec(), BloscCodec()],
+    "bitshuffle": [BytesCodec(), BloscCodec(cname="lz4", shuffle="bitshuffle")],
+    "zstd": [BytesCodec(), ZstdCodec(checksum=True)],
+    "gzip": [BytesCodec(), GzipCodec()],
+    "big": [BytesCodec(endian="big"), ZstdCodec()],
+}
+V2: dict[str, Any] = {
+    "none": None,
+    "blosc": numcodecs.Blosc(),
+    "zstd": numcodecs.Zstd(),
+    "gzip": numcodecs.GZip(),
+    "zlib": numcodecs.Zlib(),
+}
+
+
+def pairs(codecs: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    return list(itertools.product(codecs, others))
+
+
+def pixels(dtype: str) -> np.ndarray:
+    """Labels with chunks that hold nothing."""
+    array = np.random.default_rng(2).integers(0, 2, (3, 45, 37)).astype(dtype)
+    array[:, 10:30, :18] = 0
+    array[1] = 0
+    return array
+
+
+def written(folder: Path, dtype: str, zarr_format: int, fill: int = 0, **options: Any) -> np.ndarray:
+    """An array `0` in a folder, and what it holds."""
+    array = zarr.create_array(
+        folder,
+        name="0",
+        shape=(3, 45, 37),
+        chunks=(2, 10, 8),
+        dtype=dtype,
+        zarr_format=zarr_format,
+        fill_value=fill,
+        **options,
+    )
+    array[:] = pixels(dtype)
+    return pixels(dtype)
+
+
+def opened(folder: Path, zarr_format: int) -> LabelArray:
+    return open_array(open_store(str(folder), Limits()), "0", zarr_format)
+
+
+def check(array: LabelArray, expected: np.ndarray) -> None:
+    assert array.own is not None
+    for selection in SELECTIONS:
+        block = array.own.read(selection)
+        assert block is not None
+        np.testing.assert_array_equal(block, expected[selection])
+        np.testing.assert_array_equal(block, array.array[selection])
+        assert block.dtype == expected.dtype.newbyteorder("=")
+
+
+@pytest.mark.parametrize(("codec", "dtype"), pairs(V3, ["uint8", "int16", "uint32", "uint64", "bool"]))
+def test_v3(tmp_path: Path, codec: str, dtype: str) -> None:
+    order, *others = V3[codec]
+    check_v3 = written(tmp_path, dtype, 3, fill=1, serializer=order, compressors=others)
+    check(opened(tmp_path, 3), check_v3)
+
+
+@pytest.mark.parametrize(("codec", "location"), pairs(V3, ["start", "end"]))
+def test_shards(tmp_path: Path, codec: str, location: str) -> None:
+    sharding = ShardingCodec(chunk_shape=(1, 5, 4), codecs=V3[codec], index_location=location)
+    check_shards = written(tmp_path, "uint16", 3, serializer=sharding, compressors=None)
+    check(opened(tmp_path, 3), check_shards)
+
+
+@pytest.mark.parametrize(("codec", "dtype"), pairs(V2, ["|u1", "<i2", ">i4", ">u8", "|b1"]))
+def test_v2(tmp_path: Path, codec: str, dtype: str) -> None:
+    separator = {"name": "v2", "separator": "/" if codec == "zstd" else "."}
+    expected = written(tmp_path, dtype, 2, compressors=V2[codec], chunk_key_encoding=separator)
+    check(opened(tmp_path, 2), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filters": [TransposeCodec(order=(2, 0, 1))]},
+        {"compressors": [ZstdCodec(), Crc32cCodec()]},
+        {
+            "serializer": ShardingCodec(
+                chunk_shape=(1, 5, 4), codecs=[BytesCodec()], index_codecs=[BytesCodec()]
+            )
+        },
+    ],
+)
+def test_what_is_not_usual_goes_through_zarr(tmp_path: Path, options: dict[str, Any]) -> None:
+    expected = written(tmp_path, "uint16", 3, **options)
+    array = opened(tmp_path, 3)
+    assert array.own is None
+    np.testing.assert_array_equal(array.read(SELECTIONS[0]), expected[SELECTIONS[0]])
+
+
+def test_filters_of_v2_go_through_zarr(tmp_path: Path) -> None:
+    expected = written(tmp_path, "<i4", 2, filters=[numcodecs.Delta("<i4")])
+    array = opened(tmp_path, 2)
+    assert array.own is None
+    np.testing.assert_array_equal(array.read(SELECTIONS[0]), expected[SELECTIONS[0]])
+
+
+@pytest.mark.parametrize("codec", ["raw", "blosc", "zstd", "gzip"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "longer", "noise"])
+def test_damaged_chunks_are_zarrs_to_name(tmp_path: Path, codec: str, damage: str) -> None:
+    order, *others = V3[codec]
+    written(tmp_path, "uint32", 3, serializer=order, compressors=others)
+    chunk = tmp_path / "0/c/0/0/0"
+    content = chunk.read_bytes()
+    noise = bytes(np.random.default_rng(1).integers(0, 256, len(content), np.uint8))
+    chunk.write_bytes(
+        {"cut": content[:-9], "empty": b"", "longer": content + b"1234", "noise": noise}[damage]
+    )
+    array = opened(tmp_path, 3)
+    assert array.own is not None
+    if (codec, damage) in (("raw", "noise"), ("blosc", "longer")):
+        np.testing.assert_array_equal(array.read(SELECTIONS[0]), array.array[SELECTIONS[0]])
+        return
+    assert array.own.read(SELECTIONS[0]) is None
+    with pytest.raises(SourceDamaged, match=r"chunk \(0, 0, 0\)"):
+        array.read(SELECTIONS[0])
+
+
+def test_blosc_of_another_size_is_not_taken(tmp_path: Path) -> None:
+    order, *others = V3["blosc"]
+    written(tmp_path, "uint32", 3, serializer=order, compressors=others)
+    (tmp_path / "0/c/0/0/0").write_bytes(numcodecs.Blosc().encode(np.zeros(5, np.uint32)))
+    array = opened(tmp_path, 3)
+    assert array.own is not None
+    assert array.own.read(SELECTIONS[0]) is None
+
+
+@pytest.mark.parametrize("place", [0, 8])
+def test_shards_whose_index_leads_outside(tmp_path: Path, place: int) -> None:
+    sharding = ShardingCodec(chunk_shape=(1, 5, 4), codecs=[BytesCodec()])
+    written(tmp_path, "uint16", 3, serializer=sharding, compressors=None)
+    shard = tmp_path / "0/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    size = 2 * 2 * 2 * 16 + 4
+    index = content[-size:-4]
+    index[place : place + 8] = struct.pack("<Q", 2**62)
+    content[-size:] = index + google_crc32c.value(bytes(index)).to_bytes(4, "little")
+    shard.write_bytes(content)
+    array = opened(tmp_path, 3)
+    assert array.own is not None
+    assert array.own.read(SELECTIONS[0]) is None
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert array.own.read(SELECTIONS[0]) is None
+
+
+def test_links_that_leave_the_store_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "store", "uint16", 3, compressors=None)
+    chunk = tmp_path / "store/0/c/0/0/0"
+    chunk.rename(tmp_path / "elsewhere")
+    chunk.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Exception, match="symbolic link"):
+        opened(tmp_path / "store", 3).read(SELECTIONS[0])
