@@ -18,7 +18,7 @@ from roiservice.catalog.changes import Boxes, Changes
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.features import EVERY_INDEX
-from roiservice.geometry.hilbert import hilbert_keys
+from roiservice.geometry.hilbert import hilbert_keys, shift_of
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.plane import trace_plane
@@ -99,13 +99,13 @@ class _Before:
         """(f,) labels."""
         return self.catalog.features["label"][self.first : self.last]
 
-    def boxes(self, rows: Rows | slice) -> Boxes:
-        """Boxes of rows of the plane, counted from 0, on the layer's own grid."""
+    def boxes(self, rows: Rows | slice) -> NDArray[np.float64]:
+        """Boxes of rows of the plane, counted from 0, on the layer's own grid: whole numbers."""
         frame = self.catalog.frame
         boxes = self.catalog.features["box"][self.first : self.last][rows]
         if not frame.is_identity:
-            boxes = np.stack(frame.box_to_layer(tuple(boxes.T)), axis=1)
-        return np.asarray(np.rint(boxes), np.int64)
+            boxes = np.rint(np.stack(frame.box_to_layer(tuple(boxes.T)), axis=1))
+        return np.asarray(boxes)
 
     def meeting(self, box: Rows) -> Rows:
         """Rows of the plane, counted from 0, whose boxes have pixels in common with `box`."""
@@ -232,8 +232,9 @@ def _places(
     Both are sorted by Hilbert key, then label, as `roiservice.vectorize.assemble` does. Raises TooMuch where
     those that stay are not: the farthest box, on which the keys depend, is another one.
     """
-    keys = hilbert_keys(np.concatenate([before.boxes(kept), boxes.astype(np.int64)]))
-    stay, come = keys[: len(kept)], keys[len(kept) :]
+    own_boxes = before.boxes(slice(None))
+    shift = shift_of(own_boxes[kept], boxes)
+    stay, come = hilbert_keys(own_boxes, shift)[kept], hilbert_keys(boxes, shift)
     names = before.labels.view(np.uint64)  # the order that the tracer gives them
     own = labels.astype(before.labels.dtype).view(np.uint64)
     same = np.flatnonzero(stay[1:] == stay[:-1])
@@ -257,7 +258,7 @@ def _meet(boxes: NDArray[Any], box: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _around(before: _Before, box: Rows, rows: Rows) -> Rows:
     """The box around `box` and those of these rows."""
-    return _hull(np.concatenate([box[None], before.boxes(rows)]))
+    return _hull(np.concatenate([box[None], before.boxes(rows).astype(np.int64)]))
 
 
 def _union(one: Rows, other: Rows) -> Rows:
