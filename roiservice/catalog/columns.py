@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from roiservice.errors import CatalogDamaged
 
 PIECE_BYTES = 2**24  # that are written at a time
+PIECES_AHEAD = 4  # that wait to be written
 
 
 def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], None] | None = None) -> None:
@@ -62,14 +65,19 @@ class GrowingColumn:
         self._first = _write_around(io.BytesIO(), self._batch(bytes(max(1, width) * self._dtype.itemsize)))
         self._file = open(path, "wb")  # noqa: SIM115 - closed by finish or close
         self._file.seek(self._first)
+        self._thread = ThreadPoolExecutor(1, "column")
+        self._ahead: deque[Future[int]] = deque()
 
     def append(self, values: NDArray[Any]) -> None:
-        """Add rows, (n,) or (n, width)."""
+        """Add rows, (n,) or (n, width), which must stay as they are: a thread writes them."""
         flat = np.ascontiguousarray(values, self._dtype).reshape(-1)
-        self._file.write(flat.view(np.uint8).data)  # tofile would not say that the disk is full
+        self._wait(PIECES_AHEAD)
+        # tofile would not say that the disk is full
+        self._ahead.append(self._thread.submit(self._file.write, flat.view(np.uint8).data))
 
     def finish(self) -> None:
         """Close the file; it is as `write_columns` would have written it."""
+        self._wait(0)
         size = self._file.tell() - self._first
         self.close()
         if not size:
@@ -81,7 +89,13 @@ class GrowingColumn:
 
     def close(self) -> None:
         """Close the file as it is."""
+        self._thread.shutdown(cancel_futures=True)
         self._file.close()
+
+    def _wait(self, most: int) -> None:
+        """Wait until no more than so many pieces are left to be written."""
+        while len(self._ahead) > most:
+            self._ahead.popleft().result()
 
     def _batch(self, content: Any) -> pa.RecordBatch:
         return _batch({self._name: np.frombuffer(content, self._dtype).reshape(self._shape)})

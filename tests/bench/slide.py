@@ -1,8 +1,8 @@
 """A whole slide: `roiservice build` against reading and decoding its pixels alone, in one run.
 
 `python -m tests.bench.slide STORE [TRUTH]`: zarr reads level 0 of the label image `cells` in strips of 2048
-and of 4096 rows; then the store is built in a process of its own, whose memory, with that of all it starts,
-is looked at 20 times a second. Every outline is checked; TRUTH is an .npz of `label` and `area`, the pixels of
+and of 4096 rows; then the store is built in a process of its own. The memory of that, with all it starts, is
+looked at 20 times a second. Every outline is checked; TRUTH is an .npz of `label` and `area`, the pixels of
 each label.
 """
 
