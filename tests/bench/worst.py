@@ -4,7 +4,7 @@
 stack and cold. Builds are `roiservice build` in a process of its own; memory is the most that it has, and the
 most that is no mapped file. Pages are of 500 ROIs, or as many as there are, and not cached: milliseconds of
 the first one and the median of some others, the first one's bytes before compression, and by how much memory
-grows meanwhile. SLIDE.zarr, with a label image `cells`, is for the last case.
+grows meanwhile, files that are mapped among it. SLIDE.zarr has a label image `cells`: one more for `cold`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.bench.slide import build
 from tests.stores import write_image
 
 SIDE = 4096
-BIG = 8192  # where no slide is given
+BIG = 16384
 ROWS = 1_000_000
 CORNERS = 12  # of each of its polygons
 PLANES = 200
@@ -114,25 +114,35 @@ def stack() -> Iterator[Case]:
 
 
 def cold(slide: Path | None) -> Iterator[Case]:
-    """The first and the last page of a catalog of which nothing is in memory, then of one that is there."""
+    """The first and the last page of catalogs of which nothing is in memory, then once they are.
+
+    Cells whose labels come in no order are the worst: what a page has to show lies all over the catalog.
+    """
     with tempfile.TemporaryDirectory() as name:
-        folder, store = Path(name), slide
-        if store is None:
-            labels = {"cells": touching_cells(BIG, BIG // 24)}
-            store = write_image(folder / "1.zarr", labels=labels, chunks=(1024, 1024))
-        case, catalog = built("catalog not in memory", store, folder)
-        last = catalog.meta["counts"]["rois"] - LIMIT
-        del catalog
-        kinds = urls(service(store, folder))
-        for state in ("not in memory", "in memory"):
-            for name, offset in (("first", 0), ("last", last)):
-                own = dict(case) | {"case": f"{name} page, catalog {state}"}
-                for kind, url in kinds.items():
-                    client = service(store, folder)
-                    if state == "not in memory":
-                        forget(folder)
-                    own[kind] = str(fetched(client, url, offset))
-                yield own
+        labels = np.random.default_rng(1).permutation((BIG // 24) ** 2).astype(np.uint32) + 1
+        cells = labels[touching_cells(BIG, BIG // 24) - 1]
+        store = write_image(Path(name, "1.zarr"), labels={"cells": cells}, chunks=(1024, 1024))
+        yield from cold_and_warm("cells in no order", store, Path(name))
+    if slide is not None:
+        with tempfile.TemporaryDirectory() as name:
+            yield from cold_and_warm("slide", slide, Path(name))
+
+
+def cold_and_warm(what: str, store: Path, folder: Path) -> Iterator[Case]:
+    """Each page by a service that has just opened the catalog."""
+    case, catalog = built(what, store, folder)
+    last = catalog.meta["counts"]["rois"] - LIMIT
+    del catalog
+    kinds = urls(service(store, folder))
+    for state in ("not in memory", "in memory"):
+        for name, offset in (("first", 0), ("last", last)):
+            own = case | {"case": f"{what}, {name} page, catalog {state}"}
+            for kind, url in kinds.items():
+                client = service(store, folder)
+                if state == "not in memory":
+                    forget(folder)
+                own[kind] = str(fetched(client, url, offset))
+            yield own
 
 
 def built(name: str, path: Path, folder: Path) -> tuple[Case, Catalog]:
