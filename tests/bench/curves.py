@@ -43,7 +43,6 @@ def draw(results: Results, sizes: list[Size], gigabytes: float, file: Path) -> N
     speed.set_title("Throughput: higher is better", loc="left", fontweight="bold")
     memory.set_ylabel("peak memory of the process, GB")
     memory.set_title("Memory: lower is better", loc="left", fontweight="bold")
-    memory.set_ylim(bottom=0.1)
     memory.axhline(gigabytes, color="#808080", linewidth=0.8)
     memory.annotate("most that is allowed", (sizes[0].pixels, gigabytes), (0, 4), textcoords="offset points")
     held = [size.pixels for size in sizes if size.plane]
@@ -52,6 +51,7 @@ def draw(results: Results, sizes: list[Size], gigabytes: float, file: Path) -> N
     )
     for axes in (speed, memory):
         scale(axes, sizes)
+    memory.set(ylim=(0.1, 1.5 * gigabytes), yticks=[0.1, 0.2, 0.5, 1, 2, gigabytes])
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(file, dpi=120)
     plt.close(figure)

@@ -33,8 +33,11 @@ PAGE = """# How fast, and how much memory
 Labels to outlines, over the size of the plane. A cell of the table is **million pixels per second** and the
 peak memory of the process, all of it: interpreter, libraries, pixels, outlines. Planes are uint32, full of
 touching cells about 24 pixels across, and lie in memory as one array; where a store is read it is zarr v3, in
-chunks of 1024 x 1024.{slide} The last column counts labels whose outline has exactly the area of their
-pixels, at the largest size where outlines were measured.
+chunks of 1024 x 1024.{slide}
+
+The last column counts labels whose outline has exactly the area of their pixels, at the largest size where
+outlines were measured. OpenCV's lines run through the centres of pixels; those of scikit-image, and so of
+spatialdata, cut corners.
 
 - Command: `{command}`. The module says what to install for it.
 - Machine: {machine}.
@@ -42,12 +45,14 @@ pixels, at the largest size where outlines were measured.
 - Each contestant has a process of its own for each size. Loading and compiling are done before, on a small
   plane; the median of up to five runs counts. Who takes more time or memory than allowed is left out of
   larger sizes.
+- `python -m tests.bench.worst` has figures of the worst that can come: noise, a huge table, ROIs on very many
+  planes, a catalog that is not in memory.
 
 {table}
 
 ![Throughput and peak memory over size](benchmark.png)
 """
-SLIDE = " The last size is a slide in a store, too large to be held in memory."
+SLIDE = "\nThe last size is a slide in a store, too large to be held in memory."
 
 
 @dataclass(frozen=True)

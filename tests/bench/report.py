@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -65,6 +67,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="most, of one run")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="most, of one process")
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="where to write")
+    if find_spec("matplotlib") is None:
+        parser.error("the plot needs matplotlib: pip install matplotlib")
     return parser.parse_args()
 
 
@@ -115,15 +119,20 @@ def contest(
         return Result("left out")
     source = size.store if contestant.stored or (contestant.by_strips and size.plane is None) else size.plane
     if source is None:
-        return Result(f"the plane alone has {size.pixels * BYTES / 1e9:.1f} GB")
+        return Result(f"{size.pixels * BYTES / 1e9:.1f} GB as one array")
     command = [sys.executable, "-m", "tests.bench.contestants", name, str(source), str(options.seconds)]
     return run([*command, "areas"] if areas else command, size.pixels, options)
 
 
 def run(command: list[str], pixels: int, options: argparse.Namespace) -> Result:
     """Start a contestant, and end it when it takes too much memory."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        environment = {**os.environ, "TMPDIR": scratch}  # of one that is ended, nothing stays
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         while process.poll() is None:
             if resident(process.pid) > options.gigabytes * 1e9:
                 process.kill()
