@@ -84,6 +84,19 @@ def test_every_link_within_leads_to_a_heading() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
 
 
+def test_figures_are_those_of_the_benchmark() -> None:
+    def rows(text: str) -> dict[str, list[str]]:
+        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+        return {cells[0]: cells for cells in lines}
+
+    benchmark = rows((ROOT / "docs/benchmark.md").read_text("utf-8"))
+    quoted = rows(README[README.index("## How fast") : README.index("## Over HTTP")])
+    assert quoted.keys() <= benchmark.keys()
+    assert len(quoted) > 2
+    for name, cells in quoted.items():
+        assert set(cells) <= set(benchmark[name]), name
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     from roiservice import __version__
 
