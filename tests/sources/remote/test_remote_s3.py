@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
+from roiservice.catalog.elsewhere import LayerKey
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.limits import Limits
+from roiservice.sources.planes import LabelLayer
 from roiservice.sources.remote import s3
 from roiservice.sources.remote import store as remote_store
 from roiservice.sources.remote.listings import read_page
@@ -20,6 +24,7 @@ from roiservice.sources.remote.s3 import S3Objects
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.roots import open_store
 from roiservice.sources.tokens import source_token
+from tests.catalog.support import keeper_at
 from tests.sources.remote.server import answering
 from tests.sources.remote.support import described
 from tests.sources.support import LIMITS, blobs, found, layer_at, listing_of, whole
@@ -143,6 +148,32 @@ def test_tokens_see_every_chunk(tmp_path: Path, client: Any, monkeypatch: pytest
     few = source_token(source, LIMITS)
     client.put_object(Bucket="data", Key="a.zarr/labels/cells/0/c/3/2", Body=b"changed")
     assert source_token(source, LIMITS) == few
+
+
+def test_only_changed_chunks_are_traced_again(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((8, 8))).astype(np.uint16)
+    path = write_image(tmp_path / "a.zarr", labels={"cells": labels}, chunks=(8, 8))
+    upload(client, path)
+    keeper = keeper_at(tmp_path)
+    (source,) = listing_of("s3://data/a.zarr").layers
+    keeper.build(LayerKey(1, source))
+    zarr.open_array(path / "labels/cells/0", mode="r+")[3:5, 60:] = 0
+    chunk = "labels/cells/0/c/0/7"
+    client.put_object(Bucket="data", Key=f"a.zarr/{chunk}", Body=(path / chunk).read_bytes())
+    read: list[Any] = []
+    plain = LabelLayer.read
+
+    def spied(self: LabelLayer, *window: Any) -> Any:
+        read.append(window)
+        return plain(self, *window)
+
+    monkeypatch.setattr(LabelLayer, "read", spied)
+    catalog = keeper.build(LayerKey(1, source))
+    assert read == [((0, 0, 0), 0, 8, (56, 64))]
+    assert catalog.features["area"].tolist().count(56.0) == 1
+    assert len(catalog.features["area"]) == 64
 
 
 def test_listings_of_many_pages(tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
