@@ -88,6 +88,7 @@ def readyz() -> Response:
     """The parts that requests need answer. Redis may be away: pages are then made again."""
     check_known(request.args, _NO_PARAMETERS)
     parts = services().cache.ping()
+    parts["registry"] = {"status": "unreachable"}
     try:
         services().registry.check()
         parts["registry"] = {"status": "ok"}
