@@ -113,7 +113,9 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Let go of this thread's connection."""
-        self._local = threading.local()
+        connection: sqlite3.Connection | None = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -254,7 +256,11 @@ class PostgresDatabase:
 def _waits(address: sqlalchemy.URL) -> dict[str, str]:
     """Options of libpq besides those of the address, which come first."""
     given = {name: value for name, value in _WAITS.items() if name not in address.query}
-    return {**given, "options": " ".join([_SERVER_WAITS, *address.normalized_query.get("options", ())])}
+    options = address.query.get("options", "")
+    return {
+        **given,
+        "options": f"{_SERVER_WAITS} {options if isinstance(options, str) else ' '.join(options)}",
+    }
 
 
 def _ask_postgres(

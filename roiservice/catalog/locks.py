@@ -209,7 +209,8 @@ class _Lock:
 @contextmanager
 def _claimed(claim: Path, lock: _Lock) -> Iterator[None]:
     """Leave the file that says that a builder is not done; it goes only with the end of this builder."""
-    claim.write_text(f"{socket.gethostname()} {os.getpid()}\n", encoding="utf-8")
+    with contextlib.suppress(OSError):  # where this fails the build does as well, and says why
+        claim.write_text(f"{socket.gethostname()} {os.getpid()}\n", encoding="utf-8")
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,13 @@ def test_what_is_not_installed_is_named(tmp_path: Path, name: str, monkeypatch: 
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=r"ROISERVICE_REGISTRY_URL: .*roiservice\[postgresql\]"):
         open_registry(tmp_path, "postgresql://u:secret@127.0.0.1:1/d")
+
+
+def test_a_registry_of_one_machine_does_without_sqlalchemy(tmp_path: Path) -> None:
+    """It takes as long to import as `roiservice token` does to run."""
+    code = "import sys, pathlib; from roiservice.catalog.registry import Registry;"
+    code += "Registry(pathlib.Path(sys.argv[1])); assert not {'sqlalchemy', 'psycopg'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("part", ["password", "database", "port", "option"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -219,8 +218,7 @@ def test_a_builder_that_was_replaced_stops_at_its_next_block(
         raise Building(collection)
 
     monkeypatch.setattr(SharedLocks, "confirm", confirm)
-    began = time.monotonic()
     with pytest.raises(Building):
         machines.one.build(machines.layer)
     assert lost == [machines.layer.number]
-    assert not list(machines.directory.glob("*/layer.json")), f"it went on for {time.monotonic() - began} s"
+    assert not list(machines.directory.glob("*/layer.json"))
