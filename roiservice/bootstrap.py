@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog, open_catalog
-from roiservice.catalog.registry import Registry
+from roiservice.catalog.registry import Registry, open_registry
 from roiservice.catalog.writer import CatalogWriter, RoiColumns
 from roiservice.encode.formats import FORMATS
-from roiservice.errors import NotFound, SettingsError, SourceError
+from roiservice.errors import NotFound, RegistryFailed, SettingsError, SourceError
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.images import Image as Image
@@ -132,20 +131,21 @@ class Layers:
             return known[1]
         tables = self._tables.of(image.id)
         try:
-            listing = find_layers(image.source, self._limits, tables)
-        except SourceError:
+            found = self._found(image, tables)
+        except (SourceError, RegistryFailed):
             if known is None:
                 raise
-            # A host that is down for a while: what was there goes on being served.
-            self._listings[image] = (time.monotonic(), known[1])
-            return known[1]
+            found = known[1]  # a host that is down for a while: what was there goes on being served
+        self._listings[image] = (time.monotonic(), found)
+        return found
+
+    def _found(self, image: Image, tables: tuple[str, ...]) -> LayerListing:
+        listing = find_layers(image.source, self._limits, tables)
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
         layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
-        found = LayerListing(tuple(layers), listing.problems, listing.warnings)
-        self._listings[image] = (time.monotonic(), found)
-        return found
+        return LayerListing(tuple(layers), listing.problems, listing.warnings)
 
     def named(self, image: Image, collection: str) -> Layer:
         """The layer by its collection id.
@@ -225,19 +225,20 @@ def build_services(
     *,
     alone: bool = False,
     metrics: Metrics | None = None,
+    registry_uuid: str | None = None,
 ) -> Services:
     """Wire everything, reading nothing from the locations; SettingsError for unusable directories.
 
     With `alone` there are no images but those at the locations. `metrics` is where all processes count; None:
-    in this one alone.
+    in this one alone. With the `registry_uuid` that another process found, PostgreSQL need not answer now.
     """
     limits = Limits()
     metrics = metrics or Metrics()
+    registry = open_registry(settings.state_dir, settings.registry_url, registry_uuid)
     try:
-        registry = Registry(settings.state_dir)
         settings.catalog_dir.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError, sqlite3.Error) as error:
-        raise SettingsError(f"ROISERVICE_STATE_DIR or ROISERVICE_CATALOG_DIR: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
     redis = connect_redis(settings.redis_url, metrics)
     omero_web = _omero_web(settings, metrics)

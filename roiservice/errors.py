@@ -156,5 +156,17 @@ class Unavailable(RoiServiceError):
         self.retry_after = retry_after
 
 
+class RegistryFailed(RoiServiceError):
+    """The registry of lasting ids does not answer; try again in `retry_after` seconds.
+
+    Clients get the same words whatever it is; `reason` is for the log and never holds a password.
+    """
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__("the registry of lasting ids does not answer")
+        self.reason = reason
+        self.retry_after = retry_after
+
+
 class SharedStoreFailed(RoiServiceError):
     """What the processes of the service share (Redis) does not answer, or with what was never put there."""

@@ -47,6 +47,14 @@ class Settings:
         default_factory=lambda: _under("XDG_STATE_HOME", ".local/state"),
         metadata={"help": "where the registry of lasting ids is kept (keep it)"},
     )
+    registry_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "help": "PostgreSQL that keeps the registry instead, for several machines, such as "
+            "postgresql://user:password@host/database"
+        },
+    )
     redis_url: str | None = _setting(
         None, "Redis for pages shared between workers, such as redis://127.0.0.1:6379/0"
     )
@@ -127,6 +135,8 @@ class Settings:
         for name in ("redis_url", "sessions_redis_url"):
             if getattr(self, name) is not None:
                 _check_redis_url(getattr(self, name), name.upper())
+        if self.registry_url is not None:
+            _check_registry_url(self.registry_url)
         self._check_access()
 
     def _check_access(self) -> None:
@@ -225,6 +235,20 @@ def _check_redis_url(url: str, name: str) -> None:
     if urlsplit(url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise SettingsError(f"{PREFIX}{name}: must start with one of {schemes}")
+
+
+def _check_registry_url(url: str) -> None:
+    """SettingsError, which quotes nothing of it, where parts of a password could be taken for others."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("postgresql", "postgresql+psycopg") and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable or parts.netloc.count("@") > 1 or parts.fragment or not parts.path.strip("/"):
+        form = "postgresql://user:password@host:port/database"
+        raise SettingsError(
+            f"{PREFIX}REGISTRY_URL: must be like {form}; special characters are percent-encoded"
+        )
 
 
 def _check_origin(origin: str) -> None:

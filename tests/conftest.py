@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from roiservice.bootstrap import Services, build_services
 from roiservice.settings import Settings
 from roiservice.web import create_app
+from tests.postgres import PostgresServer, programs
 from tests.stores import write_image
 
 
@@ -85,6 +86,26 @@ def service(sample_folder: Path) -> Iterator[Service]:
 def client(service: Service) -> FlaskClient:
     """The HTTP client of `service`."""
     return service.client
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, which a test that ends it must start again."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed")
+    server = PostgresServer(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of an empty schema of `postgres_server`."""
+    return postgres_server.url()
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,9 @@ def test_defaults_need_nothing() -> None:
         ("REDIS_URL", "rediss://h", "rediss://h"),
         ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("REDIS_URL", "", None),
+        ("REGISTRY_URL", "postgresql://u:p%40@h:5433/d", "postgresql://u:p%40@h:5433/d"),
+        ("REGISTRY_URL", "postgresql+psycopg:///d?host=/run", "postgresql+psycopg:///d?host=/run"),
+        ("REGISTRY_URL", "", None),
         ("SCRIPT_NAME", "/rois", "/rois"),
         ("SCRIPT_NAME", "", ""),
         ("CATALOG_DIR", "/somewhere/else", Path("/somewhere/else")),
@@ -88,6 +91,30 @@ def test_directories_of_the_environment_are_made_absolute(
 def test_a_value_that_cannot_be_used_is_named(variable: str, text: str) -> None:
     with pytest.raises(SettingsError, match=PREFIX + variable):
         load_settings({}, {PREFIX + variable: text})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://u:secret@h/d",
+        "secret",
+        "postgresql://u:secret@h",
+        "postgresql://u:secret@h:port/d",
+        "postgresql://u:sec/ret@h/d",
+        "postgresql://u:sec@ret@h/d",
+        "postgresql://u:sec#ret@h/d",
+        "postgresql://u:sec?ret@h/d",
+        "postgresql://u:sec[ret@h/d",
+    ],
+)
+def test_an_address_of_the_registry_that_cannot_be_used_is_not_quoted(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{PREFIX}REGISTRY_URL: must be like") as told:
+        load_settings({}, {PREFIX + "REGISTRY_URL": text})
+    assert "ret" not in str(told.value)
+
+
+def test_the_password_of_the_registry_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(registry_url="postgresql://u:secret@h/d"))
 
 
 @pytest.mark.parametrize("variable", ["PAGELIMIT", "NO_SUCH", "", "PAGE_LIMIT_"])

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from roiservice.errors import (
     Building,
     CatalogDamaged,
     NotWritten,
+    RegistryFailed,
     RoiServiceError,
     SourceDamaged,
     SourceError,
@@ -33,7 +34,9 @@ from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 
 FAILURE = "failure.json"
+LOCK = "lock"
 MARK = "elsewhere"
+TRY_AGAIN = 75  # what the process ends with where nothing is wrong with the layer, as sysexits.h has it
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
 
 
@@ -67,6 +70,7 @@ class Task:
     state: Path
     rules: Rules
     limits: Limits
+    registry_url: str | None = field(default=None, repr=False)
 
 
 def start_build(task: Task, mark: int) -> subprocess.Popen[bytes]:
@@ -93,6 +97,18 @@ def being_built(directory: Path) -> Iterator[int]:
     with open(directory / MARK, "w", encoding="ascii") as file:
         lock_within(file, LONGEST_LOOK)
         yield file.fileno()
+
+
+@contextlib.contextmanager
+def locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
+    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / LOCK, "w", encoding="ascii") as file:
+        if timeout is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            lock_within(file, timeout)
+        yield
 
 
 def lock_within(file: IO[str], timeout: float) -> None:
@@ -125,7 +141,7 @@ def failure_kept(directory: Path) -> Iterator[None]:
     """Leave what a build of a layer fails with in its directory."""
     try:
         yield
-    except (Building, TooManyObjects):  # is built all the same, by others
+    except (Building, RegistryFailed, TooManyObjects):  # is built all the same, by others or later
         raise
     except Exception as error:
         parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []

@@ -1,14 +1,13 @@
 """Which catalog of a layer is current, and who builds the next one.
 
 The current version of a layer is one small file, replaced by rename and looked at for every request, so that
-all workers change over at once. Builders of one layer exclude each other by a file lock on this host; across
-hosts the atomic rename decides, as equal versions are equal bytes.
+all workers change over at once. Builders of one layer exclude each other by a file lock on this host, and by
+`roiservice.catalog.locks` across hosts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import filecmp
 import hashlib
 import json
@@ -26,18 +25,18 @@ from pathlib import Path
 from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, build_catalog
 from roiservice.catalog.elsewhere import (
     FAILURE,
+    TRY_AGAIN,
     LayerKey,
     Rules,
     Task,
     being_built,
     failure_kept,
     is_built_elsewhere,
-    lock_within,
+    locked,
     raise_last_failure,
     start_build,
 )
 from roiservice.catalog.progress import (
-    LOCK,
     BuildStatus,
     build_status,
     note_start,
@@ -148,14 +147,17 @@ class Keeper:
 
     def start(self, layer: LayerKey) -> None:
         """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
+        if self._registry.locks.is_held(layer.number):
+            return
         with self._lock:
             if not is_built_elsewhere(self.directory(layer)):
                 self._start(layer)
 
     def status(self, layer: LayerKey) -> BuildStatus:
         """Whether the layer is built, and how far its build is, whichever process is at it."""
-        path = progress_path(self._pointer(layer))
-        return build_status(self.directory(layer), path, lambda: self.existing(layer) is not None)
+        directory, path = self.directory(layer), progress_path(self._pointer(layer))
+        locks = self._registry.locks
+        return build_status(directory, path, lambda: self.existing(layer) is not None, locks, layer.number)
 
     def _first(self, layer: LayerKey) -> Catalog:
         failed = self._failures.get(layer.number)
@@ -197,9 +199,14 @@ class Keeper:
 
     @contextlib.contextmanager
     def _sole_builder(self, layer: LayerKey, timeout: float | None = None) -> Iterator[None]:
-        """Hold the builders' lock, and leave word of how it ends. TimeoutError if others hold it."""
+        """Hold the builders' locks, and leave word of how it ends. TimeoutError if others hold one.
+
+        What another host builds may take long, and is not waited for as long as what this one does.
+        """
         directory, path = self.directory(layer), progress_path(self._pointer(layer))
-        with _locked(directory, timeout), progress_cleared(path), failure_kept(directory):
+        longest = None if timeout is None else min(timeout, SHORT_WAIT)
+        others = self._registry.locks.hold(layer.number, directory, longest)
+        with locked(directory, timeout), others, progress_cleared(path), failure_kept(directory):
             yield
 
     def _bring_up(
@@ -233,6 +240,7 @@ class Keeper:
                 with _counted(self._metrics):
                     before = None if force else existing
                     self._build(layer, task, beside, inline_vertices, progress, before)
+                self._registry.locks.confirm(layer.number, layer.source.collection, ready=True)
                 catalog = self._put_in_place(task, beside, directory)
             self._point_to(layer, catalog.version)
         except OSError as error:
@@ -252,6 +260,12 @@ class Keeper:
         if inline_vertices is not None:
             self._check_size(opened)
         pixels = 0 if isinstance(opened, TableLayer) else opened.pixels
+
+        def advance(more: int, features: int) -> None:
+            self._registry.locks.confirm(layer.number, layer.source.collection)
+            if progress is not None:
+                progress(more, features)
+
         build_catalog(
             opened,
             version,
@@ -259,7 +273,7 @@ class Keeper:
             self._registry,
             max_vertices=self._rules.max_vertices,
             stop_at_vertices=inline_vertices,
-            progress=written_progress(progress_path(self._pointer(layer)), pixels, progress),
+            progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
             before=before,
         )
 
@@ -334,21 +348,25 @@ class Keeper:
 
     def _build_elsewhere(self, layer: LayerKey) -> None:
         """Have a process of its own build a large layer; raises what the last one failed with."""
+        if self._registry.locks.is_held(layer.number):
+            return
         with self._lock:
             running = self._processes.get(layer.number)
             if (running is not None and running.poll() is None) or is_built_elsewhere(self.directory(layer)):
                 return
             self._processes.pop(layer.number, None)
             raise_last_failure(self.directory(layer), max(self._rules.check_interval, REMEMBER_FAILURE))
-            if running is not None and running.returncode and not (self.directory(layer) / FAILURE).exists():
-                reason = f"the process that builds it ended with code {running.returncode}"
+            code = 0 if running is None else running.returncode
+            if code not in (0, TRY_AGAIN) and not (self.directory(layer) / FAILURE).exists():
+                reason = f"the process that builds it ended with code {code}"
                 error = SourceRefused(layer.source.image.location, layer.source.path, reason)
                 self._failures[layer.number] = (time.monotonic(), error)
                 raise error
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        task = Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
+        registry = self._registry
+        task = Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
         # Another worker may be faster: its process does as well.
         with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
             note_start(progress_path(self._pointer(layer)))
@@ -383,15 +401,3 @@ def _counted(metrics: Metrics) -> Iterator[None]:
         metrics.add(1, BUILDS, "failed")
         raise
     metrics.add(1, BUILDS, "done")
-
-
-@contextlib.contextmanager
-def _locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "w", encoding="ascii") as file:
-        if timeout is None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            lock_within(file, timeout)
-        yield

@@ -9,10 +9,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import LayerKey, Rules, Task
+from roiservice.catalog.elsewhere import TRY_AGAIN, LayerKey, Rules, Task
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
-from roiservice.errors import RoiServiceError
+from roiservice.errors import Building, RegistryFailed, RoiServiceError
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource, ValueSource
 from roiservice.sources.limits import Limits
@@ -20,12 +20,17 @@ from roiservice.vectorize.outlines import Outline
 
 
 def main() -> int:
-    """Build the layer that standard input names; 0 when it is there, 1 when it failed."""
+    """Build the layer that standard input names.
+
+    0 when it is there, 1 when it failed, TRY_AGAIN when others must say so: the registry, or another builder.
+    """
     task = _task(json.load(sys.stdin))
     os.nice(5)
-    keeper = Keeper(task.catalogs, Registry(task.state), task.rules, task.limits)
     try:
-        keeper.build(task.layer)
+        registry = Registry(task.state, task.registry_url)
+        Keeper(task.catalogs, registry, task.rules, task.limits).build(task.layer)
+    except (Building, RegistryFailed):
+        return TRY_AGAIN
     except RoiServiceError:
         return 1  # nobody waits for this process: the keeper has left word for who asks next
     except Exception:  # noqa: BLE001 - as above
@@ -43,7 +48,8 @@ def _task(plain: dict[str, Any]) -> Task:
     layer = LayerSource(**{**source, "image": image, "values": values, "measures": measures})
     rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
-    return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))
+    limits = Limits(**plain["limits"])
+    return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, limits, plain["registry_url"])
 
 
 if __name__ == "__main__":

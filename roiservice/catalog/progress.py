@@ -1,7 +1,7 @@
 """How far the build of a layer is: a small file beside its catalogs, which every process can read.
 
 The file is there while a build is at work, and after one that was killed. Which of both it is, the builders'
-lock tells: nobody but a builder that is alive holds it.
+lock tells: nobody but a builder that is alive holds it. Those of other machines have one in the registry.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import is_built_elsewhere, last_failure
+from roiservice.catalog.elsewhere import LOCK, is_built_elsewhere, last_failure
+from roiservice.catalog.locks import LayerLocks
 from roiservice.errors import RoiServiceError
 
-LOCK = "lock"
 NONE, WAITING, BUILDING, DONE, FAILED = "none", "waiting", "building", "done", "failed"
 STATES = (NONE, WAITING, BUILDING, DONE, FAILED)
 WRITE_INTERVAL = 0.5  # seconds
@@ -86,19 +87,23 @@ def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress
     return advance
 
 
-def build_status(directory: Path, path: Path, is_built: Callable[[], bool]) -> BuildStatus:
+def build_status(
+    directory: Path, path: Path, is_built: Callable[[], bool], locks: LayerLocks, layer: int
+) -> BuildStatus:
     """The state of a layer whose catalogs are in `directory` and whose progress is in `path`.
 
-    A failure counts until a build succeeds, also where an older catalog is still in service.
+    A failure counts until a build succeeds, also where an older catalog is still in service. `locks` tell of
+    builders of other machines.
     """
-    with _builders_kept_out(directory) as kept_out:
+    with _builders_kept_out(directory, locks.kept_out(layer)) as kept_out:
         reached = _read(path)
         if reached is not None and not kept_out:
             return reached
         if is_built_elsewhere(directory) or not (kept_out or is_built()):
             return BuildStatus(WAITING)
         if reached is not None:
-            return _killed()
+            begins = reached.fraction is None and _age(path) < locks.beginning
+            return BuildStatus(WAITING) if begins else _killed()
         failure = last_failure(directory)
         if failure is not None:
             return BuildStatus(FAILED, error=failure[1])
@@ -106,20 +111,26 @@ def build_status(directory: Path, path: Path, is_built: Callable[[], bool]) -> B
 
 
 @contextmanager
-def _builders_kept_out(directory: Path) -> Iterator[bool]:
+def _builders_kept_out(directory: Path, elsewhere: AbstractContextManager[bool]) -> Iterator[bool]:
     """Whether no builder is at work; if so, none begins meanwhile."""
-    try:
-        file = open(directory / LOCK, encoding="ascii")  # noqa: SIM115 - closed below
-    except OSError:
-        yield True  # nobody ever built here
-        return
-    with file:
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(open(directory / LOCK, encoding="ascii"))
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
-        else:
-            yield True
+            return
+        except OSError:
+            pass  # nobody ever built here
+        yield stack.enter_context(elsewhere)
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; infinite if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return inf
 
 
 def _killed() -> BuildStatus:

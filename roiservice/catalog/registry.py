@@ -1,14 +1,13 @@
 """Lasting numbers: images, layers, catalog versions, ROIs whose label is no usable number.
 
-One SQLite file in the state directory. Catalogs may be thrown away; this file is what makes ids last.
+They are kept in a SQLite file in the state directory, or in PostgreSQL for several machines. Catalogs may be
+thrown away; the registry is what makes ids last.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import uuid
-from collections.abc import Sequence
+import uuid as uuids
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.errors import NotWritten
+from roiservice.catalog.database import Ask, Database, PostgresDatabase, Rows, SqliteDatabase, Values
+from roiservice.catalog.locks import LayerLocks, SharedLocks
+from roiservice.errors import NotWritten, RegistryFailed, SettingsError
 
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
 ROIS = 2**32  # ids per layer and per catalog version
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
+MOST_REMEMBERED = 100_000  # numbers of each kind
 
-_SCHEMA = """
-create table if not exists registry (uuid text not null);
-create table if not exists images (number integer primary key, uri text not null unique);
-create table if not exists numbers (number integer primary key autoincrement);
-create table if not exists layers (number integer primary key, image integer not null, collection text not
-null,
-    unique (image, collection));
-create table if not exists versions (number integer primary key, layer integer not null, token text not null,
-    options text not null, unique (layer, token, options));
-create table if not exists extra_rois (layer integer not null, key text not null, number integer not null,
-    primary key (layer, key), unique (layer, number)) without rowid;
-"""
+_SCHEMA = (
+    "create table if not exists registry (uuid text not null)",
+    "create table if not exists images (number {integer} primary key, uri text not null unique)",
+    "create table if not exists numbers (number {integer} primary key {counter})",
+    "create table if not exists layers (number {integer} primary key, image {integer} not null,"
+    " collection text not null, unique (image, collection))",
+    "create table if not exists versions (number {integer} primary key, layer {integer} not null,"
+    " token text not null, options text not null, unique (layer, token, options))",
+    "create table if not exists extra_rois (layer {integer} not null, key text not null,"
+    " number {integer} not null, primary key (layer, key), unique (layer, number)) {options}",
+)
+_UUID = "select uuid from registry"
+_PLACE = (
+    "select image, collection, 0 from layers where number = :number union all"
+    " select image, collection, 1 from versions join layers on layers.number = layer"
+    " where versions.number = :number"
+)
+_EXTRA_ROIS = "select key, number from extra_rois where layer = :layer"
 
 
 @dataclass(frozen=True)
@@ -48,60 +56,82 @@ class Place:
 
 
 class Registry:
-    """The numbers given so far; safe for several threads and processes at once."""
+    """The numbers given so far; safe for several threads and processes at once, not across a fork.
 
-    def __init__(self, state_dir: Path) -> None:
+    Numbers never change: what was asked once is known to this process also while the database is away.
+    RegistryFailed is raised where that is needed and does not answer. `url` is of a PostgreSQL server; None:
+    a SQLite file in `state_dir`. With the `uuid` of a server's registry, nothing is asked before it must be.
+    """
+
+    def __init__(self, state_dir: Path, url: str | None = None, uuid: str | None = None) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         self.directory = state_dir
-        self._path = state_dir / "registry.sqlite"
-        self._local = threading.local()
-        connection = self._connection()
-        connection.execute("pragma journal_mode=wal")
-        connection.executescript(_SCHEMA)
-        with connection:
-            connection.execute("begin immediate")
-            if connection.execute("select 1 from registry").fetchone() is None:
-                connection.execute("insert into registry values (?)", (str(uuid.uuid4()),))
-        self.uuid: str = connection.execute("select uuid from registry").fetchone()[0]
+        self.url = url
+        self.locks = LayerLocks()
+        self._database: Database
+        if url is None:
+            self._database = SqliteDatabase(state_dir / "registry.sqlite")
+        else:
+            self._database = PostgresDatabase(url)
+            self.locks = SharedLocks(self._database)
+        self._layers: dict[tuple[int, str], int] = {}
+        self._places: dict[int, tuple[int, str, bool]] = {}
+        self.uuid = self._opened() if uuid is None or url is None else uuid
+
+    def close(self) -> None:
+        """Let go of the connections, as must be done before a fork; the next question opens them again."""
+        self._database.close()
 
     def check(self) -> None:
-        """Raise NotWritten if the file was taken away: numbers given from now on would be given again."""
-        if not self._path.exists():
-            raise NotWritten(f"{self._path}: the registry of lasting ids is gone")
+        """Raise NotWritten if this registry is gone: numbers given from now on would be given again."""
+        self._database.check()
+        self._check_uuid(self._database.read)
 
     def image_number(self, uri: str) -> int:
         """The lasting number, from 10**14 upward, of an image that has none of its own."""
-        return self._number("images", {"uri": uri}, FIRST_IMAGE)
+        return self._number("images", {"uri": self._database.storable(uri)})
 
     def layer_number(self, image_id: int, collection: str) -> int:
         """The lasting number of a layer."""
-        return self._number("layers", {"image": image_id, "collection": collection}, None)
+        key = (image_id, collection)
+        number = self._layers.get(key)
+        if number is None:
+            number = self._number("layers", {"image": image_id, "collection": collection})
+            _remember(self._layers, key, number)
+        return number
 
     def version_number(self, layer: int, token: str, options: str, *, renew: bool = False) -> int:
         """The number of a layer's catalog made from the source state `token` with `options`.
 
         With `renew` it is a new one from now on: the source may differ although it looks the same.
         """
+        key = {"layer": layer, "token": token, "options": self._database.storable(options)}
         if renew:
-            self._connection().execute(
-                "update versions set token = token || '#' || number"
-                " where layer = ? and token = ? and options = ?",
-                (layer, token, options),
-            )
-        return self._number("versions", {"layer": layer, "token": token, "options": options}, None)
+            with self._database.writing() as ask:
+                ask(
+                    "update versions set token = token || '#' || number"
+                    " where layer = :layer and token = :token and options = :options",
+                    key,
+                )
+        return self._number("versions", key)
 
     def extra_roi_numbers(self, layer: int, keys: Sequence[str]) -> list[int]:
         """Lasting ROI numbers, from 2**31 upward, of objects whose label is no ROI number itself."""
-        connection = self._connection()
-        with connection:
-            connection.execute("begin immediate")
-            known = dict(connection.execute("select key, number from extra_rois where layer = ?", (layer,)))
-            following = max(known.values(), default=FIRST_EXTRA_ROI - 1) + 1
-            new = [key for key in dict.fromkeys(keys) if key not in known]
-            known.update(zip(new, range(following, following + len(new)), strict=True))
-            connection.executemany(
-                "insert into extra_rois values (?, ?, ?)", ((layer, key, known[key]) for key in new)
-            )
+        keys = [self._database.storable(key) for key in keys]
+        known: dict[str, int] = dict(self._database.read(_EXTRA_ROIS, {"layer": layer}))
+        if not known.keys() >= set(keys):
+            with self._database.writing() as ask:
+                self._check_uuid(ask)
+                known = dict(ask(_EXTRA_ROIS, {"layer": layer}))
+                following = max(known.values(), default=FIRST_EXTRA_ROI - 1) + 1
+                new = [key for key in dict.fromkeys(keys) if key not in known]
+                numbers = dict(zip(new, range(following, following + len(new)), strict=True))
+                if new:  # another process may have been faster
+                    ask(
+                        "insert into extra_rois (layer, key, number) values (:layer, :key, :number)",
+                        [{"layer": layer, "key": key, "number": number} for key, number in numbers.items()],
+                    )
+            known.update(numbers)
         return [known[key] for key in keys]
 
     def locate(self, identifier: int) -> Place | None:
@@ -109,53 +139,80 @@ class Registry:
         number, rest = divmod(identifier - FIRST_ID, ROIS)
         if not FIRST_ID <= identifier < 2**63:
             return None
-        find = self._connection().execute
-        row = find("select image, collection from layers where number = ?", (number,)).fetchone()
-        if row is not None:
-            return Place(row[0], row[1], None, rest)
-        row = find(
-            "select image, collection from versions join layers on layers.number = layer"
-            " where versions.number = ?",
-            (number,),
-        ).fetchone()
-        return None if row is None else Place(row[0], row[1], number, rest)
+        found = self._places.get(number)
+        if found is None:
+            rows = self._database.read(_PLACE, {"number": number})
+            if not rows:
+                return None
+            image, collection, is_version = rows[0]
+            found = (image, collection, bool(is_version))
+            _remember(self._places, number, found)
+        image, collection, is_version = found
+        return Place(image, collection, number if is_version else None, rest)
 
-    def _number(self, table: str, key: dict[str, object], first: int | None) -> int:
-        """The number of the row with this key; a new one where there is none yet.
+    def _opened(self) -> str:
+        """The UUID of the registry, made if there is none."""
+        with self._database.writing() as ask:
+            for statement in _SCHEMA:
+                ask(statement.format(**self._database.words), {})
+            if not ask(_UUID, {}):
+                ask("insert into registry values (:uuid)", {"uuid": str(uuids.uuid4())})
+            return str(ask(_UUID, {})[0][0])
 
-        Layers and versions draw from one sequence, so that no ROI id equals a shape id.
-        """
-        where = " and ".join(f"{column} = ?" for column in key)
+    def _check_uuid(self, ask: Callable[[str, Values], Rows]) -> None:
+        if ask(_UUID, {}) != [(self.uuid,)]:
+            raise NotWritten(f"the registry of lasting ids is not {self.uuid} any more")
+
+    def _number(self, table: str, key: Values) -> int:
+        """The number of the row with this key; a new one where there is none yet."""
+        where = " and ".join(f"{column} = :{column}" for column in key)
         find = f"select number from {table} where {where}"  # noqa: S608 - names of our own
-        values = tuple(key.values())
-        connection = self._connection()
-        row = connection.execute(find, values).fetchone()
-        if row is None:
-            self.check()
-            with connection:
-                connection.execute("begin immediate")
-                row = connection.execute(find, values).fetchone()
-                if row is None:
-                    row = (self._following(connection, table, first),)
-                    marks = ", ".join("?" * (len(key) + 1))
-                    connection.execute(
-                        f"insert into {table} (number, {', '.join(key)}) values ({marks})",  # noqa: S608 - as above
-                        (*row, *values),
-                    )
-        return int(row[0])
+        rows = self._database.read(find, key)
+        if not rows:
+            self._database.check()
+            with self._database.writing() as ask:
+                self._check_uuid(ask)
+                rows = ask(find, key)
+                if not rows:
+                    number = _following(ask, table)
+                    columns, marks = ", ".join(key), ", ".join(f":{column}" for column in key)
+                    names = f"insert into {table} (number, {columns})"
+                    ask(f"{names} values (:number, {marks})", {"number": number, **key})
+                    return number
+        return int(rows[0][0])
 
-    def _following(self, connection: sqlite3.Connection, table: str, first: int | None) -> int:
-        if first is None:
-            return int(connection.execute("insert into numbers default values").lastrowid or 0)
-        highest = connection.execute(f"select max(number) from {table}").fetchone()[0]  # noqa: S608 - as above
-        return first if highest is None else int(highest) + 1
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            self._local.connection = connection
-        return connection
+def _following(ask: Ask, table: str) -> int:
+    """A number that was never given, kept as given by the transaction that asks.
+
+    Layers and versions draw from one sequence, so that no ROI id equals a shape id.
+    """
+    if table == "images":
+        return int(
+            ask("select coalesce(max(number), :before) + 1 from images", {"before": FIRST_IMAGE - 1})[0][0]
+        )
+    number = int(ask("select coalesce(max(number), 0) + 1 from numbers", {})[0][0])
+    ask("insert into numbers values (:number)", {"number": number})
+    return number
+
+
+def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(known) >= MOST_REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def open_registry(state_dir: Path, url: str | None = None, uuid: str | None = None) -> Registry:
+    """The registry, as `Registry` takes it; SettingsError that names the variable if it cannot be had."""
+    variable = "ROISERVICE_STATE_DIR" if url is None else "ROISERVICE_REGISTRY_URL"
+    try:
+        return Registry(state_dir, url, uuid)
+    except OSError as error:
+        raise SettingsError(f"ROISERVICE_STATE_DIR: {error}") from error
+    except ImportError:
+        raise SettingsError(f"{variable}: needs pip install 'roiservice[postgresql]'") from None
+    except RegistryFailed as error:
+        raise SettingsError(f"{variable}: {error.reason}") from None
 
 
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:

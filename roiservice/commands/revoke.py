@@ -10,7 +10,6 @@ from roiservice.auth.local import local_store
 from roiservice.auth.revocation import Revocations
 from roiservice.auth.shared import SharedStore
 from roiservice.cache import connect_redis
-from roiservice.catalog.registry import Registry
 from roiservice.errors import BadParameter
 from roiservice.settings import load_settings
 
@@ -20,7 +19,7 @@ def revoke(values: Mapping[str, Sequence[str | int]]) -> None:
     if not any(values.values()):
         raise BadParameter("--jti, --sid, --sub, --image", "say what is taken back")
     settings = load_settings()
-    Registry(settings.state_dir)  # makes the folder
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     redis = connect_redis(settings.redis_url)
     store: SharedStore = local_store(settings.state_dir)
     if redis is not None:

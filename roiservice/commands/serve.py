@@ -49,23 +49,25 @@ def serve_on(
     tables: Sequence[Location] = (),
 ) -> None:
     """Serve on a socket that listens already."""
-    prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
-    gc.collect()  # lets go of the registry's connection, which must not be carried into other processes
+    uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
+    gc.collect()  # lets go of what must not be carried into other processes
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
         from roiservice.web import create_app
 
         metrics.claim()
-        return create_app(build_services(settings, locations, tables, metrics=metrics))
+        # A worker that is replaced while the registry is away serves what it can.
+        return create_app(build_services(settings, locations, tables, metrics=metrics, registry_uuid=uuid))
 
     Server(make_app, listener, workers).run()
 
 
-def prepare(services: Services, base: str) -> None:
+def prepare(services: Services, base: str) -> str:
     """Find the images, compile, and say where to look first; what is wrong goes to standard error.
 
     Compiled here, kernels are there for all processes to come. Nothing stays open: `services` ends with this.
+    The UUID of the registry is what comes of it.
     """
     if services.omero_access is not None:
         services.omero_access.keys.check()
@@ -88,6 +90,8 @@ def prepare(services: Services, base: str) -> None:
     for path, text in urls.items():
         click.echo(f"  {base + path:<{width}}  {text}")
     click.echo()
+    services.registry.close()
+    return services.registry.uuid
 
 
 def example_layer(services: Services) -> Layer | None:

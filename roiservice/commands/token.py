@@ -10,17 +10,17 @@ import click
 from roiservice.auth.claims import ACCESS, TICKET
 from roiservice.auth.keys import KeyRing, keys_folder
 from roiservice.auth.tokens import Owner, Tokens, issuer_of
-from roiservice.catalog.registry import Registry
+from roiservice.catalog.registry import open_registry
 from roiservice.errors import BadParameter
 from roiservice.settings import load_settings
 
 
 def token(images: Sequence[int], ticket: str | None, lifetime: int | None) -> None:
     """Write an access token for the images, or a link ticket for one image and the path `ticket`."""
-    state_dir = load_settings().state_dir
-    keys = KeyRing(keys_folder(state_dir))
+    settings = load_settings()
+    keys = KeyRing(keys_folder(settings.state_dir))
     keys.check()
-    tokens = Tokens(keys, issuer_of(Registry(state_dir).uuid))
+    tokens = Tokens(keys, issuer_of(open_registry(settings.state_dir, settings.registry_url).uuid))
     owner = Owner("script", secrets.token_hex(8))
     if ticket is None:
         made = tokens.access_token(owner, images, lifetime or ACCESS.lifetime)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
-from roiservice.errors import RoiServiceError, SettingsError, SourceError
+from roiservice.errors import RegistryFailed, RoiServiceError, SettingsError, SourceError
 from roiservice.query.columns import read_features
 from roiservice.query.detail import FULL, Detail, read_detailed
 from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
@@ -161,7 +161,7 @@ def available(image_id: int) -> Available:
     try:
         image = readable(image_id)
         listing = layers.of(image)
-    except (SourceError, SettingsError) as error:
+    except (RegistryFailed, SourceError, SettingsError) as error:
         return Available((), ((name, reason_of(error)),))
     for layer in listing.layers:
         if layer.source.hidden:

@@ -28,6 +28,7 @@ from roiservice.errors import (
     NotFound,
     NotWritten,
     OmeroWebFailed,
+    RegistryFailed,
     RoiServiceError,
     SessionExpired,
     SettingsError,
@@ -79,6 +80,7 @@ KINDS: dict[type[Exception], Kind] = {
     Unavailable: Kind(503, "unavailable", "What decides on access does not answer"),
     SharedStoreFailed: Kind(503, "unavailable", "What decides on access does not answer"),
     OmeroWebFailed: Kind(503, "omero-web-failed", "OMERO.web does not answer as it should"),
+    RegistryFailed: Kind(503, "registry-failed", "The registry of lasting ids does not answer"),
     RoiServiceError: INTERNAL,
 }
 
@@ -116,7 +118,7 @@ def _answer_own(error: RoiServiceError) -> Response:
     response = _problem(kind, reason_of(error), extra)
     if progress is not None:
         response.headers["Link"] = f'<{progress}>; rel="monitor"; type="application/json"'
-    if isinstance(error, (Building, Unavailable)):
+    if isinstance(error, (Building, RegistryFailed, Unavailable)):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, (Unauthorized, InsufficientScope, InvalidRequest)):
         response.headers["WWW-Authenticate"] = error.challenge

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from roiservice.catalog import progress
-from roiservice.catalog.elsewhere import LayerKey, being_built
-from roiservice.catalog.progress import LOCK, note_start, progress_path, written_progress
+from roiservice.catalog.elsewhere import LOCK, LayerKey, being_built
+from roiservice.catalog.progress import note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_image

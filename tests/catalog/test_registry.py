@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -12,27 +13,50 @@ from pathlib import Path
 import pytest
 
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, FIRST_IMAGE, ROIS, Place, Registry
+from roiservice.errors import NotWritten, RegistryFailed
 
 ASK = """
 import json, sys
 from pathlib import Path
 from roiservice.catalog.registry import Registry
-sys.stdin.read(1)
-registry = Registry(Path(sys.argv[1]))
+url = sys.stdin.readline().strip() or None
+registry = Registry(Path(sys.argv[1]), url)
+own = [registry.layer_number(n, sys.argv[2]) for n in range(8)]
 layers = {f"{i}:{name}": registry.layer_number(i, name) for i in range(8) for name in ("a", "b")}
 versions = {f"{n} {t}": registry.version_number(n, t, "o") for n in layers.values() for t in ("x", "y")}
 images = {u: registry.image_number(u) for u in "pqrs"}
 rois = dict(zip("lmn" + sys.argv[2], registry.extra_roi_numbers(1, list("lmn" + sys.argv[2]))))
-print(json.dumps([registry.uuid, layers, versions, images, rois]))
+print(json.dumps([registry.uuid, layers, versions, images, rois, own]))
+"""
+
+# As registries were made before they could be in PostgreSQL.
+OLD_SCHEMA = """
+create table if not exists registry (uuid text not null);
+create table if not exists images (number integer primary key, uri text not null unique);
+create table if not exists numbers (number integer primary key autoincrement);
+create table if not exists layers (number integer primary key, image integer not null, collection text not
+null,
+    unique (image, collection));
+create table if not exists versions (number integer primary key, layer integer not null, token text not null,
+    options text not null, unique (layer, token, options));
+create table if not exists extra_rois (layer integer not null, key text not null, number integer not null,
+    primary key (layer, key), unique (layer, number)) without rowid;
 """
 
 
-def test_numbers_last(tmp_path: Path) -> None:
-    first = Registry(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Where a registry is: None for SQLite, else an empty schema of PostgreSQL."""
+    found: str | None = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    return found
+
+
+def test_numbers_last(tmp_path: Path, url: str | None) -> None:
+    first = Registry(tmp_path, url)
     layer, other = first.layer_number(5, "labels:cells"), first.layer_number(5, "labels:nuclei")
     version = first.version_number(layer, "token", "options")
     image = first.image_number("/data/a.zarr#")
-    again = Registry(tmp_path)
+    again = Registry(tmp_path, url)
     assert again.uuid == first.uuid
     assert again.layer_number(5, "labels:cells") == layer
     assert again.layer_number(5, "labels:nuclei") == other
@@ -41,8 +65,8 @@ def test_numbers_last(tmp_path: Path) -> None:
     assert len({layer, other, version}) == 3
 
 
-def test_every_difference_makes_another_number(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_every_difference_makes_another_number(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     one, two = registry.layer_number(1, "a"), registry.layer_number(2, "a")
     numbers = {
         registry.version_number(layer, token, options)
@@ -53,8 +77,8 @@ def test_every_difference_makes_another_number(tmp_path: Path) -> None:
     assert len(numbers | {one, two}) == 10
 
 
-def test_made_up_image_numbers_lie_above_those_of_omero(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_made_up_image_numbers_lie_above_those_of_omero(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     numbers = [registry.image_number(uri) for uri in ("a", "b", "a", "ü")]
     assert numbers == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE, FIRST_IMAGE + 2]
 
@@ -63,17 +87,17 @@ def test_two_registries_differ(tmp_path: Path) -> None:
     assert Registry(tmp_path / "a").uuid != Registry(tmp_path / "b").uuid
 
 
-def test_extra_roi_numbers_are_appended_and_never_reused(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_extra_roi_numbers_are_appended_and_never_reused(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     assert registry.extra_roi_numbers(1, ["-1", "x"]) == [FIRST_EXTRA_ROI, FIRST_EXTRA_ROI + 1]
     assert registry.extra_roi_numbers(1, ["y", "x", "y"]) == [FIRST_EXTRA_ROI + n for n in (2, 1, 2)]
     assert registry.extra_roi_numbers(2, ["y"]) == [FIRST_EXTRA_ROI]
-    assert Registry(tmp_path).extra_roi_numbers(1, ["z", "-1"]) == [FIRST_EXTRA_ROI + 3, FIRST_EXTRA_ROI]
+    assert Registry(tmp_path, url).extra_roi_numbers(1, ["z", "-1"]) == [FIRST_EXTRA_ROI + 3, FIRST_EXTRA_ROI]
     assert registry.extra_roi_numbers(1, []) == []
 
 
-def test_ids_are_found_again(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_ids_are_found_again(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     layer = registry.layer_number(7, "labels:cells")
     version = registry.version_number(layer, "t", "o")
     assert registry.locate(FIRST_ID + layer * ROIS + 12) == Place(7, "labels:cells", None, 12)
@@ -82,30 +106,28 @@ def test_ids_are_found_again(tmp_path: Path) -> None:
     assert registry.locate(last) == Place(7, "labels:cells", None, ROIS - 1)
 
 
-@pytest.mark.parametrize(
-    "identifier", [0, 1, -1, FIRST_ID - 1, FIRST_ID, FIRST_ID + 99 * ROIS, 2**53 - 1, 2**63, 10**40]
-)
-def test_ids_that_were_never_given_are_nowhere(tmp_path: Path, identifier: int) -> None:
-    registry = Registry(tmp_path)
+def test_ids_that_were_never_given_are_nowhere(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     registry.layer_number(7, "labels:cells")
-    assert registry.locate(identifier) is None
+    for identifier in (0, 1, -1, FIRST_ID - 1, FIRST_ID, FIRST_ID + 99 * ROIS, 2**53 - 1, 2**63, 10**40):
+        assert registry.locate(identifier) is None, identifier
 
 
 def test_ids_stay_safe_in_javascript_for_a_million_layers() -> None:
     assert FIRST_ID + 1_000_000 * ROIS + ROIS < 2**53
 
 
-def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_agree(tmp_path: Path, url: str | None) -> None:
     command = [sys.executable, "-c", ASK, str(tmp_path)]
     processes = [
         subprocess.Popen(
             [*command, letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        for letter in "uvwxyz"
+        for letter in "wxyz"
     ]
     for process in processes:
         assert process.stdin is not None
-        process.stdin.write(b"!")
+        process.stdin.write(f"{url or ''}\n".encode())
         process.stdin.flush()
     answers = []
     for process in processes:
@@ -113,17 +135,17 @@ def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
         assert process.returncode == 0, error.decode()
         answers.append(json.loads(out))
     assert all(answer[:4] == answers[0][:4] for answer in answers)
-    _, layers, versions, images, _ = answers[0]
-    numbers = [*layers.values(), *versions.values()]
+    _, layers, versions, images, *_ = answers[0]
+    numbers = [*layers.values(), *versions.values(), *(number for answer in answers for number in answer[5])]
     assert len(numbers) == len(set(numbers))
     assert len(set(images.values())) == 4
     rois = {key: number for answer in answers for key, number in answer[4].items()}
-    assert len(set(rois.values())) == len(rois) == 9
+    assert len(set(rois.values())) == len(rois) == 7
     assert {answer[4]["l"] for answer in answers} == {answers[0][4]["l"]}
 
 
-def test_threads_agree(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_threads_agree(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
 
     def ask(i: int) -> tuple[int, int, list[int]]:
         layer = registry.layer_number(i % 5, "cells")
@@ -141,14 +163,66 @@ def test_threads_agree(tmp_path: Path) -> None:
     assert all(answer[2][0] == extra[str(i % 7)] for i, answer in enumerate(answers))
 
 
-def test_opening_a_registry_again_while_it_is_written_works(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    writing = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
-    writing.execute("begin immediate")
+def test_opening_a_registry_again_while_it_is_written_works(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
     with ThreadPoolExecutor(1) as pool:
-        opened = pool.submit(Registry, tmp_path)
-        with pytest.raises(TimeoutError):
-            opened.result(0.3)  # it may wait, but must not fail
-        writing.execute("commit")
+        with registry._database.writing():
+            opened = pool.submit(Registry, tmp_path, url)
+            with pytest.raises(TimeoutError):
+                opened.result(0.3)  # it may wait, but must not fail
         assert opened.result(10).uuid == registry.uuid
-    writing.close()
+
+
+def test_what_a_transaction_that_failed_gave_is_not_kept(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
+    twice = [{"number": 77, "image": 1}, {"number": 77, "image": 2}]
+    with pytest.raises(RegistryFailed), registry._database.writing() as ask:
+        ask("insert into layers values (:number, :image, 'a')", twice)
+    assert registry.locate(FIRST_ID + 77 * ROIS) is None
+    assert registry.layer_number(1, "a") == 1
+
+
+def test_a_registry_that_was_replaced_gives_no_numbers(tmp_path: Path, url: str | None) -> None:
+    """As after somebody has put an empty database in its place: ids would be given again."""
+    registry = Registry(tmp_path, url)
+    known = registry.layer_number(1, "a")
+    with registry._database.writing() as ask:
+        ask("update registry set uuid = 'another'", {})
+    for refused in (
+        registry.check,
+        lambda: registry.layer_number(1, "b"),
+        lambda: registry.version_number(known, "t", "o"),
+        lambda: registry.extra_roi_numbers(known, ["k"]),
+    ):
+        with pytest.raises(NotWritten, match="any more"):
+            refused()
+    assert registry.layer_number(1, "a") == known
+
+
+def test_a_file_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    with contextlib.closing(sqlite3.connect(old / "registry.sqlite")) as connection, connection:
+        connection.executescript(OLD_SCHEMA)
+        connection.execute("insert into registry values ('u')")
+        connection.executemany("insert into numbers values (?)", [(1,), (2,), (3,)])
+        connection.executemany("insert into layers values (?, ?, ?)", [(1, 7, "a"), (3, 8, "a")])
+        connection.execute("insert into versions values (2, 1, 't', 'o')")
+        connection.execute("insert into images values (?, 'i')", (FIRST_IMAGE + 4,))
+        connection.execute("insert into extra_rois values (1, 'k', ?)", (FIRST_EXTRA_ROI + 6,))
+    registry = Registry(old)
+    assert registry.uuid == "u"
+    assert (registry.layer_number(7, "a"), registry.layer_number(8, "a")) == (1, 3)
+    assert registry.version_number(1, "t", "o") == 2
+    assert registry.layer_number(9, "a") == 4
+    assert (registry.image_number("i"), registry.image_number("j")) == (FIRST_IMAGE + 4, FIRST_IMAGE + 5)
+    assert registry.extra_roi_numbers(1, ["l", "k"]) == [FIRST_EXTRA_ROI + 7, FIRST_EXTRA_ROI + 6]
+    Registry(tmp_path / "new")
+    assert _schema(tmp_path / "new") == _schema(old)
+
+
+def _schema(state_dir: Path) -> dict[str, str]:
+    """What SQLite keeps of each table's definition, spaces aside."""
+    with contextlib.closing(sqlite3.connect(state_dir / "registry.sqlite")) as connection:
+        rows = connection.execute("select name, sql from sqlite_master where sql is not null").fetchall()
+    return {name: "".join(text.split()) for name, text in rows}

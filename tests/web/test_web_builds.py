@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from roiservice.catalog.keeper import LOCK
+from roiservice.catalog.elsewhere import LOCK
 from roiservice.catalog.progress import STATES
 from roiservice.settings import Settings
 from tests.catalog.support import squares

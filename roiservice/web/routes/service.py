@@ -6,6 +6,7 @@ import logging
 
 from flask import Blueprint, Response, render_template, request
 
+from roiservice.errors import RoiServiceError
 from roiservice.metrics import MEDIA_TYPE as METRICS
 from roiservice.web import documents
 from roiservice.web.access import readable_numbers
@@ -88,11 +89,15 @@ def readyz() -> Response:
     """The parts that requests need answer. Redis may be away: pages are then made again."""
     check_known(request.args, _NO_PARAMETERS)
     parts = services().cache.ping()
+    parts["registry"] = {"status": "unreachable"}
     try:
         services().registry.check()
         parts["registry"] = {"status": "ok"}
         parts["images"] = {"status": "ok", "count": services().images.total()}
         ready = True
+    except RoiServiceError as error:
+        _log.warning("not ready: %s", error)
+        ready = False
     except Exception:  # noqa: BLE001 - whatever it is, the answer is "not ready"
         _log.exception("not ready")
         ready = False
