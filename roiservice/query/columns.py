@@ -12,7 +12,7 @@ from roiservice.catalog.reader import Catalog
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import Features
 from roiservice.geometry.polygons import Polygons
-from roiservice.query.select import Rows
+from roiservice.query.subsets import Rows
 
 
 def read_features(
@@ -27,7 +27,6 @@ def read_features(
         outlines = read_polygons(catalog, columns["part_first"], columns["part_count"])
         drawn = outlines, columns["kind"]
     places = columns["place"]
-    taken = pa.array(places)
     return Features(
         layer=catalog.name,
         image_name=catalog.meta["image_name"],
@@ -44,8 +43,8 @@ def read_features(
         centroid=columns["centroid"],
         boxes=columns["box"],
         polygons=drawn[0],
-        color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
-        properties={name: column.take(taken) for name, column in catalog.properties.items()},
+        color=_colors(catalog.rois["color"][places]),
+        properties={name: taken(column, places) for name, column in catalog.properties.items()},
         text=catalog.meta.get("text", ""),
     )
 
@@ -66,6 +65,21 @@ def _polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArr
             catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
         )
     )
+
+
+def taken(column: pa.Array, rows: NDArray[Any] | slice) -> pa.Array:
+    """These rows of a column."""
+    if isinstance(rows, slice):
+        return column.slice(rows.start, rows.stop - rows.start)
+    # pa.array would import pandas, wherever it is installed.
+    buffer = pa.py_buffer(np.ascontiguousarray(rows))
+    return column.take(pa.Array.from_buffers(pa.from_numpy_dtype(rows.dtype), len(rows), [None, buffer]))
+
+
+def _colors(packed: NDArray[np.int64]) -> list[tuple[int, int, int, int] | None]:
+    if (packed < 0).all():
+        return [None] * len(packed)
+    return [_rgba(color) for color in packed.tolist()]
 
 
 def _rgba(packed: int) -> tuple[int, int, int, int] | None:
