@@ -59,6 +59,14 @@ def gathered(catalog: Catalog, rows: Rows) -> Polygons:
     return _polygons(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
 
 
+def vertex_counts(catalog: Catalog, rows: Rows) -> NDArray[np.int64]:
+    """Vertices of the outlines of these rows, each."""
+    first = catalog.features["part_first"][rows]
+    last = first + catalog.features["part_count"][rows]
+    offsets, rings = catalog.ring_vertices, catalog.part_rings
+    return np.asarray(offsets[rings[last]] - offsets[rings[first]])
+
+
 def _polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
     return Polygons(
         *_gather(

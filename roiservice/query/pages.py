@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
+from roiservice.query.columns import vertex_counts
 from roiservice.query.remembered import remembered
 from roiservice.query.select import RoiQuery, matching_planes, plane_spans, rows_of_rois, selected
 from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset
@@ -32,8 +33,12 @@ def feature_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> 
     return Page(rows.page(offset, limit), len(rows))
 
 
-def largest_features(catalog: Catalog, query: RoiQuery, most: int) -> Page:
-    """The `most` largest by area of the features that match, in row order; of equal ones the first rows."""
+def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int | None = None) -> Page:
+    """The `most` largest by area of the features that match, in row order; of equal ones the first rows.
+
+    With `vertices`, of these the largest that have at most so many together, without those that alone have
+    more.
+    """
     column = catalog.features["area"]
     chosen = selected(catalog, query)
     rows, least = np.empty(0, np.int64), -np.inf
@@ -44,7 +49,17 @@ def largest_features(catalog: Catalog, query: RoiQuery, most: int) -> Page:
         if len(rows) > most:
             rows = rows[_largest(column[rows], most)]
             least = float(column[rows].min())
+    if vertices is not None:
+        rows = _affordable(catalog, rows, vertices)
     return Page(rows, len(chosen))
+
+
+def _affordable(catalog: Catalog, rows: Rows, vertices: int) -> Rows:
+    """The largest of these rows that have at most so many vertices together."""
+    counts = vertex_counts(catalog, rows)
+    rows, counts = rows[counts <= vertices], counts[counts <= vertices]
+    order = np.argsort(-catalog.features["area"][rows], kind="stable")
+    return np.sort(rows[order[np.cumsum(counts[order]) <= vertices]])
 
 
 def _largest(area: NDArray[np.float64], most: int) -> NDArray[np.bool_]:

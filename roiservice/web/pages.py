@@ -65,15 +65,16 @@ def items_page(
     max_shapes: int,
     detail: Detail = FULL,
     largest: bool = False,
+    vertices: int | None = None,
 ) -> Page:
     """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features.
 
-    With `largest` it holds not the first but the largest features.
+    With `largest` it holds not the first but the largest features, and with `vertices` at most so many.
     """
     if form.by_roi:
         chosen = roi_page(catalog, query, offset, limit, max_shapes)
     elif largest:
-        chosen = largest_features(catalog, query, limit)
+        chosen = largest_features(catalog, query, limit, vertices)
     else:
         chosen = feature_page(catalog, query, offset, limit)
     encoded = form.encode(read_detailed(catalog, chosen.rows, detail))

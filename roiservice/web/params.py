@@ -58,7 +58,7 @@ class ItemsParams(Selection):
 
     `limit` is None where none was given: then one page of the default size, or everything where the format
     is streamed. `f` is the format's name, None where it was not given. `cursor` is as it came, `largest` the
-    number of features that is enough.
+    number of features that is enough, `vertices` that of their vertices.
     """
 
     f: str | None
@@ -66,6 +66,7 @@ class ItemsParams(Selection):
     offset: int
     detail: Detail = FULL
     largest: int | None = None
+    vertices: int | None = None
     cursor: str | None = None
 
 
@@ -103,7 +104,8 @@ def lenient_paging(arguments: Arguments, default: int, largest: int) -> Paging:
 
 
 FILTERS = frozenset({"bbox", "bbox-crs", "crs", "z", "t", "c", "label", "min-area"})
-ITEMS = FILTERS | {"limit", "offset", "cursor", "geometry", "simplify", "max-features", "f"}
+LARGEST_FEATURES = ("max-features", "max-vertices")
+ITEMS = FILTERS | {"limit", "offset", "cursor", "geometry", "simplify", *LARGEST_FEATURES, "f"}
 DENSITY = FILTERS | {"cells"}
 CELLS, CELLS_MAX = 64, 512  # of a density grid, along the longer side
 
@@ -117,11 +119,13 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
     arguments = _arguments(query_string)
     chosen = _selection(arguments, pixel_crs, ITEMS)
     limit = _optional(arguments, "limit", _limit)
-    largest = _optional(arguments, "max-features", _limit)
+    vertices = _optional(arguments, "max-vertices", _limit)
+    largest = _optional(arguments, "max-features", _limit) or (None if vertices is None else limit_max)
     cursor = arguments.get("cursor")
-    for name, paged in (("max-features", ("limit", "offset", "cursor")), ("cursor", ("offset",))):
-        if name in arguments and any(other in arguments for other in paged):
-            raise BadParameter(name, f"does not go together with {' or '.join(paged)}")
+    for names, paged in ((LARGEST_FEATURES, ("limit", "offset", "cursor")), (("cursor",), ("offset",))):
+        for name in names:
+            if name in arguments and any(other in arguments for other in paged):
+                raise BadParameter(name, f"does not go together with {' or '.join(paged)}")
     return ItemsParams(
         query=chosen.query,
         filters=(*chosen.filters, *_as_given(arguments)),
@@ -131,6 +135,7 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
         offset=_optional(arguments, "offset", _offset) or 0,
         detail=_detail(arguments),
         largest=None if largest is None else min(largest, limit_max),
+        vertices=vertices,
         cursor=cursor,
     )
 
@@ -181,12 +186,14 @@ def _detail(arguments: Arguments) -> Detail:
     simplify = _optional(arguments, "simplify", _tolerance) or 0.0
     if simplify and geometry != EXACT:
         raise BadParameter("simplify", f"goes together with geometry={EXACT} only")
+    if "max-vertices" in arguments and geometry != EXACT:
+        raise BadParameter("max-vertices", f"goes together with geometry={EXACT} only")
     return Detail(geometry, simplify)
 
 
 def _as_given(arguments: Arguments) -> Pairs:
     """What else belongs into all links of a page: what is drawn, and how many of the largest."""
-    names = ("geometry", "simplify", "max-features")
+    names = ("geometry", "simplify", *LARGEST_FEATURES)
     return tuple((name, arguments[name]) for name in names if name in arguments)
 
 

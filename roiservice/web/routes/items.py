@@ -60,7 +60,7 @@ def items(image_id: int, layer: str) -> Response:
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
     offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
     paged = (offset, 0 if streamed else limit, settings.shapes_per_page)
-    selection = (form, query, *paged, asked.detail, asked.largest is not None)
+    selection = (form, query, *paged, asked.detail, asked.largest is not None, asked.vertices)
     key = page_key(service.registry.uuid, (catalog.version,), *selection)
     tag = digest(key, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
@@ -173,7 +173,8 @@ def _refusal(form: Format, asked: params.ItemsParams) -> BadParameter | None:
     if asked.detail.geometry != EXACT and form.name not in _WITHOUT_OUTLINES:
         return BadParameter("geometry", f"f={form.name} takes {EXACT} only")
     if asked.largest is not None and form.by_roi:
-        return BadParameter("max-features", f"f={form.name} goes by ROI, and takes limit and offset only")
+        name = "max-features" if asked.vertices is None else "max-vertices"
+        return BadParameter(name, f"f={form.name} goes by ROI, and takes limit and offset only")
     return None
 
 
