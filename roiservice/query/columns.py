@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from roiservice.catalog.columns import to_arrow
 from roiservice.catalog.reader import Catalog
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import Features
@@ -79,9 +80,7 @@ def taken(column: pa.Array, rows: NDArray[Any] | slice) -> pa.Array:
     """These rows of a column."""
     if isinstance(rows, slice):
         return column.slice(rows.start, rows.stop - rows.start)
-    # pa.array would import pandas, wherever it is installed.
-    buffer = pa.py_buffer(np.ascontiguousarray(rows))
-    return column.take(pa.Array.from_buffers(pa.from_numpy_dtype(rows.dtype), len(rows), [None, buffer]))
+    return column.take(to_arrow(rows))
 
 
 def _colors(packed: NDArray[np.int64]) -> list[tuple[int, int, int, int] | None]:

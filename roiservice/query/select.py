@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from roiservice.catalog.columns import to_arrow, to_numpy
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI
 from roiservice.catalog.writer import BLOCK_ROWS
@@ -146,12 +147,23 @@ def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows | slice) -> NDArray
 
 
 def _between(column: pa.Array, asked: PropertyFilter) -> NDArray[np.bool_]:
-    inside = pc.is_valid(column)
-    if asked.low is not None:
-        inside = pc.and_(inside, pc.fill_null(pc.greater_equal(column, asked.low), False))
-    if asked.high is not None:
-        inside = pc.and_(inside, pc.fill_null(pc.less_equal(column, asked.high), False))
-    return np.asarray(inside.to_numpy(zero_copy_only=False))
+    inside = to_numpy(pc.is_valid(column))
+    for bound, compare in ((asked.low, pc.greater_equal), (asked.high, pc.less_equal)):
+        if bound is not None:
+            inside = inside & to_numpy(compare(column, _scalar(bound)))  # of null this says nothing
+    return inside
+
+
+def _scalar(value: Value) -> pa.Scalar:
+    """As pa.scalar, which would import pandas."""
+    if isinstance(value, str):
+        text = value.encode()
+        ends = np.array([0, len(text)], np.int32)
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(text)]
+        return pa.Array.from_buffers(pa.string(), 1, buffers)[0]
+    if isinstance(value, bool):
+        return pa.Array.from_buffers(pa.bool_(), 1, [None, pa.py_buffer(bytes([value]))])[0]
+    return to_arrow(np.array([value]))[0]
 
 
 def plane_spans(catalog: Catalog, planes: Rows) -> list[Span]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from roiservice.catalog.columns import to_numpy
 from roiservice.catalog.reader import Catalog
 from roiservice.query.columns import taken
 from roiservice.query.numbers import numbers
@@ -48,7 +49,7 @@ def _described(column: pa.Array, places: Spans | Subset) -> dict[str, Any]:
         return (taken(column, some) for some in places.batches())
 
     def values() -> Iterator[NDArray[Any]]:
-        return (piece.drop_null().to_numpy(zero_copy_only=False) for piece in pieces())
+        return (to_numpy(piece.drop_null()) for piece in pieces())
 
     told = {"missing": sum(piece.null_count for piece in pieces())}
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
