@@ -49,13 +49,14 @@ def serve_on(
     tables: Sequence[Location] = (),
 ) -> None:
     """Serve on a socket that listens already."""
+    from roiservice.web import create_app
+
     prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of the registry's connection, which must not be carried into other processes
+    gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
-        from roiservice.web import create_app
-
         metrics.claim()
         return create_app(build_services(settings, locations, tables, metrics=metrics))
 
