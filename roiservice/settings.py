@@ -60,7 +60,7 @@ class Settings:
     )
     redis_ttl: int = _setting(86_400, "seconds that a page stays in Redis")
     redis_max_value: int = _setting(8 * 2**20, "largest page, in bytes, that is put into Redis")
-    cache_bytes: int = _setting(256 * 2**20, "bytes of pages that each worker keeps in memory")
+    cache_bytes: int = _setting(64 * 2**20, "bytes of pages that each worker keeps in memory")
     page_limit: int = _setting(200, "ROIs or features on a page that asks for no limit")
     page_limit_max: int = _setting(500, "most ROIs on a page of OMERO's and the viewer's paths")
     items_limit_max: int = _setting(10_000, "most features on a page of our own paths")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,28 @@ def test_an_image_without_labels_is_one_where_a_setting_says_so(tmp_path: Path) 
     image = taken.images.get(7)
     assert [layer.collection for layer in taken.layers.of(image).layers] == ["root"]
     assert taken.layers.named(image, "root").number == taken.layers.chosen(image, ".").number
+
+
+def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Each of these takes a start some tenths of a second, and each worker tens of megabytes."""
+    properties = {"properties": [{"label-value": 1, "a": 1.5}]}
+    store = image_at(tmp_path / "7.zarr", image_label=properties)
+    services = services_at(tmp_path, [(7, str(store))])
+    services.layers.catalog(services.layers.of(services.images.get(7)).layers[0])
+    items = "/images/7/collections/labels:cells"
+    code = f"""
+import sys
+from roiservice.bootstrap import build_services, warm_up
+from roiservice.settings import Settings
+from roiservice.web import create_app
+from pathlib import Path
+folder = Path({str(tmp_path)!r})
+warm_up()
+settings = Settings(catalog_dir=folder / "catalogs", state_dir=folder / "state")
+client = create_app(build_services(settings, [(7, {str(store)!r})])).test_client()
+for path in ("items", "items?a=1..2&f=wkt", "items?f=qupath", "items?f=omero", "summary", "density"):
+    assert client.get("{items}/" + path).status_code == 200, path
+print(*sorted({{"pandas", "skimage", "zarr", "sklearn", "dask"}} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
-from roiservice.server import Worker
+from roiservice.server import Worker, listen
 
 
 def test_the_end_does_not_wait_for_a_request_that_is_handed_over() -> None:
@@ -21,3 +22,12 @@ def test_the_end_does_not_wait_for_a_request_that_is_handed_over() -> None:
         handler.join(10)
         assert not handler.is_alive()
     assert not worker.alive
+
+
+def test_short_answers_do_not_wait_on_connections_that_came_before_the_workers() -> None:
+    with (
+        listen("127.0.0.1", 0, public_address=False) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -37,7 +36,7 @@ class Catalog:
     roi_rows: NDArray[Any]
     page_rows: NDArray[Any]
     # What queries found out once and may use again, such as the distinct ROIs of a plane range.
-    remembered: dict[Any, NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
+    remembered: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:

@@ -49,13 +49,14 @@ def serve_on(
     tables: Sequence[Location] = (),
 ) -> None:
     """Serve on a socket that listens already."""
+    from roiservice.web import create_app
+
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
+    gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
-        from roiservice.web import create_app
-
         metrics.claim()
         # A worker that is replaced while the registry is away serves what it can.
         return create_app(build_services(settings, locations, tables, metrics=metrics, registry_uuid=uuid))

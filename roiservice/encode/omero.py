@@ -7,28 +7,27 @@ index of that axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from roiservice.encode.keyhole import keyhole_rings
-from roiservice.encode.text import point_lists
+from roiservice.encode.rows import Piece, Texts, by_value, rows
+from roiservice.encode.text import integers, point_lists
 from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, RECTANGLE
 from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.raster import part_boxes
 
 _SCHEMA = b"http://www.openmicroscopy.org/Schemas/OME/2016-06#"
-_SHAPE = b'{"@id":%d,"@type":"' + _SCHEMA + b"%b,%b"
 # The viewer does not draw a shape without permissions, and offers to edit or delete one that does not forbid
 # it.
 _SHAPE_END = (
-    b'"StrokeWidth":{"@type":"TBD#LengthI","Unit":"PIXEL","Symbol":"pixel","Value":1.0},"omero:details":{"permissions":'
+    b',"StrokeWidth":{"@type":"TBD#LengthI","Unit":"PIXEL","Symbol":"pixel","Value":1.0},"omero:details":{"permissions":'
     b'{"canDelete":false,"canAnnotate":false,"canLink":false,"canEdit":false}}}'
 )
-_ROI = b'{"@id":%d,"@type":"' + _SCHEMA + b'ROI",%b"shapes":[%b]}'
-_ROI_OF_ONE = _ROI.replace(b"[%b]", b"[" + _SHAPE + b"]")
-_POLYGON = b'Polygon","Points":"%b"'
 _MASK = b'Mask","X":%d,"Y":%d,"Width":%d,"Height":%d'
 _RECTANGLE = b'Rectangle","X":%r,"Y":%r,"Width":%r,"Height":%r'
 _ELLIPSE = b'Ellipse","X":%r,"Y":%r,"RadiusX":%r,"RadiusY":%r'
@@ -46,58 +45,90 @@ def rois(features: Features, masks: bool = False) -> list[bytes]:
     """
     if not len(features):
         return []
-    forms = _forms(features, masks)
-    first_parts = features.polygons.part_offsets.tolist()
-    common, names = _common(features), _names(features)
-    feature_ids, roi_ids = features.feature_id.tolist(), features.roi_id.tolist()
-    starts = np.flatnonzero(np.r_[True, features.roi_id[1:] != features.roi_id[:-1]]).tolist()
-    out = []
-    for start, stop in zip(starts, [*starts[1:], len(features)], strict=True):
-        if first_parts[stop] - first_parts[start] == 1:  # most objects: written in one go
-            only = forms[first_parts[start]]
-            one = (roi_ids[start], names[start], feature_ids[start], only, common[start])
-            out.append(_ROI_OF_ONE % one)
-            continue
-        shapes = [
-            _SHAPE % (feature_ids[i] + p - first_parts[i], forms[p], common[i])
-            for i in range(start, stop)
-            for p in range(first_parts[i], first_parts[i + 1])
-        ]
-        out.append(_ROI % (roi_ids[start], names[start], b",".join(shapes)))
-    return out
+    polygons = features.polygons
+    parts = np.diff(polygons.part_offsets)
+    feature = np.repeat(np.arange(len(features)), parts)  # of each shape
+    shape_id = np.repeat(features.feature_id - polygons.part_offsets[:-1], parts) + np.arange(len(feature))
+    roi_id = features.roi_id[feature]
+    first = np.r_[True, roi_id[1:] != roi_id[:-1]]
+    last = np.r_[first[1:], True]
+    stroke, fill = _colors(features)
+    shapes = rows(
+        len(feature),
+        [
+            *_roi_head(features, feature, first),
+            *(b'{"@id":', integers(shape_id)),
+            *(b',"@type":"' + _SCHEMA, *_forms(features, masks), b","),
+            *(by_value(index, _index(axis)).take(feature) for axis, index in _axes(features)),
+            *(b'"StrokeColor":', stroke.take(feature), b',"FillColor":', fill.take(feature)),
+            *(b',"Text":', Texts.of(shape_texts(features)).take(feature)),
+            _SHAPE_END,
+            by_value(last, lambda ends: b"]}" if ends else b""),
+        ],
+    )
+    # Shapes lie one after the other, so those of a ROI are one text.
+    ends = np.append(shapes.starts, len(shapes.buffer))[np.append(np.flatnonzero(first), len(feature))]
+    return list(Texts.between(shapes.buffer, ends))
 
 
-def _forms(features: Features, masks: bool) -> list[bytes]:
+def _roi_head(features: Features, feature: NDArray[np.int64], first: NDArray[np.bool_]) -> list[Piece]:
+    """What stands before a shape: its ROI's members before the first one, else a comma.
+
+    The name is of layer and label, so that those of several layers can be told apart in one list.
+    """
+    name = b'ROI","Name":' + orjson.dumps(features.layer)[:-1] + b" "
+    return [
+        by_value(first, lambda begins: b'{"@id":' if begins else b","),
+        integers(features.roi_id[feature]).where(first),
+        by_value(first, lambda begins: b',"@type":"' + _SCHEMA + name if begins else b""),
+        _labels(features).take(feature).where(first),
+        by_value(first, lambda begins: b'","shapes":[' if begins else b""),
+    ]
+
+
+def _axes(features: Features) -> list[tuple[bytes, NDArray[np.int32]]]:
+    return [(b'"TheZ":%d,', features.z), (b'"TheT":%d,', features.t), (b'"TheC":%d,', features.c)]
+
+
+def _index(member: bytes) -> Callable[[int], bytes]:
+    """How an index is written; not at all for an object on every index."""
+    return lambda index: member % index if index >= 0 else b""
+
+
+def _labels(features: Features) -> Texts:
+    """Labels in decimal."""
+    if features.label.dtype == np.int64 and int(features.label.min(initial=0)) > -(2**63):
+        return integers(features.label)
+    return Texts.of([b"%d" % label for label in features.label.tolist()])
+
+
+def _forms(features: Features, masks: bool) -> list[Piece]:
     """Type and place of every shape, one per part."""
     polygons = features.polygons
     if not features.kind.any():
         return _outlined(polygons, masks)
     forms: list[bytes] = [b""] * int(polygons.part_offsets[-1])
-    parts = np.diff(polygons.part_offsets)
     outlined = np.flatnonzero(features.kind == POLYGON)
-    outlines = iter(_outlined(polygons.take(outlined), masks))
-    for i in np.flatnonzero(parts).tolist():
-        first, last = polygons.part_offsets[i], polygons.part_offsets[i + 1]
-        for part in range(first, last):
-            if features.kind[i] == POLYGON:
-                forms[part] = next(outlines)
-            else:
-                forms[part] = _form(features, i, part)
-    return forms
+    written = polygons.take(outlined)
+    outlines = iter(rows(int(written.part_offsets[-1]), _outlined(written, masks)))
+    for i in range(len(features)):
+        for part in range(polygons.part_offsets[i], polygons.part_offsets[i + 1]):
+            forms[part] = next(outlines) if features.kind[i] == POLYGON else _form(features, i, part)
+    return [Texts.of(forms)]
 
 
-def _outlined(polygons: Polygons, masks: bool) -> list[bytes]:
+def _outlined(polygons: Polygons, masks: bool) -> list[Piece]:
     """Polygons, or masks but for parts whose picture would be too large."""
-    boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8)) if masks else np.empty((0, 4), np.int64)
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    pictured = sizes.prod(axis=1) <= LARGEST_MASK
-    outlines: list[bytes] = []
-    if not masks or not pictured.all():
-        outlines = [_POLYGON % points for points in point_lists(*keyhole_rings(polygons))]
     if not masks:
-        return outlines
+        return [b'Polygon","Points":"', point_lists(*keyhole_rings(polygons)), b'"']
+    boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8))
+    sizes = boxes[:, 2:] - boxes[:, :2]
     drawn = [_MASK % tuple(each) for each in np.hstack([boxes[:, :2], sizes]).tolist()]
-    return [drawn[part] if may else outlines[part] for part, may in enumerate(pictured.tolist())]
+    pictured = sizes.prod(axis=1) <= LARGEST_MASK
+    if not pictured.all():
+        outlines = list(rows(len(drawn), _outlined(polygons, masks=False)))
+        drawn = [drawn[part] if may else outlines[part] for part, may in enumerate(pictured.tolist())]
+    return [Texts.of(drawn)]
 
 
 def _form(features: Features, i: int, part: int) -> bytes:
@@ -116,23 +147,6 @@ def _form(features: Features, i: int, part: int) -> bytes:
     if kind == RECTANGLE:
         return _RECTANGLE % (x0, y0, x1 - x0, y1 - y0)
     return _ELLIPSE % ((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2)
-
-
-def _common(features: Features) -> list[bytes]:
-    """Members that all shapes of a feature share, one text per feature."""
-    axes = zip(features.t.tolist(), features.c.tolist(), features.z.tolist(), strict=True)
-    out = []
-    for (t, c, z), text, colors in zip(axes, shape_texts(features), _colors(features), strict=True):
-        place = (b'"TheZ":%d,' % z if z >= 0 else b"") + (b'"TheT":%d,' % t if t >= 0 else b"")
-        place += b'"TheC":%d,' % c if c >= 0 else b""
-        out.append(b'%b%b"Text":%b,%b' % (place, colors, text, _SHAPE_END))
-    return out
-
-
-def _names(features: Features) -> list[bytes]:
-    """Layer and label of each object, so that those of several layers can be told apart in one list."""
-    layer = orjson.dumps(features.layer)[:-1]
-    return [b'"Name":%b %d",' % (layer, label) for label in features.label.tolist()]
 
 
 def shape_texts(features: Features) -> list[bytes]:
@@ -176,11 +190,10 @@ def shape_colors(features: Features) -> NDArray[np.uint8]:
     return rgba
 
 
-def _colors(features: Features) -> list[bytes]:
+def _colors(features: Features) -> tuple[Texts, Texts]:
     """Stroke and fill as the signed 32-bit numbers, RGBA, that OMERO stores."""
     stroke = shape_colors(features)
     fill = stroke.copy()
     stroke[:, 3] = 255
     fill[:, 3] //= FILL_SHARE
-    both = zip(*(each.view(">i4").ravel().tolist() for each in (stroke, fill)), strict=True)
-    return [b'"StrokeColor":%d,"FillColor":%d,' % pair for pair in both]
+    return integers(stroke.view(">i4").ravel()), integers(fill.view(">i4").ravel())

@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
+from typing import Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 
+from roiservice.encode.rows import Piece, Texts, by_value
+from roiservice.encode.rows import rows as lines
+from roiservice.encode.text import integers, wkt_texts
 from roiservice.geometry.features import Features
-from roiservice.geometry.kinds import NAMES, geometries
+from roiservice.geometry.kinds import NAMES, geometries, is_open
 
+_LINE_END = b"\r\n"
+_QUOTE = '"'
+_SPECIAL = re.compile(r'[",\r\n]')
 _COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "drawn_as")
 _TAKEN = frozenset(name.casefold() for name in _COLUMNS)
 
 
 def header(property_names: tuple[str, ...]) -> bytes:
     """The first line."""
-    return _line([*_COLUMNS, *map(_column, property_names)])
+    return b",".join(map(_cell, [*_COLUMNS, *map(_column, property_names)])) + _LINE_END
 
 
 def rows(features: Features) -> list[bytes]:
     """One line per feature; columns as in GeoJSON, an empty cell for null."""
-    if not len(features):
+    own = [Texts.of([_cell(value) for value in each.to_pylist()]) for each in features.properties.values()]
+    written = lines(
+        len(features),
+        [
+            *_geometry(features),
+            *(b",", integers(features.feature_id), b",", _texts(features.label)),
+            b"," + _cell(features.layer),
+            *(
+                piece
+                for axis in (features.z, features.t, features.c)
+                for piece in (b",", by_value(axis, _index))
+            ),
+            *(b",", _texts(features.area)),
+            *(
+                b",",
+                Texts.of(
+                    [b"" if each is None else b"#" + bytes(each).hex().encode() for each in features.color]
+                ),
+            ),
+            *(b",", by_value(features.kind, lambda kind: NAMES[kind].encode() if kind else b"")),
+            *(piece for column in own for piece in (b",", column)),
+            _LINE_END,
+        ],
+    )
+    return list(written)
+
+
+def _geometry(features: Features) -> list[Piece]:
+    """Cells of WKT; empty where features come without their geometry."""
+    polygons = features.polygons
+    if not polygons.part_offsets[-1]:
         return []
-    texts = _texts(features)
-    columns = {name: column.to_pylist() for name, column in features.properties.items()}
-    out = []
-    for i, text in enumerate(texts):
-        color = features.color[i]
-        out.append(
-            _line(
-                [
-                    text,
-                    int(features.feature_id[i]),
-                    int(features.label[i]),
-                    features.layer,
-                    *("" if axis[i] < 0 else int(axis[i]) for axis in (features.z, features.t, features.c)),
-                    _plain(float(features.area[i])),
-                    "" if color is None else f"#{bytes(color).hex()}",
-                    NAMES[features.kind[i]] if features.kind[i] else "",
-                    *(_plain(values[i]) for values in columns.values()),
-                ]
-            )
-        )
-    return out
-
-
-def _texts(features: Features) -> list[str]:
-    """Geometries as WKT; empty where features come without."""
-    if not features.polygons.part_offsets[-1]:
-        return [""] * len(features)
-    texts: list[str] = shapely.to_wkt(
-        geometries(features.polygons, features.kind), rounding_precision=-1
-    ).tolist()
-    return texts
+    if polygons.xy.dtype == np.int32 and not is_open(features.kind).any():
+        return [b'"', wkt_texts(polygons), b'"']
+    texts = shapely.to_wkt(geometries(polygons, features.kind), rounding_precision=-1)
+    return [Texts.of([_cell(text) for text in texts.tolist()])]
 
 
 def _column(name: str) -> str:
@@ -62,15 +73,28 @@ def _column(name: str) -> str:
     return f"property:{name}" if name.casefold() in _TAKEN else name
 
 
-def _plain(value: object) -> object:
+def _texts(numbers: NDArray[Any]) -> Texts:
+    """Cells of numbers, without needless decimals."""
+    whole = numbers == np.rint(numbers)
+    if whole.all() and (np.abs(numbers.astype(np.float64)) < 2**62).all():
+        return integers(numbers)
+    return Texts.of([_cell(number) for number in numbers.tolist()])
+
+
+def _index(index: int) -> bytes:
+    """An index of t, c or z; empty for an object that lies on every index."""
+    return b"%d" % index if index >= 0 else b""
+
+
+def _cell(value: object) -> bytes:
+    """A value as text, in quotes where a reader would take it for more than one cell (RFC 4180)."""
+    if value is None:
+        return b""
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value if math.isfinite(value) else None
-    if isinstance(value, bytes):  # JSON
-        return value.decode()
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def _line(cells: list[object]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().encode()
+        if not math.isfinite(value):
+            return b""
+        value = int(value) if value.is_integer() else value
+    text = value.decode() if isinstance(value, bytes) else str(value)  # bytes are JSON
+    if isinstance(value, bool):
+        text = text.lower()
+    return (f'"{text.replace(_QUOTE, 2 * _QUOTE)}"' if _SPECIAL.search(text) else text).encode()

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from roiservice.catalog.columns import to_arrow
 from roiservice.catalog.reader import Catalog
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import Features
 from roiservice.geometry.polygons import Polygons
-from roiservice.query.select import Rows
+from roiservice.query.subsets import Rows
 
 
 def read_features(
@@ -27,7 +28,6 @@ def read_features(
         outlines = read_polygons(catalog, columns["part_first"], columns["part_count"])
         drawn = outlines, columns["kind"]
     places = columns["place"]
-    taken = pa.array(places)
     return Features(
         layer=catalog.name,
         image_name=catalog.meta["image_name"],
@@ -44,8 +44,8 @@ def read_features(
         centroid=columns["centroid"],
         boxes=columns["box"],
         polygons=drawn[0],
-        color=[_rgba(color) for color in catalog.rois["color"][places].tolist()],
-        properties={name: column.take(taken) for name, column in catalog.properties.items()},
+        color=_colors(catalog.rois["color"][places]),
+        properties={name: taken(column, places) for name, column in catalog.properties.items()},
         text=catalog.meta.get("text", ""),
     )
 
@@ -60,12 +60,33 @@ def gathered(catalog: Catalog, rows: Rows) -> Polygons:
     return _polygons(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
 
 
+def vertex_counts(catalog: Catalog, rows: Rows) -> NDArray[np.int64]:
+    """Vertices of the outlines of these rows, each."""
+    first = catalog.features["part_first"][rows]
+    last = first + catalog.features["part_count"][rows]
+    offsets, rings = catalog.ring_vertices, catalog.part_rings
+    return np.asarray(offsets[rings[last]] - offsets[rings[first]])
+
+
 def _polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
     return Polygons(
         *_gather(
             catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
         )
     )
+
+
+def taken(column: pa.Array, rows: NDArray[Any] | slice) -> pa.Array:
+    """These rows of a column."""
+    if isinstance(rows, slice):
+        return column.slice(rows.start, rows.stop - rows.start)
+    return column.take(to_arrow(rows))
+
+
+def _colors(packed: NDArray[np.int64]) -> list[tuple[int, int, int, int] | None]:
+    if (packed < 0).all():
+        return [None] * len(packed)
+    return [_rgba(color) for color in packed.tolist()]
 
 
 def _rgba(packed: int) -> tuple[int, int, int, int] | None:

@@ -13,7 +13,7 @@ from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import LINE, POINT, POLYGON
 from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.simplify import simplified
-from roiservice.query.columns import gathered, read_features
+from roiservice.query.columns import gathered, read_features, vertex_counts
 from roiservice.query.neighbours import neighbours
 from roiservice.query.select import Rows
 
@@ -87,10 +87,7 @@ def _of_plane(catalog: Catalog, rows: Rows, plane: int, tolerance: float) -> Pol
 
 
 def _check_size(catalog: Catalog, rows: Rows) -> None:
-    first = catalog.features["part_first"][rows]
-    last = first + catalog.features["part_count"][rows]
-    offsets, rings = catalog.ring_vertices, catalog.part_rings
-    vertices = int((offsets[rings[last]] - offsets[rings[first]]).sum())
+    vertices = int(vertex_counts(catalog, rows).sum())
     if vertices > SIMPLIFIED_VERTICES:
         raise BadParameter(
             "simplify",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
-from roiservice.query.select import RoiQuery, Rows, matching_planes, matching_rows, plane_spans, rows_of_rois
+from roiservice.query.columns import vertex_counts
+from roiservice.query.remembered import remembered
+from roiservice.query.select import RoiQuery, matching_planes, plane_spans, rows_of_rois, selected
+from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset
 
-# Selections of ROIs that a catalog remembers.
-REMEMBERED_QUERIES = 256
-REMEMBERED_BYTES = 2**26
+FEW = 16  # ROIs are few if they are less than this part of all
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,45 @@ class Page:
 
 def feature_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> Page:
     """Features `offset` to `offset + limit` of those that match, in row order."""
-    if query.by_plane_only:
-        spans = plane_spans(catalog, matching_planes(catalog, query))
-        return Page(_slice_of_spans(spans, offset, limit), sum(last - first for first, last in spans))
-    rows = _remembered(catalog, (query, "rows"), lambda: matching_rows(catalog, query))
-    return Page(rows[offset : offset + limit], len(rows))
+    rows = selected(catalog, query)
+    return Page(rows.page(offset, limit), len(rows))
 
 
-def largest_features(catalog: Catalog, query: RoiQuery, most: int) -> Page:
-    """The `most` largest by area of the features that match, in row order; of equal ones the first rows."""
-    rows = matching_rows(catalog, query)
-    if len(rows) <= most:
-        return Page(rows, len(rows))
-    area = catalog.features["area"][rows]
-    least = np.partition(area, len(rows) - most)[len(rows) - most]
+def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int | None = None) -> Page:
+    """The `most` largest by area of the features that match, in row order; of equal ones the first rows.
+
+    With `vertices`, of these the largest that have at most so many together, without those that alone have
+    more.
+    """
+    column = catalog.features["area"]
+    chosen = selected(catalog, query)
+    rows, least = np.empty(0, np.int64), -np.inf
+    for batch in chosen.batches():
+        area = column[batch]
+        larger = np.flatnonzero(area > least)
+        rows = np.append(rows, larger + batch.start if isinstance(batch, slice) else batch[larger])
+        if len(rows) > most:
+            rows = rows[_largest(column[rows], most)]
+            least = float(column[rows].min())
+    if vertices is not None:
+        rows = _affordable(catalog, rows, vertices)
+    return Page(rows, len(chosen))
+
+
+def _affordable(catalog: Catalog, rows: Rows, vertices: int) -> Rows:
+    """The largest of these rows that have at most so many vertices together."""
+    counts = vertex_counts(catalog, rows)
+    rows, counts = rows[counts <= vertices], counts[counts <= vertices]
+    order = np.argsort(-catalog.features["area"][rows], kind="stable")
+    return np.sort(rows[order[np.cumsum(counts[order]) <= vertices]])
+
+
+def _largest(area: NDArray[np.float64], most: int) -> NDArray[np.bool_]:
+    """Which are the `most` largest, of more than so many; of equal ones the first."""
+    least = np.partition(area, len(area) - most)[len(area) - most]
     larger, equal = area > least, np.flatnonzero(area == least)
     larger[equal[: most - int(larger.sum())]] = True
-    return Page(rows[larger], len(rows))
+    return np.asarray(larger)
 
 
 def roi_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int, max_shapes: int = 5000) -> Page:
@@ -73,9 +96,12 @@ def roi_index(catalog: Catalog, query: RoiQuery, roi_id: int) -> int | None:
         return None
     if _asks_for_all(catalog, query):
         return place
-    places = _remembered_places(catalog, query)
-    index = int(np.searchsorted(places, place))
-    return index if index < len(places) and places[index] == place else None
+    plane = _only_plane(catalog, query)
+    if plane is None:
+        return _places(catalog, query).index(place)
+    order, places = catalog.page_rows, catalog.features["place"]
+    found = bisect_left(range(*plane), place, key=lambda at: places[order[at]])
+    return found if found < plane[1] - plane[0] and places[order[plane[0] + found]] == place else None
 
 
 def plane_shape_counts(catalog: Catalog, size_z: int, size_t: int) -> NDArray[np.int64]:
@@ -124,55 +150,49 @@ def _roi_places(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> t
     if _asks_for_all(catalog, query):
         matched = len(catalog.rois["roi"])
         return np.arange(min(offset, matched), min(offset + limit, matched)), matched
-    planes = matching_planes(catalog, query)
-    if query.by_plane_only and len(planes) == 1:  # the catalog keeps the rows of a plane in this order
-        first, matched = int(catalog.planes["first"][planes[0]]), int(catalog.planes["count"][planes[0]])
-        rows = catalog.page_rows[first + min(offset, matched) : first + min(offset + limit, matched)]
-        return catalog.features["place"][rows].astype(np.int64), matched
-    places = _remembered_places(catalog, query)
-    return places[offset : offset + limit], len(places)
+    plane = _only_plane(catalog, query)
+    if plane is not None:  # the catalog keeps the rows of a plane in this order
+        first, last = (min(plane[0] + at, plane[1]) for at in (offset, offset + limit))
+        return catalog.features["place"][catalog.page_rows[first:last]].astype(np.int64), plane[1] - plane[0]
+    places = _places(catalog, query)
+    return places.page(offset, limit), len(places)
 
 
-def matching_places(catalog: Catalog, query: RoiQuery) -> Rows | None:
-    """Places in the ROI table of the ROIs with any matching feature; None for all of them."""
-    return None if _asks_for_all(catalog, query) else _remembered_places(catalog, query)
+def matching_places(catalog: Catalog, query: RoiQuery) -> Spans | Subset:
+    """Places in the ROI table of the ROIs with any matching feature."""
+    if _asks_for_all(catalog, query):
+        return Spans(((0, len(catalog.rois["roi"])),))
+    return _places(catalog, query)
 
 
 def _asks_for_all(catalog: Catalog, query: RoiQuery) -> bool:
     return query.by_plane_only and len(matching_planes(catalog, query)) == len(catalog.planes["t"])
 
 
-def _remembered_places(catalog: Catalog, query: RoiQuery) -> Rows:
+def _only_plane(catalog: Catalog, query: RoiQuery) -> Span | None:
+    """The rows of the one plane that is asked for, and nothing else is; None for other queries."""
+    planes = matching_planes(catalog, query)
+    if not query.by_plane_only or len(planes) != 1:
+        return None
+    first = int(catalog.planes["first"][planes[0]])
+    return first, first + int(catalog.planes["count"][planes[0]])
+
+
+def _places(catalog: Catalog, query: RoiQuery) -> Subset:
     """Places in the ROI table of all ROIs that match; found out once per query while memory allows."""
-    return _remembered(catalog, query, lambda: _places_of_rows(catalog, query))
+    return remembered(catalog, ("places", query), lambda: _places_of_rows(catalog, query))
 
 
-def _remembered(catalog: Catalog, key: object, find: Callable[[], Rows]) -> Rows:
-    found = catalog.remembered.get(key)
-    if found is None:
-        found = find()
-        known = list(catalog.remembered.values())
-        size = found.nbytes + sum(each.nbytes for each in known)
-        if len(known) >= REMEMBERED_QUERIES or size > REMEMBERED_BYTES:
-            catalog.remembered.clear()
-        if found.nbytes <= REMEMBERED_BYTES:
-            catalog.remembered[key] = found
-    return found
-
-
-def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Rows:
-    if query.by_plane_only:
-        spans = plane_spans(catalog, matching_planes(catalog, query))
-        rows = np.concatenate(
-            [catalog.page_rows[first:last] for first, last in spans] or [np.empty(0, np.int64)]
-        )
-    else:
-        rows = matching_rows(catalog, query)
-    if len(rows) < len(catalog.rois["roi"]) // 16:  # sorting them is cheaper than a look at every ROI
-        return np.unique(catalog.features["place"][rows]).astype(np.int64)
-    asked = np.zeros(len(catalog.rois["roi"]), bool)
-    asked[catalog.features["place"][rows]] = True
-    return np.flatnonzero(asked)
+def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Subset:
+    rows, column = selected(catalog, query), catalog.features["place"]
+    every = len(catalog.rois["roi"])
+    if len(rows) < every // FEW:  # sorting them is cheaper than a look at every ROI
+        return Subset.of(np.unique(column[rows.page(0, every)]).astype(np.int64))
+    groups = np.arange(-(-every // GROUP))
+    asked = np.zeros(len(groups) * GROUP, bool)
+    for batch in rows.batches():
+        asked[column[batch]] = True
+    return Subset.of_masks([(groups, asked.reshape(-1, GROUP))])
 
 
 def _on_planes(catalog: Catalog, rows: Rows, query: RoiQuery) -> NDArray[np.bool_]:
@@ -181,14 +201,3 @@ def _on_planes(catalog: Catalog, rows: Rows, query: RoiQuery) -> NDArray[np.bool
     for first, last in plane_spans(catalog, matching_planes(catalog, wanted)):
         on |= (rows >= first) & (rows < last)
     return on
-
-
-def _slice_of_spans(spans: list[tuple[int, int]], offset: int, limit: int) -> Rows:
-    """Rows `offset` to `offset + limit` of consecutive spans, without listing those before."""
-    pieces = [np.empty(0, np.int64)]
-    for first, last in spans:
-        skipped = min(offset, last - first)
-        taken = min(limit, last - first - skipped)
-        pieces.append(np.arange(first + skipped, first + skipped + taken))
-        offset, limit = offset - skipped, limit - taken
-    return np.concatenate(pieces)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from roiservice.catalog.columns import to_arrow, to_numpy
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI
 from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.features import EVERY_INDEX
+from roiservice.query.columns import taken
+from roiservice.query.remembered import remembered
+from roiservice.query.subsets import BATCH_GROUPS, Masks, Spans, Subset
+from roiservice.query.subsets import Rows as Rows
+from roiservice.query.subsets import Span as Span
 
-Rows = NDArray[np.int64]
-Span = tuple[int, int]
-
-
+Box = tuple[float, float, float, float]
 Value = int | float | str | bool
 
 
@@ -46,7 +51,7 @@ class RoiQuery:
     t: Span | None = None
     c: Span | None = None
     z: Span | None = None
-    bbox: tuple[float, float, float, float] | None = None
+    bbox: Box | None = None
     rois: tuple[int, ...] | None = None
     labels: tuple[int, ...] | None = None
     min_area: float = 0.0
@@ -69,43 +74,96 @@ def matching_planes(catalog: Catalog, query: RoiQuery) -> Rows:
     return np.flatnonzero(admitted)
 
 
-def matching_rows(catalog: Catalog, query: RoiQuery) -> Rows:
-    """Rows that match, in row order: by plane (t, z, c), then along the Hilbert curve."""
+def selected(catalog: Catalog, query: RoiQuery) -> Spans | Subset:
+    """The rows that match, in row order: by plane (t, z, c), then along the Hilbert curve."""
+    if query.by_plane_only:
+        return Spans(tuple(plane_spans(catalog, matching_planes(catalog, query))))
+    return remembered(catalog, query, lambda: _matching(catalog, query))
+
+
+def _matching(catalog: Catalog, query: RoiQuery) -> Subset:
     spans = plane_spans(catalog, matching_planes(catalog, query))
     rows = _rows_of_objects(catalog, query)
     if rows is not None:
         rows = rows[_within(rows, spans)]
-    elif query.bbox is not None:
-        rows = _rows_of_blocks(catalog, query.bbox, spans)
-    else:
-        rows = np.concatenate([np.arange(first, last) for first, last in spans] or [np.empty(0, np.int64)])
-    if query.bbox is not None:
-        rows = rows[_meets(catalog.features["box"][rows], query.bbox)]
+        return Subset.of(rows[_passing(catalog, query, rows)])
+    blocks = _blocks_of(spans)
+    if query.bbox is None:
+        return Subset.of_masks(_masks(catalog, query, spans, blocks))
+    # Of blocks that lie in the box no feature need be looked at.
+    blocks = blocks[_meets(catalog.blocks[blocks], query.bbox)]
+    inside = _lies_in(catalog.blocks[blocks], query.bbox)
+    within = _masks(catalog, replace(query, bbox=None), spans, blocks[inside])
+    return Subset.of_masks(chain(within, _masks(catalog, query, spans, blocks[~inside])))
+
+
+def _blocks_of(spans: list[Span]) -> Rows:
+    """Blocks with any row of the spans, sorted."""
+    pieces = [np.arange(first // BLOCK_ROWS, -(-last // BLOCK_ROWS)) for first, last in spans]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *pieces]))
+
+
+def _masks(catalog: Catalog, query: RoiQuery, spans: list[Span], blocks: Rows) -> Iterator[Masks]:
+    """Which rows of these blocks match, some blocks at a time."""
+    count = len(catalog.features["place"])
+    for start in range(0, len(blocks), BATCH_GROUPS):
+        some = blocks[start : start + BATCH_GROUPS]
+        first, last = int(some[0]) * BLOCK_ROWS, min((int(some[-1]) + 1) * BLOCK_ROWS, count)
+        rows: Rows | slice = slice(first, last)  # which need not be gathered, where blocks follow one another
+        if some[-1] - some[0] >= len(some):
+            rows = (some[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
+            rows = rows[rows < count]
+        passing = _passing(catalog, query, rows)
+        if not any(begin <= first and last <= end for begin, end in spans):
+            passing &= _within(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
+        masks = np.zeros(len(some) * BLOCK_ROWS, bool)
+        masks[: len(passing)] = passing
+        yield some, masks.reshape(-1, BLOCK_ROWS)
+
+
+def _passing(catalog: Catalog, query: RoiQuery, rows: Rows | slice) -> NDArray[np.bool_]:
+    """Which of the rows meet the conditions on features and on the objects' properties."""
+    passing = np.ones(rows.stop - rows.start if isinstance(rows, slice) else len(rows), bool)
     if query.min_area > 0:
-        rows = rows[catalog.features["area"][rows] >= query.min_area]
+        passing &= catalog.features["area"][rows] >= query.min_area
+    if query.bbox is not None:
+        passing &= _meets(catalog.features["box"][rows], query.bbox)
     for each in query.properties:
-        rows = rows[_has(catalog, each, rows)]
-    return rows
+        passing &= _has(catalog, each, rows)
+    return passing
 
 
-def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows) -> NDArray[np.bool_]:
+def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows | slice) -> NDArray[np.bool_]:
     """Which of the rows' objects, or features, have the property asked for."""
     if asked.name not in catalog.properties:
-        return _between(pa.array(catalog.features[asked.name][rows]), asked)
+        values = catalog.features[asked.name][rows]
+        low, high = -np.inf if asked.low is None else asked.low, np.inf if asked.high is None else asked.high
+        return np.asarray((values >= low) & (values <= high))
     places = catalog.features["place"][rows]
     column = catalog.properties[asked.name]
-    if len(rows) < len(column):
-        return _between(column.take(pa.array(places)), asked)
+    if len(places) < len(column):
+        return _between(taken(column, places), asked)
     return np.asarray(_between(column, asked)[places])
 
 
 def _between(column: pa.Array, asked: PropertyFilter) -> NDArray[np.bool_]:
-    inside = pc.is_valid(column)
-    if asked.low is not None:
-        inside = pc.and_(inside, pc.fill_null(pc.greater_equal(column, asked.low), False))
-    if asked.high is not None:
-        inside = pc.and_(inside, pc.fill_null(pc.less_equal(column, asked.high), False))
-    return np.asarray(inside.to_numpy(zero_copy_only=False))
+    inside = to_numpy(pc.is_valid(column))
+    for bound, compare in ((asked.low, pc.greater_equal), (asked.high, pc.less_equal)):
+        if bound is not None:
+            inside = inside & to_numpy(compare(column, _scalar(bound)))  # of null this says nothing
+    return inside
+
+
+def _scalar(value: Value) -> pa.Scalar:
+    """As pa.scalar, which would import pandas."""
+    if isinstance(value, str):
+        text = value.encode()
+        ends = np.array([0, len(text)], np.int32)
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(text)]
+        return pa.Array.from_buffers(pa.string(), 1, buffers)[0]
+    if isinstance(value, bool):
+        return pa.Array.from_buffers(pa.bool_(), 1, [None, pa.py_buffer(bytes([value]))])[0]
+    return to_arrow(np.array([value]))[0]
 
 
 def plane_spans(catalog: Catalog, planes: Rows) -> list[Span]:
@@ -166,17 +224,11 @@ def _within(rows: Rows, spans: list[Span]) -> NDArray[np.bool_]:
     return inside
 
 
-def _rows_of_blocks(catalog: Catalog, bbox: tuple[float, float, float, float], spans: list[Span]) -> Rows:
-    """Rows, within the spans, of the blocks whose boxes meet `bbox`."""
-    starts = np.flatnonzero(_meets(catalog.blocks, bbox)) * BLOCK_ROWS
-    pieces = [np.empty(0, np.int64)]
-    for first, last in spans:
-        some = slice(*np.searchsorted(starts, (first - BLOCK_ROWS + 1, last)))
-        for start in starts[some].tolist():
-            pieces.append(np.arange(max(first, start), min(last, start + BLOCK_ROWS)))  # noqa: PERF401
-    return np.concatenate(pieces)
-
-
-def _meets(boxes: NDArray[np.float64], bbox: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+def _meets(boxes: NDArray[np.float64], bbox: Box) -> NDArray[np.bool_]:
     x0, y0, x1, y1 = bbox
     return np.asarray((boxes[:, 0] <= x1) & (boxes[:, 2] >= x0) & (boxes[:, 1] <= y1) & (boxes[:, 3] >= y0))
+
+
+def _lies_in(boxes: NDArray[np.float64], bbox: Box) -> NDArray[np.bool_]:
+    x0, y0, x1, y1 = bbox
+    return np.asarray((boxes[:, 0] >= x0) & (boxes[:, 2] <= x1) & (boxes[:, 1] >= y0) & (boxes[:, 3] <= y1))

@@ -14,8 +14,8 @@ from roiservice.encode.formats import FORMATS
 from roiservice.errors import RoiServiceError
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
+from roiservice.web.conditions import MEASURES
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
-from roiservice.web.params import MEASURES
 from roiservice.web.problems import reason_of
 
 TITLE = "roiservice"

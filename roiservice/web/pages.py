@@ -11,6 +11,7 @@ from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
 from roiservice.errors import RegistryFailed, RoiServiceError, SettingsError, SourceError
+from roiservice.query.batches import page_batches
 from roiservice.query.columns import read_features
 from roiservice.query.detail import FULL, Detail, read_detailed
 from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
@@ -26,7 +27,6 @@ _log = logging.getLogger(__name__)
 _making = tuple(threading.Lock() for _ in range(64))
 
 STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
-EVERYTHING = 2**53  # a limit above any number of features
 
 
 def cached(cache: PageCache, key: str, make: Callable[[], Page]) -> Page:
@@ -65,15 +65,16 @@ def items_page(
     max_shapes: int,
     detail: Detail = FULL,
     largest: bool = False,
+    vertices: int | None = None,
 ) -> Page:
     """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features.
 
-    With `largest` it holds not the first but the largest features.
+    With `largest` it holds not the first but the largest features, and with `vertices` at most so many.
     """
     if form.by_roi:
         chosen = roi_page(catalog, query, offset, limit, max_shapes)
     elif largest:
-        chosen = largest_features(catalog, query, limit)
+        chosen = largest_features(catalog, query, limit, vertices)
     else:
         chosen = feature_page(catalog, query, offset, limit)
     encoded = form.encode(read_detailed(catalog, chosen.rows, detail))
@@ -84,11 +85,9 @@ def items_stream(
     catalog: Catalog, form: Format, query: RoiQuery, offset: int, detail: Detail = FULL
 ) -> Iterator[bytes]:
     """All features from `offset` on, a batch at a time; the rows are looked up before the first byte."""
-    rows = feature_page(catalog, query, offset, EVERYTHING).rows
-    batches = (rows[first : first + STREAM_BATCH] for first in range(0, len(rows), STREAM_BATCH))
     return (
-        form.separator.join(form.encode(read_detailed(catalog, batch, detail))) + form.end
-        for batch in batches
+        form.separator.join(form.encode(read_detailed(catalog, rows, detail))) + form.end
+        for rows in page_batches(catalog, query, offset, STREAM_BATCH)
     )
 
 
@@ -174,7 +173,9 @@ def available(image_id: int) -> Available:
             _log.exception("layer %s of image %s", layer.collection, image.id)
             missing.append((layer.collection, "the service failed; its log says more"))
     missing += ((problem.part or name, reason_of(problem)) for problem in listing.problems)
-    return Available(tuple(catalogs), tuple(missing), image_size(listing) or Available.size)
+    # Catalogs know it; to find it out without any takes a look into the store.
+    size = None if catalogs else image_size(listing)
+    return Available(tuple(catalogs), tuple(missing), size or Available.size)
 
 
 def _ascii(text: str, longest: int) -> str:

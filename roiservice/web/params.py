@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TypeVar
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
-import pyarrow as pa
 from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
 from roiservice.query.detail import EXACT, FULL, GEOMETRIES, Detail
-from roiservice.query.select import PropertyFilter, RoiQuery, Span, Value
+from roiservice.query.select import RoiQuery, Span
 
 Arguments = MultiDict[str, str]
 Pairs = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")
+Parse = TypeVar("Parse", bound=Callable[..., Any])
 
-MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
 # jQuery adds the time under the first name to defeat caches; the other is a credential, looked at elsewhere.
 IGNORED = frozenset({"_", "ticket"})
+LONGEST_KEPT = 1000  # bytes of a query string whose meaning is remembered
 LARGEST = 2**53 - 1  # ids and offsets beyond it cannot be told apart in JavaScript
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,4})?", re.ASCII)
@@ -58,7 +58,7 @@ class ItemsParams(Selection):
 
     `limit` is None where none was given: then one page of the default size, or everything where the format
     is streamed. `f` is the format's name, None where it was not given. `cursor` is as it came, `largest` the
-    number of features that is enough.
+    number of features that is enough, `vertices` that of their vertices.
     """
 
     f: str | None
@@ -66,6 +66,7 @@ class ItemsParams(Selection):
     offset: int
     detail: Detail = FULL
     largest: int | None = None
+    vertices: int | None = None
     cursor: str | None = None
 
 
@@ -103,25 +104,39 @@ def lenient_paging(arguments: Arguments, default: int, largest: int) -> Paging:
 
 
 FILTERS = frozenset({"bbox", "bbox-crs", "crs", "z", "t", "c", "label", "min-area"})
-ITEMS = FILTERS | {"limit", "offset", "cursor", "geometry", "simplify", "max-features", "f"}
+LARGEST_FEATURES = ("max-features", "max-vertices")
+ITEMS = FILTERS | {"limit", "offset", "cursor", "geometry", "simplify", *LARGEST_FEATURES, "f"}
 DENSITY = FILTERS | {"cells"}
 CELLS, CELLS_MAX = 64, 512  # of a density grid, along the longer side
 
 
-@lru_cache(512)
-def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
-    """All parameters of an items request; `pixel_crs` is the only frame there is.
+def _kept(parse: Parse) -> Parse:
+    """Remember what was made of the latest query strings, as clients ask for the same page again and again.
 
-    Clients ask for the same page again and again, so what was parsed is remembered.
+    Not of long ones: thousands of labels take a megabyte when they are parsed.
     """
+    remembered = lru_cache(512)(parse)
+
+    @wraps(parse)
+    def parsed(query_string: bytes, *others: Any) -> Any:
+        return (remembered if len(query_string) <= LONGEST_KEPT else parse)(query_string, *others)
+
+    return cast(Parse, parsed)
+
+
+@_kept
+def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
+    """All parameters of an items request; `pixel_crs` is the only frame there is."""
     arguments = _arguments(query_string)
     chosen = _selection(arguments, pixel_crs, ITEMS)
     limit = _optional(arguments, "limit", _limit)
-    largest = _optional(arguments, "max-features", _limit)
+    vertices = _optional(arguments, "max-vertices", _limit)
+    largest = _optional(arguments, "max-features", _limit) or (None if vertices is None else limit_max)
     cursor = arguments.get("cursor")
-    for name, paged in (("max-features", ("limit", "offset", "cursor")), ("cursor", ("offset",))):
-        if name in arguments and any(other in arguments for other in paged):
-            raise BadParameter(name, f"does not go together with {' or '.join(paged)}")
+    for names, paged in ((LARGEST_FEATURES, ("limit", "offset", "cursor")), (("cursor",), ("offset",))):
+        for name in names:
+            if name in arguments and any(other in arguments for other in paged):
+                raise BadParameter(name, f"does not go together with {' or '.join(paged)}")
     return ItemsParams(
         query=chosen.query,
         filters=(*chosen.filters, *_as_given(arguments)),
@@ -131,17 +146,18 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
         offset=_optional(arguments, "offset", _offset) or 0,
         detail=_detail(arguments),
         largest=None if largest is None else min(largest, limit_max),
+        vertices=vertices,
         cursor=cursor,
     )
 
 
-@lru_cache(512)
+@_kept
 def selection(query_string: bytes, pixel_crs: str) -> Selection:
     """The filters of a request that takes nothing else."""
     return _selection(_arguments(query_string), pixel_crs, FILTERS)
 
 
-@lru_cache(512)
+@_kept
 def density(query_string: bytes, pixel_crs: str) -> tuple[Selection, int]:
     """The filters of a request for a grid, and its number of cells along the longer side."""
     arguments = _arguments(query_string)
@@ -181,56 +197,15 @@ def _detail(arguments: Arguments) -> Detail:
     simplify = _optional(arguments, "simplify", _tolerance) or 0.0
     if simplify and geometry != EXACT:
         raise BadParameter("simplify", f"goes together with geometry={EXACT} only")
+    if "max-vertices" in arguments and geometry != EXACT:
+        raise BadParameter("max-vertices", f"goes together with geometry={EXACT} only")
     return Detail(geometry, simplify)
 
 
 def _as_given(arguments: Arguments) -> Pairs:
     """What else belongs into all links of a page: what is drawn, and how many of the largest."""
-    names = ("geometry", "simplify", "max-features")
+    names = ("geometry", "simplify", *LARGEST_FEATURES)
     return tuple((name, arguments[name]) for name in names if name in arguments)
-
-
-def with_properties(
-    asked: Selection, columns: Mapping[str, pa.Array], known: frozenset[str] = ITEMS
-) -> RoiQuery:
-    """The query with its conditions on properties: `name=5`, or `name=2..7` with one end left out or none.
-
-    `property:name` says the same, for names that other parameters have. BadParameter for what is no property
-    of the layer, or no value of it.
-    """
-    conditions = []
-    for name, text in asked.properties:
-        column = name if name in columns or name in MEASURES else name.removeprefix("property:")
-        if column not in columns and column not in MEASURES:
-            choices = ", ".join(sorted({*known, *MEASURES, *columns}))
-            raise BadParameter(name, f"there is no such parameter here; known are: {choices}")
-        kind = columns[column].type if column in columns else pa.float64()
-        try:
-            conditions.append(PropertyFilter(column, *_bounds(text, kind)))
-        except ValueError as error:
-            raise BadParameter(name, str(error)) from None
-    return replace(asked.query, properties=tuple(conditions))
-
-
-def _bounds(text: str, kind: pa.DataType) -> tuple[Value | None, Value | None]:
-    if pa.types.is_string(kind):
-        return text, text
-    if pa.types.is_boolean(kind):
-        if text not in ("true", "false"):
-            raise ValueError("is true or false")
-        return text == "true", text == "true"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise ValueError("has values of several kinds, which cannot be compared")
-    low, dots, high = text.partition("..")
-    try:
-        first, last = (_finite(part) if part else None for part in (low, high if dots else low))
-    except ValueError:
-        first = last = None
-    if first is None and last is None:
-        raise ValueError("is a number, or a range such as 2..7, 2.. or ..7")
-    if first is not None and last is not None and first > last:
-        raise ValueError("the range ends before it starts")
-    return first, last
 
 
 def indices(text: str) -> Span:
@@ -278,7 +253,7 @@ def _whole(text: str) -> int:
     return max(min(int(text), LARGEST), -LARGEST)
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
     """A decimal number; float() alone would take `1_0`, `nan` and the digits of other scripts as well."""
     if not _DECIMAL.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(text)
@@ -287,7 +262,7 @@ def _finite(text: str) -> float:
 
 def _tolerance(text: str) -> float:
     try:
-        tolerance = _finite(text)
+        tolerance = finite(text)
     except ValueError:
         tolerance = -1.0
     if tolerance < 0:
@@ -304,7 +279,7 @@ def _cells(text: str) -> int:
 
 def _area(text: str) -> float:
     try:
-        area = _finite(text)
+        area = finite(text)
     except ValueError:
         area = -1.0
     if area < 0:
@@ -315,7 +290,7 @@ def _area(text: str) -> float:
 def _bbox_numbers(text: str) -> tuple[float, ...]:
     """`x0,y0,x1,y1` or `x0,y0,z0,x1,y1,z1`, each lower bound not above its upper one."""
     try:
-        numbers = tuple(_finite(part) for part in text.split(","))
+        numbers = tuple(finite(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if len(numbers) not in (4, 6):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import read_columns, write_columns
+from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_columns
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
 from roiservice.catalog.writer import BLOCK_ROWS, CatalogWriter
@@ -258,3 +259,17 @@ def test_labels_of_any_size_stay_what_they_are(tmp_path: Path) -> None:
         dict(zip(features.label.tolist(), (features.roi_id - catalog.first_roi_id).tolist(), strict=True))
         == order
     )
+
+
+@pytest.mark.parametrize("part", [slice(0, 20), slice(3, 17), slice(5, 5)])
+def test_columns_as_arrays_are_those_of_pyarrow(part: slice) -> None:
+    numbers = np.arange(20)
+    for values in (numbers, numbers.astype(np.uint8), numbers / 3, numbers % 3 == 0):
+        column = pa.array(values)[part]
+        assert to_numpy(column).tolist() == column.to_pylist()
+        assert to_numpy(column).dtype == values.dtype
+        if values.dtype != bool:
+            assert to_arrow(values[part]).equals(column)
+    boxes = to_arrow(numbers.reshape(-1, 4))[1:3]
+    assert to_numpy(boxes).tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
+    assert to_numpy(boxes[:0]).shape == (0, 4)

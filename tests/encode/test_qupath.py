@@ -73,6 +73,14 @@ def test_ids_are_uuids_and_differ(everything: list[dict[str, Any]]) -> None:
     assert len(set(ids)) == len(ids)
 
 
+def test_ids_are_those_of_the_standard() -> None:
+    features = features_of(cells(), place=(4, -1, 9))
+    named = [f"image.zarr/cells/{label}/4/-1/9" for label in features.label.tolist()]
+    space = uuid.uuid5(uuid.NAMESPACE_URL, "https://qupath.github.io/objects/roiservice")
+    found = [feature["id"] for feature in strict(whole("qupath", features))["features"]]
+    assert found == [str(uuid.uuid5(space, name)) for name in named]
+
+
 def test_ids_last() -> None:
     first, second = (strict(whole("qupath", features_of(cells())))["features"] for _ in range(2))
     assert [feature["id"] for feature in first] == [feature["id"] for feature in second]

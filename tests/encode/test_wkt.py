@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from roiservice.encode.text import wkt_texts
+from roiservice.encode.wkt import _cell
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import to_shapely
@@ -38,6 +40,25 @@ def test_geometries_are_the_polygons(pattern: NDArray[Any], frame: Frame) -> Non
         read = shapely.from_wkt(row["WKT"])
         assert read.geom_type == shape.geom_type
         assert np.array_equal(shapely.get_coordinates(read), shapely.get_coordinates(shape))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text() | st.integers() | st.booleans() | st.none() | st.floats(-1e9, 1e9), min_size=2))
+def test_cells_are_quoted_as_the_standard_library_does(values: list[object]) -> None:
+    plain = [str(value).lower() if isinstance(value, bool) else value for value in values]
+    plain = [int(value) if isinstance(value, float) and value.is_integer() else value for value in plain]
+    expected = io.StringIO()
+    csv.writer(expected, lineterminator="\r\n").writerow(plain)
+    assert b",".join(map(_cell, values)) + b"\r\n" == expected.getvalue().encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(patterns)
+def test_lattice_points_are_spelled_as_by_geos(pattern: NDArray[Any]) -> None:
+    polygons = features_of(pattern).polygons
+    assert [text.decode() for text in wkt_texts(polygons)] == shapely.to_wkt(
+        to_shapely(polygons), rounding_precision=-1
+    ).tolist()
 
 
 def test_columns() -> None:

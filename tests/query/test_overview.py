@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter, CursorExpired
+from roiservice.query import numbers
 from roiservice.query.batches import row_batches
 from roiservice.query.cursor import START, Walk, walk_of
 from roiservice.query.density import density
+from roiservice.query.numbers import BINS
 from roiservice.query.pages import largest_features
 from roiservice.query.select import RoiQuery
-from roiservice.query.summary import BINS, COMMON, LONGEST, numbers, summary, texts
+from roiservice.query.summary import COMMON, LONGEST, summary, texts
 from tests.catalog.support import squares, write_catalog
 from tests.query.support import matches, plain, queries, random_catalog
 
@@ -91,21 +93,38 @@ def test_summary_counts(catalogs: list[Catalog], data: st.DataObject, number: in
     assert rows.tolist() == [feature.row for feature in found]
 
 
-@given(st.lists(st.floats(width=64) | st.integers(-5, 5).map(float), max_size=40))
-def test_numbers(values: list[float]) -> None:
-    told = numbers(np.array(values, float))
-    finite = [value for value in values if math.isfinite(value)]
+some_floats = st.lists(st.floats(width=64) | st.integers(-5, 5).map(float), max_size=40)
+
+
+@given(some_floats, st.integers(1, 9), st.sampled_from([1, 4, 2**18]))
+def test_numbers(values: list[float], size: int, at_once: int) -> None:
+    pieces = [np.array(values[start : start + size], float) for start in range(0, len(values), size)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "SORTED", at_once)  # beyond it they are counted digit by digit
+        told = numbers.numbers(lambda: pieces)
+    finite = sorted(value for value in values if math.isfinite(value))
     assert told["count"] == len(finite)
     if finite:
-        assert (told["min"], told["max"]) == (min(finite), max(finite))
+        assert (told["min"], told["max"]) == (finite[0], finite[-1])
         edges, counts = told["histogram"]["edges"], told["histogram"]["counts"]
         assert (edges[0], edges[-1]) == (told["min"], told["max"])
-        assert len(edges) == len(counts) + 1 <= BINS + 1
+        if len(counts) == BINS:
+            inside = np.searchsorted(edges, finite, side="right") - 1
+            assert counts == np.bincount(np.minimum(inside, BINS - 1), minlength=BINS).tolist()
         assert sum(counts) == len(finite)
         assert told["mean"] == pytest.approx(
             float(sum(map(Fraction, finite)) / len(finite)), abs=1e-9 * max(map(abs, finite))
         )
-        assert told["quantiles"]["0.5"] == sorted(finite)[(len(finite) - 1) // 2]
+        assert told["quantiles"] == {
+            str(share): finite[max(math.ceil(share * len(finite)) - 1, 0)] for share in numbers.QUANTILES
+        }
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
+def test_whole_numbers(values: list[int]) -> None:
+    told = numbers.numbers(lambda: [np.array(values)])
+    assert (told["min"], told["max"], told["count"]) == (min(values), max(values), len(values))
+    assert told["quantiles"]["0.5"] == float(sorted(values)[math.ceil(len(values) / 2) - 1])
 
 
 @given(st.lists(st.text(max_size=3), max_size=60))

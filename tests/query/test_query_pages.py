@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import ROIS
 from roiservice.errors import Gone, NotFound
-from roiservice.query import pages
+from roiservice.query import remembered
 from roiservice.query.pages import (
     feature_page,
     feature_row,
@@ -22,7 +22,7 @@ from roiservice.query.pages import (
     roi_page,
     shape_row,
 )
-from roiservice.query.select import RoiQuery, matching_rows
+from roiservice.query.select import RoiQuery, selected
 from tests.catalog.support import roi_column, squares, write_catalog
 from tests.query.support import EVERY, matches, on_planes, plain, queries, random_catalog
 
@@ -49,7 +49,7 @@ def test_a_page_of_features(
     catalog = catalogs[number]
     query = data.draw(queries(catalog))
     expected = [feature.row for feature in plain(catalog) if matches(feature, query)]
-    assert matching_rows(catalog, query).tolist() == expected
+    assert selected(catalog, query).page(0, 10**9).tolist() == expected
     page = feature_page(catalog, query, offset, limit)
     assert page.rows.tolist() == expected[offset : offset + limit]
     assert page.matched == len(expected)
@@ -176,7 +176,8 @@ def test_boxes_over_many_blocks(tmp_path: Path) -> None:
         width, height = chance.uniform(0, 60, 2)
         for z in (None, (0, 0), (1, 1), (1, 5), (2, 2)):
             query = RoiQuery(z=z, bbox=(x, y, x + width, y + height))
-            assert matching_rows(catalog, query).tolist() == [f.row for f in features if matches(f, query)]
+            rows = selected(catalog, query).page(0, 10**9).tolist()
+            assert rows == [f.row for f in features if matches(f, query)]
 
 
 def test_a_page_with_too_many_shapes_carries_those_of_its_planes_alone(tmp_path: Path) -> None:
@@ -189,20 +190,22 @@ def test_a_page_with_too_many_shapes_carries_those_of_its_planes_alone(tmp_path:
 
 
 def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = write_catalog(tmp_path / "2", [([(0, 0, z)], squares(40, 40)) for z in range(6)])
-    monkeypatch.setattr(pages, "REMEMBERED_BYTES", 2000)
+    monkeypatch.setattr(remembered, "REMEMBERED_BYTES", 5000)
+    catalogs = [
+        write_catalog(tmp_path / str(number), [([(0, 0, z)], squares(40, 40)) for z in range(6)])
+        for number in range(2)
+    ]
     for z in range(5):
         for area in range(30):
-            query = RoiQuery(z=(z, z + 1), min_area=float(area))
-            assert roi_count(catalog, query) == (36 if area <= 16 else 0)
-    assert sum(places.nbytes for places in catalog.remembered.values()) <= 2000
-
-
-def test_queries_that_match_nothing_are_not_remembered_without_end(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
-    for number in range(5000):
-        assert roi_count(catalog, RoiQuery(bbox=(-9.0, -9.0, -8.0, -8.0 + number / 10_000))) == 0
-    assert len(catalog.remembered) < 5000
+            for catalog in catalogs:
+                query = RoiQuery(z=(z, z + 1), min_area=float(area))
+                assert roi_count(catalog, query) == (36 if area <= 16 else 0)
+    kept = [found for catalog in catalogs for found in catalog.remembered.values()]
+    assert 0 < len(kept) < 10  # of both together; those that match nothing take their place as well
+    assert sum(found.nbytes for found in kept) <= 5000
+    latest = RoiQuery(z=(4, 5), min_area=29.0)
+    selected(catalogs[1], latest)
+    assert selected(catalogs[1], latest) is selected(catalogs[1], latest)
 
 
 def test_labels_that_the_layer_s_dtype_cannot_hold_match_nothing(tmp_path: Path) -> None:

@@ -131,6 +131,9 @@ def test_formats_that_need_outlines_say_so(tissue, form, geometry):
      ("simplify=1&geometry=bbox", "simplify"), ("max-features=0", "max-features"),
      ("max-features=5&limit=3", "max-features"), ("max-features=5&offset=0", "max-features"),
      ("max-features=5&cursor=start", "max-features"), ("max-features=5&f=omero", "max-features"),
+     ("max-vertices=0", "max-vertices"), ("max-vertices=x", "max-vertices"),
+     ("max-vertices=5&limit=3", "max-vertices"), ("max-vertices=5&cursor=start", "max-vertices"),
+     ("max-vertices=5&f=omero", "max-vertices"), ("max-vertices=5&geometry=bbox", "max-vertices"),
      ("cursor=start&offset=3", "cursor"), ("cursor=x", "cursor"), ("cursor=", "cursor"),
      ("cursor=%C3%A9", "cursor")],
 )  # fmt: skip
@@ -148,6 +151,26 @@ def test_the_largest_features_of_a_window(tissue):
     for each in page["links"]:
         if each["rel"] in ("self", "alternate"):
             assert get(tissue, each["href"].removeprefix("http://localhost"))
+
+
+def test_the_largest_features_within_a_number_of_vertices(tissue):
+    def vertices(feature):
+        return len(shapely.get_coordinates(shapely.geometry.shape(feature["geometry"]))) - 1  # but the last
+
+    window = get(tissue, f"{ITEMS}?bbox=20,20,150,150&limit=1000").json["features"]
+    largest = sorted(window, key=lambda feature: -feature["properties"]["area"])
+    budget = sum(map(vertices, largest[:7])) + vertices(largest[7]) - 1
+    page = get(tissue, f"{ITEMS}?bbox=20,20,150,150&max-vertices={budget}").json
+    assert {each["id"] for each in page["features"]} == {each["id"] for each in largest[:7]}
+    assert (page["numberMatched"], page["numberReturned"]) == (len(window), 7)
+    assert all("limit" not in link["href"] for link in page["links"])
+    assert f"max-vertices={budget}" in page["links"][0]["href"]
+    fewer = get(tissue, f"{ITEMS}?bbox=20,20,150,150&max-vertices={budget}&max-features=3").json
+    assert {each["id"] for each in fewer["features"]} == {each["id"] for each in largest[:3]}
+    # None that is too large alone keeps the others from being there.
+    least = min(map(vertices, window))
+    (smallest, *_) = get(tissue, f"{ITEMS}?bbox=20,20,150,150&max-vertices={least}").json["features"]
+    assert vertices(smallest) == least
 
 
 @pytest.mark.parametrize(("form", "total"), [("geojson", CELLS), ("wkt", CELLS), ("omero", CELLS)])

@@ -105,6 +105,7 @@ SAMPLES = [
     "/images/1/collections/labels:rings", ITEMS_URL, f"{ITEMS_URL}?limit=0", f"{ITEMS_URL}/5",
     f"{ITEMS_URL}?bbox=0,0,15,15&z=0&t=0-1&label=7&min-area=1.5",
     f"{ITEMS_URL}?simplify=2&cursor=start&limit=1", f"{ITEMS_URL}?geometry=none&max-features=1",
+    f"{ITEMS_URL}?max-vertices=9",
     f"{ITEMS_URL}?geometry=centroid", f"{ITEMS_URL}?cursor=x",
     "/images/1/collections/labels:rings/density?cells=3", "/images/1/collections/labels:rings/summary",
     f"{ITEMS_URL}?f=qupath", f"{ITEMS_URL}?f=omero", f"{ITEMS_URL}?f=wkt", f"{ITEMS_URL}?f=ndjson&limit=1",

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
+from roiservice.web.conditions import with_properties
 from roiservice.web.negotiate import accepts_gzip, format_name, prefers_html
-from roiservice.web.params import LARGEST, Paging, image_id, items, lenient_paging, paging, with_properties
+from roiservice.web.params import LARGEST, LONGEST_KEPT, Paging, image_id, items, lenient_paging, paging
 
 CRS = "http://localhost/def/crs/pixel"
 
@@ -30,6 +31,13 @@ def test_nothing_given_means_everything():
     asked = parse()
     assert asked.query.by_plane_only
     assert (asked.limit, asked.offset, asked.filters, asked.f) == (None, 0, (), None)
+
+
+def test_long_query_strings_do_not_fill_the_memory():
+    short, long = b"label=1", b"label=" + b",".join(b"%d" % label for label in range(LONGEST_KEPT))
+    assert items(short, CRS, 9) is items(short, CRS, 9)
+    assert items(long, CRS, 9) == items(long, CRS, 9)
+    assert items(long, CRS, 9) is not items(long, CRS, 9)
 
 
 def test_all_filters():

@@ -19,6 +19,7 @@ from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.web import params
 from roiservice.web.access import readable, ticket
+from roiservice.web.conditions import with_properties
 from roiservice.web.links import (
     PIXEL_CRS,
     Link,
@@ -56,11 +57,11 @@ def items(image_id: int, layer: str) -> Response:
     catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and (asked.limit, asked.cursor, asked.largest) == (None,) * 3
     limit = asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max)
-    query = params.with_properties(asked, catalog.properties)
+    query = with_properties(asked, catalog.properties)
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
     offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
     paged = (offset, 0 if streamed else limit, settings.shapes_per_page)
-    selection = (form, query, *paged, asked.detail, asked.largest is not None)
+    selection = (form, query, *paged, asked.detail, asked.largest is not None, asked.vertices)
     key = page_key(service.registry.uuid, (catalog.version,), *selection)
     tag = digest(key, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
@@ -71,7 +72,9 @@ def items(image_id: int, layer: str) -> Response:
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     page = cached(service.cache, key, partial(items_page, catalog, *selection))
     place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket(), walk)
-    envelope = _envelope(place, asked, _Span(limit, offset, page.returned, page.matched))
+    # As with what was parsed: links of long query strings would fill the memory.
+    surround = _envelope if len(request.query_string) <= params.LONGEST_KEPT else _envelope.__wrapped__
+    envelope = surround(place, asked, _Span(limit, offset, page.returned, page.matched))
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
 
@@ -173,7 +176,8 @@ def _refusal(form: Format, asked: params.ItemsParams) -> BadParameter | None:
     if asked.detail.geometry != EXACT and form.name not in _WITHOUT_OUTLINES:
         return BadParameter("geometry", f"f={form.name} takes {EXACT} only")
     if asked.largest is not None and form.by_roi:
-        return BadParameter("max-features", f"f={form.name} goes by ROI, and takes limit and offset only")
+        name = "max-features" if asked.vertices is None else "max-vertices"
+        return BadParameter(name, f"f={form.name} goes by ROI, and takes limit and offset only")
     return None
 
 

@@ -17,6 +17,7 @@ from roiservice.query.summary import summary
 from roiservice.web import params
 from roiservice.web.access import readable
 from roiservice.web.compress import pack
+from roiservice.web.conditions import with_properties
 from roiservice.web.links import (
     JSON,
     PIXEL_CRS,
@@ -79,7 +80,7 @@ def _answer(
     service = services()
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
-    query = params.with_properties(asked, catalog.properties, known)
+    query = with_properties(asked, catalog.properties, known)
     key = digest(service.registry.uuid, catalog.version, name, _VERSION, query, own)
     path = collection_path(image_id, found.collection)
     links = [link("self", whole_link(f"{path}/{name}", (*asked.filters, *own))), link("collection", path)]

@@ -1,0 +1,117 @@
+"""Some of the rows of a catalog, or of its ROIs, in order: spans of them, or one bit for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.writer import BLOCK_ROWS
+
+Rows = NDArray[np.int64]
+Span = tuple[int, int]
+
+GROUP = BLOCK_ROWS  # numbers whose bits lie together; those of rows are the blocks of a catalog
+BATCH_GROUPS = 256  # that are looked at together: what is in memory at once does not grow with the layer
+BATCH = GROUP * BATCH_GROUPS  # rows
+
+Masks = tuple[Rows, NDArray[np.bool_]]  # groups (k,), sorted, and which of their numbers are meant (k, GROUP)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """All rows of half-open ranges that follow one another."""
+
+    spans: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return sum(last - first for first, last in self.spans)
+
+    def page(self, offset: int, limit: int) -> Rows:
+        """Rows `offset` to `offset + limit` of these, without listing those before."""
+        pieces = [np.empty(0, np.int64)]
+        for first, last in self.spans:
+            skipped = min(offset, last - first)
+            taken = min(limit, last - first - skipped)
+            pieces.append(np.arange(first + skipped, first + skipped + taken))
+            offset, limit = offset - skipped, limit - taken
+        return np.concatenate(pieces)
+
+    def batches(self) -> Iterator[slice]:
+        """All rows, at most `BATCH` at a time, as slices, which cost nothing."""
+        for first, last in self.spans:
+            for start in range(first, last, BATCH):
+                yield slice(start, min(start + BATCH, last))
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some of the numbers 0, 1, ...: a bit each, so that it takes little memory however many they are.
+
+    `groups` (k,) are those that have any of the numbers, sorted; `bits` (k, GROUP / 8), the first number's
+    is the highest of its byte; `before` (k + 1,): how many of the numbers come before each group, and in all.
+    """
+
+    groups: Rows
+    bits: NDArray[np.uint8]
+    before: Rows
+
+    @staticmethod
+    def of(numbers: Rows) -> Subset:
+        """These numbers, sorted, distinct and few: groups that have any of them are laid out."""
+        groups = np.unique(numbers // GROUP)
+        masks = np.zeros((len(groups), GROUP), bool)
+        masks[np.searchsorted(groups, numbers // GROUP), numbers % GROUP] = True
+        return Subset.of_masks([(groups, masks)])
+
+    @staticmethod
+    def of_masks(pieces: Iterable[Masks]) -> Subset:
+        """The numbers that the masks of some groups say, in whatever order these come; each comes once."""
+        groups, bits, counts = [np.empty(0, np.int64)], [np.empty((0, GROUP // 8), np.uint8)], []
+        for some, masks in pieces:
+            count = np.count_nonzero(masks, axis=1)
+            groups.append(some[count > 0])
+            bits.append(np.packbits(masks[count > 0], axis=1))
+            counts.append(count[count > 0])
+        numbers, before = np.concatenate(groups), np.zeros(sum(map(len, groups)) + 1, np.int64)
+        order = np.argsort(numbers)
+        np.cumsum(np.concatenate([np.empty(0, np.int64), *counts])[order], out=before[1:])
+        return Subset(numbers[order], np.concatenate(bits)[order], before)
+
+    def __len__(self) -> int:
+        return int(self.before[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return self.groups.nbytes + self.bits.nbytes + self.before.nbytes
+
+    def page(self, offset: int, limit: int) -> Rows:
+        """Numbers `offset` to `offset + limit` of these; only their own groups are looked at."""
+        end = min(offset + limit, len(self))
+        if offset >= end:
+            return np.empty(0, np.int64)
+        first = int(np.searchsorted(self.before, offset, side="right")) - 1
+        last = int(np.searchsorted(self.before, end))
+        skipped = offset - int(self.before[first])
+        return self._numbers(first, last)[skipped : skipped + end - offset]
+
+    def batches(self) -> Iterator[Rows]:
+        """All numbers, at most `BATCH` at a time."""
+        for first in range(0, len(self.groups), BATCH_GROUPS):
+            yield self._numbers(first, first + BATCH_GROUPS)
+
+    def index(self, number: int) -> int | None:
+        """How many of the numbers come before this one; None if it is none of them."""
+        place = int(np.searchsorted(self.groups, number // GROUP))
+        if place == len(self.groups) or self.groups[place] != number // GROUP:
+            return None
+        mask = np.unpackbits(self.bits[place])
+        return int(self.before[place] + mask[: number % GROUP].sum()) if mask[number % GROUP] else None
+
+    def _numbers(self, first: int, last: int) -> Rows:
+        """The numbers of these groups."""
+        found = np.flatnonzero(np.unpackbits(self.bits[first:last]))
+        return self.groups[first + found // GROUP] * GROUP + found % GROUP
