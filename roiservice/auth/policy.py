@@ -145,6 +145,7 @@ class OmeroPolicy:
     def owner(self, identity: Identity) -> Owner:
         """For whom a caller's tokens are made. LoginRequired if it is nobody, InsufficientScope for a ticket.
 
+        SessionExpired if OMERO.web's sessions can be read and this is none of them, public user or not.
         Whether the caller may read the images of the token is for `require` to say, image by image.
         """
         from roiservice.auth.tokens import Owner
@@ -155,9 +156,11 @@ class OmeroPolicy:
             return Owner(identity.claims.subject, identity.claims.session)
         if identity.session is None:
             raise LoginRequired
+        state = self._state(identity.session)
+        if state == ENDED:
+            raise SessionExpired
         name = self._names.of(identity.session)[:16]
-        user_id = self._state(identity.session).user_id
-        return Owner(f"s:{name}" if user_id is None else f"u:{user_id}", name)
+        return Owner(f"s:{name}" if state.user_id is None else f"u:{state.user_id}", name)
 
     def _state(self, session: str) -> Session:
         return self._sessions.find(session) if self._sessions is not None else UNKNOWN

@@ -1,7 +1,7 @@
 """Connections on which an answer comes within the time limit of its request as a whole, or not at all.
 
-The library bounds each wait for some bytes alone: headers and bodies that drip in would hold their connection,
-and its place among the few to OMERO.web, for as long as they like.
+The library bounds each wait for some bytes alone: headers and bodies that drip in would hold their
+connection, and its place among the few to OMERO.web, for as long as they like.
 """
 
 from __future__ import annotations
