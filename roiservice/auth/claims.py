@@ -1,6 +1,6 @@
 """What a token says: its two kinds, its claims, and which values they may have.
 
-The names of claims are those of RFC 7519, 4.1, and of our own: `img`, `act`, `sid`, `pth`.
+The names of claims are those of RFC 7519, 4.1, and of our own: `img`, `act`, `sid`, `pth`, `via`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,28 @@ _TEXTS = {
     "jti": re.compile("[0-9a-f]{32}"),
     "sid": re.compile("[0-9a-f]{16}"),
     "sub": re.compile("[!-~]{1,64}"),
+    "via": re.compile("[0-9a-f]{32}"),
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of token: the `typ` of its header, the end of its audience, and lifetimes in seconds."""
+    """One kind of token: the `typ` of its header, the end of its audience, and lifetimes in seconds.
+
+    It has all of `claims` and may have those of `more`.
+    """
 
     typ: str
     audience_end: str
     lifetime: int
     longest: int
     claims: frozenset[str]
+    more: frozenset[str] = frozenset()
 
 
 _CLAIMS = frozenset(("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "img", "act", "sid"))
 ACCESS = Kind("roi-at+jwt", "", 300, 3600, _CLAIMS)
-TICKET = Kind("roi-link+jwt", "/ticket", 900, 86_400, _CLAIMS | {"pth"})
+TICKET = Kind("roi-link+jwt", "/ticket", 900, 86_400, _CLAIMS | {"pth"}, frozenset(("via",)))
 LONGEST_LIFETIME = max(ACCESS.longest, TICKET.longest)
 
 
@@ -48,7 +53,8 @@ class Claims:
     """What a valid token says; times are seconds since 1970.
 
     `subject` is `u:` and OMERO's user id, `s:` and a name of the session, or `script`. `session` names the
-    session that the token was made in, without giving it away. `path` is that of a ticket, else None.
+    session that the token was made in, without giving it away. `path` is that of a ticket, else None;
+    `made_with` the id of the token that a ticket was made with, None if that was a session.
     """
 
     token_id: str
@@ -59,18 +65,19 @@ class Claims:
     issued: int
     expires: int
     path: str | None
+    made_with: str | None = None
 
 
 def check_claims(kind: Kind, issuer: str, key_id: str, document: Mapping[str, Any]) -> Claims:
     """The claims of a token of that kind. Raises TokenInvalid; times are not compared with a clock."""
-    if document.keys() != kind.claims:
+    if not kind.claims <= document.keys() <= kind.claims | kind.more:
         raise TokenInvalid("claims are missing, or are not ours")
     if document["iss"] != issuer or document["aud"] != issuer + kind.audience_end:
         raise TokenInvalid("issuer or audience is another one")
     if any(type(document[name]) is not int for name in _NUMBERS):
         raise TokenInvalid("a time is no integer")
     for name, pattern in _TEXTS.items():
-        if type(document[name]) is not str or not pattern.fullmatch(document[name]):
+        if name in document and not (type(document[name]) is str and pattern.fullmatch(document[name])):
             raise TokenInvalid(f"{name} is malformed")
     if document["act"] != [ACTION]:
         raise TokenInvalid("the action is another one")
@@ -79,7 +86,7 @@ def check_claims(kind: Kind, issuer: str, key_id: str, document: Mapping[str, An
         raise TokenInvalid("pth is malformed")
     return Claims(
         document["jti"], key_id, document["sub"], document["sid"], _images(kind, document["img"]),
-        document["iat"], document["exp"], path,
+        document["iat"], document["exp"], path, document.get("via"),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from roiservice.auth.claims import ACCESS, TICKET, Claims, covers
-from roiservice.auth.readcheck import Decision, ReadCheck
+from roiservice.auth.readcheck import Decision, ReadCheck, Trust
 from roiservice.auth.revocation import Revocations
 from roiservice.auth.sessions import ENDED, UNKNOWN, DjangoSessions, Session, SessionNames
 from roiservice.errors import (
@@ -68,8 +68,8 @@ class Policy(Protocol):
         Raises InvalidRequest, TokenInvalid, TokenExpired, InsufficientScope, Unavailable.
         """
 
-    def require(self, identity: Identity, image_id: int) -> None:
-        """Return if the caller may read the image.
+    def require(self, identity: Identity, image_id: int, trust: Trust = Trust.ALL) -> None:
+        """Return if the caller may read the image; `trust` is for what OMERO said a moment ago.
 
         Raises NotFound as for an image that does not exist, LoginRequired, SessionExpired, InsufficientScope,
         TokenInvalid, Unavailable.
@@ -86,9 +86,9 @@ class PublicPolicy:
         del authorization, tickets, session, method, path
         return Identity(Caller.ANYBODY)
 
-    def require(self, identity: Identity, image_id: int) -> None:
+    def require(self, identity: Identity, image_id: int, trust: Trust = Trust.ALL) -> None:
         """Return."""
-        del identity, image_id
+        del identity, image_id, trust
 
 
 class OmeroPolicy:
@@ -129,11 +129,8 @@ class OmeroPolicy:
             raise InsufficientScope
         return Identity(Caller.TOKEN if bearer is not None else Caller.TICKET, claims)
 
-    def require(self, identity: Identity, image_id: int, *, anew: bool = False) -> None:
-        """As Policy says. Of a token, what it says decides; of a session, what OMERO says.
-
-        With `anew` what OMERO said a moment ago does not count.
-        """
+    def require(self, identity: Identity, image_id: int, trust: Trust = Trust.ALL) -> None:
+        """As Policy says. Of a token, what it says decides; of a session, what OMERO says."""
         if identity.claims is not None:
             self._require_claims(identity.claims, image_id)
             return
@@ -141,13 +138,14 @@ class OmeroPolicy:
         if session is not None and self._state(session) == ENDED:
             self._reads.forget(session)
             session, ended = None, True  # what is public stays readable
-        decision = self._reads.may_read(session, image_id, anew=anew)
+        decision = self._reads.may_read(session, image_id, trust)
         if decision is not Decision.ALLOWED:
             raise _refusal(decision, image_id, had_session=session is not None or ended)
 
     def owner(self, identity: Identity) -> Owner:
         """For whom a caller's tokens are made. LoginRequired if it is nobody, InsufficientScope for a ticket.
 
+        SessionExpired if OMERO.web's sessions can be read and this is none of them, public user or not.
         Whether the caller may read the images of the token is for `require` to say, image by image.
         """
         from roiservice.auth.tokens import Owner
@@ -158,9 +156,11 @@ class OmeroPolicy:
             return Owner(identity.claims.subject, identity.claims.session)
         if identity.session is None:
             raise LoginRequired
+        state = self._state(identity.session)
+        if state == ENDED:
+            raise SessionExpired
         name = self._names.of(identity.session)[:16]
-        user_id = self._state(identity.session).user_id
-        return Owner(f"s:{name}" if user_id is None else f"u:{user_id}", name)
+        return Owner(f"s:{name}" if state.user_id is None else f"u:{state.user_id}", name)
 
     def _state(self, session: str) -> Session:
         return self._sessions.find(session) if self._sessions is not None else UNKNOWN

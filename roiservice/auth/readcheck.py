@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,14 @@ class Decision(enum.Enum):
     REFUSED = b"refused"
     LOGIN = b"login"
     UNAVAILABLE = b"unavailable"
+
+
+class Trust(enum.Enum):
+    """What counts of what was found out before."""
+
+    ALL = "all"
+    ALLOWED = "allowed"  # refusals are neither used nor kept: all take as long, whatever was asked before
+    NOTHING = "nothing"  # OMERO.web is asked
 
 
 _KEPT = {Decision.ALLOWED: ALLOWED_KEPT, Decision.REFUSED: REFUSED_KEPT}
@@ -92,18 +100,22 @@ class ReadCheck:
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(IN_FLIGHT)
 
-    def may_read(self, session: str | None, image_id: int, *, anew: bool = False) -> Decision:
-        """Whether the session may read the image; None is whoever is not logged in (the public user).
-
-        With `anew`, what is remembered does not count: OMERO.web is asked.
-        """
+    def may_read(self, session: str | None, image_id: int, trust: Trust = Trust.ALL) -> Decision:
+        """Whether the session may read the image; None is whoever is not logged in (the public user)."""
         if not is_image(image_id):
             return Decision.REFUSED
         if session is not None and not is_session(session):
             return Decision.LOGIN
         key = self._names.of(session), image_id
-        if anew:
-            return self._asked_anew(session, image_id)
+        if trust is Trust.ALL:
+            return self._found_out_once(key, session, image_id)
+        if trust is Trust.ALLOWED and self._allowed_before(key):
+            return Decision.ALLOWED
+        kept = {Decision.ALLOWED} if trust is Trust.ALLOWED else set(_KEPT)
+        return self._ask_in_turn(key, session, image_id, kept)
+
+    def _found_out_once(self, key: Key, session: str | None, image_id: int) -> Decision:
+        """What is remembered; else what came of a check, which those who ask meanwhile wait for."""
         with self._lock:
             known = self._recall(key)
             if known is not None:
@@ -123,16 +135,15 @@ class ReadCheck:
             flight.done.set()
         return flight.decision
 
-    def _asked_anew(self, session: str | None, image_id: int) -> Decision:
-        if not self._turns.acquire(timeout=PATIENCE):
-            return Decision.UNAVAILABLE
-        try:
-            decision = self._ask(session, image_id)
-        finally:
-            self._turns.release()
-        if decision is not Decision.ALLOWED and session is not None:
-            self.forget(session)
-        return decision
+    def _allowed_before(self, key: Key) -> bool:
+        with self._lock:
+            if self._recall(key) is Decision.ALLOWED:
+                return True
+        known = None if self._shared is None else self._shared.get(key, self._clock())
+        if known is None or known.decision is not Decision.ALLOWED:
+            return False
+        self._remember(key, known)
+        return True
 
     def forget(self, session: str) -> None:
         """Remember nothing of a session: it has ended."""
@@ -159,7 +170,10 @@ class ReadCheck:
             if leads:
                 self._shared.land(key)
 
-    def _ask_in_turn(self, key: Key, session: str | None, image_id: int) -> Decision:
+    def _ask_in_turn(
+        self, key: Key, session: str | None, image_id: int, kept: Collection[Decision] = _KEPT
+    ) -> Decision:
+        """What OMERO.web says; of that, `kept` is remembered."""
         if not self._turns.acquire(timeout=PATIENCE):
             _log.warning("too many checks wait for OMERO.web")
             return Decision.UNAVAILABLE
@@ -172,7 +186,7 @@ class ReadCheck:
             self.forget(session)
             if self._shared is not None:
                 self._shared.end(key[0], self._clock())
-        elif decision in _KEPT:
+        elif decision in kept:
             known = _Known(decision, asked)
             self._remember(key, known)
             if self._shared is not None:

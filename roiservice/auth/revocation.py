@@ -53,28 +53,33 @@ class Revocations:
         self._remember(name, now)
         _log.info("revoked: %s", name)
 
-    def check(self, claims: Claims, image_id: int | None = None) -> None:
-        """TokenInvalid if the token was revoked; of marks on images, only that of `image_id` counts."""
+    def check(self, claims: Claims, image_id: int | None = None, *, anew: bool = False) -> None:
+        """TokenInvalid if the token was revoked, or the one it was made with.
+
+        Of marks on images, only that of `image_id` counts. With `anew` the store is asked for all of them.
+        """
         marks: list[tuple[str, str | int]] = [
             ("jti", claims.token_id), ("sid", claims.session), ("sub", claims.subject)
         ]  # fmt: skip
+        if claims.made_with is not None:
+            marks.append(("jti", claims.made_with))
         if image_id is not None:
             marks.append(("img", image_id))
         try:
             for kind, value in marks:
-                mark = self._mark(_name(kind, value))
+                mark = self._mark(_name(kind, value), anew)
                 if mark is not None and (kind == "jti" or claims.issued <= mark):
                     raise TokenInvalid(f"revoked by its {kind}")
         except SharedStoreFailed as error:
             if self._required:
                 raise Unavailable("whether the token was revoked cannot be found out now") from error
 
-    def _mark(self, name: str) -> int | None:
+    def _mark(self, name: str, anew: bool) -> int | None:
         """When what the name says was revoked, in seconds since 1970; None if it was not."""
         now = self._clock()
         with self._lock:
             mark, until = self._remembered.get(name, (None, 0.0))
-        if now < until <= now + REMEMBERED:
+        if not anew and now < until <= now + REMEMBERED:
             return mark
         value = self._store.get(name)
         if value is not None and not (value.isdigit() and len(value) < 16):

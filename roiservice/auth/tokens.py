@@ -104,12 +104,15 @@ class Tokens:
     ) -> Minted:
         """A link ticket for what is of that image and lies at or below `path`. Raises BadParameter.
 
-        It does not outlive the token that it is `made_with`.
+        It does not outlive the token that it is `made_with`, and names it: it is taken back with it.
         """
         if not is_prefix(path):
             raise BadParameter("path", f"must be a plain path of 1 to {LONGEST_PATH} characters")
-        latest = None if made_with is None else made_with.expires
-        return self._mint(TICKET, owner, {"img": checked_images([image]), "pth": path}, lifetime, latest)
+        rights: dict[str, Any] = {"img": checked_images([image]), "pth": path}
+        if made_with is None:
+            return self._mint(TICKET, owner, rights, lifetime)
+        rights["via"] = made_with.token_id
+        return self._mint(TICKET, owner, rights, lifetime, made_with.expires)
 
     def verify(self, token: str, kind: Kind) -> Claims:
         """What a token says, if it is a valid one of that kind: TokenExpired, or TokenInvalid for all else.

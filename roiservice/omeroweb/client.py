@@ -27,6 +27,7 @@ from urllib3.exceptions import HTTPError
 from roiservice import __version__
 from roiservice.errors import OmeroWebFailed
 from roiservice.metrics import OMERO_LEFT_ALONE, OMERO_REQUESTS, Metrics
+from roiservice.omeroweb.deadline import bounded_pools
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class OmeroWeb:
     def _start(self) -> None:
         self._process = os.getpid()
         self._circuits: defaultdict[str, _Circuit] = defaultdict(_Circuit)
-        self._pool = urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False)
+        self._pool = bounded_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False))
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
 
     def get(self, path: str, query: str = "", session: str | None = None) -> Answer:
@@ -160,7 +161,7 @@ class OmeroWeb:
             headers["Cookie"] = f"{self.cookie_name}={session}"
         url = f"{self.url}{path}?{query}" if query else f"{self.url}{path}"
         try:
-            # In a thread, as no library bounds the time in which the headers of an answer drip in.
+            # In a thread, as nothing bounds the time in which the name of a host is looked up.
             fetched = self._threads.submit(self._fetch, circuit, url, headers, deadline)
             answer = fetched.result(self._timeout)
         except (Late, HTTPError, OSError) as error:
@@ -192,12 +193,12 @@ class OmeroWeb:
             headers=headers,
             redirect=False,
             preload_content=False,
-            timeout=urllib3.Timeout(connect=min(1.0, left), read=left),
+            timeout=urllib3.Timeout(left, connect=min(1.0, left)),
             pool_timeout=left,
         )
         whole = False
         try:
-            body = _body(response, deadline)
+            body = _body(response)
             whole = True
         finally:
             if not whole:
@@ -213,7 +214,7 @@ class OmeroWeb:
             _log.warning("OMERO.web is not asked for %g s what it does not answer", PAUSE)
 
 
-def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+def _body(response: urllib3.BaseHTTPResponse) -> bytes:
     blocks: list[bytes] = []
     received = 0
     while block := response.read1(_BLOCK, decode_content=True):
@@ -221,8 +222,6 @@ def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
         received += len(block)
         if received > LARGEST_BODY:
             raise OmeroWebFailed(f"OMERO.web answers with more than {LARGEST_BODY} bytes")
-        if time.monotonic() > deadline:
-            raise Late
     return b"".join(blocks)
 
 

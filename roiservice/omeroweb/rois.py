@@ -32,6 +32,7 @@ MOST_PLANES = 1_000_000
 PLANES_KEPT = 10_000
 MOST_PAGES = 100  # of OMERO's that make up one of ours
 _LARGEST_OFFSET = 2**31 - 1
+_COUNT = re.compile(rb"[0-9]{1,18}")
 Span = tuple[int, int]
 Answered = TypeVar("Answered")
 # No text in JSON holds this: there, the quotation marks have backslashes before them.
@@ -94,7 +95,7 @@ class OmeroRois:
         """
         key = _key("rois", wanted, session)
         known = self._recall(key)
-        if known is not None and known.isdigit() and (limit == 0 or offset >= int(known)):
+        if known is not None and _COUNT.fullmatch(known) and (limit == 0 or offset >= int(known)):
             return RoiSlice((), int(known))
         found = self._tried(key, lambda: self._ask(wanted, session, offset, limit))
         self._remember(key, str(found.total).encode())
@@ -113,7 +114,8 @@ class OmeroRois:
         key = _key("planes", RoiList(image_id), session)
         known = self._recall(key)
         if known is not None:
-            return _table(orjson.loads(known))
+            with suppress(ValueError, OmeroWebFailed):  # something else lies in the store
+                return _table(orjson.loads(known))
         rows = self._tried(key, lambda: self._ask_planes(image_id, session))
         counts = _table(rows)
         if counts.size <= PLANES_KEPT:

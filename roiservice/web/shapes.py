@@ -10,7 +10,15 @@ from itertools import groupby
 from roiservice.bootstrap import Layer
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_ID, ROIS
-from roiservice.errors import BadParameter, Gone, NotFound, RoiServiceError, SourceRefused
+from roiservice.errors import (
+    BadParameter,
+    Gone,
+    NotFound,
+    RoiServiceError,
+    SourceRefused,
+    Unauthorized,
+    Unavailable,
+)
 from roiservice.query.moments import Moments
 from roiservice.query.stats import PlacedShape, placed_shapes, shape_stats
 from roiservice.sources.limits import Limits
@@ -18,6 +26,7 @@ from roiservice.sources.pixels import ImagePixels, open_pixels
 from roiservice.web.access import layer_of
 from roiservice.web.routes import services
 
+MOST_LAYERS = 50  # whose shapes are measured in one request
 Stats = dict[str, list[dict[str, int | float | None]]]
 
 
@@ -47,14 +56,19 @@ def stats_of(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None)
     Shapes that lie on every z or t are measured on the one given; `channels` None: all of the image. Shapes
     that are not there, or whose layer cannot be served now, are left out; if that is all, the reason of the
     first is raised. Raises what keeps the image's pixels from being read, and BadParameter for shapes of
-    several images, channels that the image does not have, and too much work.
+    several images, channels that the image does not have, and too much work; Unauthorized and Unavailable.
     """
     shapes: dict[int, PlacedShape] = {}
     places: list[ShapePlace] = []
     failures: list[RoiServiceError] = []
-    for some in _by_version(ids):
+    layers = _by_version(ids)
+    if len(layers) > MOST_LAYERS:  # of each it is asked whether the caller may read it
+        raise BadParameter("ids", f"are of {len(layers)} layers; {MOST_LAYERS} are allowed in one request")
+    for some in layers:
         try:
             place = place_of(some[0])
+        except (Unauthorized, Unavailable):
+            raise  # will be the same for all others
         except RoiServiceError as error:
             failures.append(error)
             continue

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from roiservice.auth.readcheck import IN_FLIGHT, MOST_KEPT, Decision, ReadCheck, decide
+from roiservice.auth.readcheck import IN_FLIGHT, MOST_KEPT, Decision, ReadCheck, Trust, decide
 from roiservice.auth.sessions import SessionNames
 from roiservice.errors import OmeroWebFailed
 from roiservice.omeroweb.client import Answer
@@ -308,6 +308,35 @@ def test_without_the_store_all_goes_on(web: OmeroWeb, clock: Clock, store: Store
     assert [check.may_read(ada, image) for image in (1, 1, 3)] == [ALLOWED, ALLOWED, REFUSED]
     web.logout("ada")
     assert check.may_read(ada, 2) == LOGIN
+
+
+def test_refusals_can_be_left_out(web: OmeroWeb, clock: Clock, store: Store) -> None:
+    """Each refusal then is a question, whatever was found out before, and leaves nothing behind."""
+    one, other = check_of(web, clock, store), check_of(web, clock, store)
+    ada, bob = web.login("ada"), web.login("bob")
+    for check in (one, other):
+        assert [check.may_read(bob, 1, Trust.ALLOWED) for _ in range(2)] == [REFUSED, REFUSED]
+    assert len(web.requests) == 4
+    assert store.values == {}
+    one.may_read(bob, 1)
+    assert [check.may_read(bob, 1, Trust.ALLOWED) for check in (one, other)] == [REFUSED, REFUSED]
+    assert len(web.requests) == 7
+    assert [check.may_read(ada, 1, Trust.ALLOWED) for check in (one, other, one)] == [ALLOWED] * 3
+    assert len(web.requests) == 8
+
+
+def test_what_was_found_out_anew_replaces_the_old(web: OmeroWeb, clock: Clock, store: Store) -> None:
+    one, other = check_of(web, clock, store), check_of(web, clock, store)
+    ada = web.login("ada")
+    assert one.may_read(ada, 1) == ALLOWED
+    web.images[1].readers = frozenset()
+    clock.now += 1
+    assert one.may_read(ada, 1) == ALLOWED
+    assert one.may_read(ada, 1, Trust.NOTHING) == REFUSED
+    assert [check.may_read(ada, 1) for check in (one, other)] == [REFUSED, REFUSED]
+    web.logout("ada")
+    assert one.may_read(ada, 2, Trust.NOTHING) == LOGIN
+    assert check_of(web, clock, store).may_read(ada, 1) == LOGIN
 
 
 # Answers that the stand-in does not give

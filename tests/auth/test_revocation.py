@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,25 @@ def test_a_revocation_that_was_not_kept_is_an_error(store: Store, clock: Clock) 
         revocations.revoke("sub", "u:4")
     store.down = False
     assert not refused(revocations, CLAIMS, 7)
+
+
+def test_what_was_made_with_a_token_goes_with_it(store: Store, clock: Clock) -> None:
+    revocations = Revocations(store, clock=clock)
+    ticket = replace(CLAIMS, token_id="1" * 32, made_with=CLAIMS.token_id)
+    assert not refused(revocations, ticket, 7)
+    revocations.revoke("jti", CLAIMS.token_id)
+    assert refused(revocations, ticket, 7)
+    assert not refused(revocations, replace(ticket, made_with="2" * 32), 7)
+
+
+def test_the_store_can_be_asked_at_once(store: Store, clock: Clock) -> None:
+    one, other = Revocations(store, clock=clock), Revocations(store, clock=clock)
+    other.check(CLAIMS, 7)
+    one.revoke("img", 7)
+    assert not refused(other, CLAIMS, 7)
+    with pytest.raises(TokenInvalid):
+        other.check(CLAIMS, 7, anew=True)
+    assert refused(other, CLAIMS, 7)
 
 
 def test_the_store_is_asked_once_a_second(store: Store, clock: Clock) -> None:

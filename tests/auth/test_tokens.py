@@ -56,6 +56,16 @@ def test_tickets_are_read_back_and_are_no_access_tokens(issuing: Service) -> Non
     assert refused(issuing, text, ACCESS)
 
 
+def test_a_ticket_names_the_token_that_made_it(issuing: Service) -> None:
+    parent = issuing.tokens.verify(issuing.tokens.access_token(OWNER, [7], 60).text, ACCESS)
+    ticket = issuing.tokens.verify(issuing.tokens.ticket(OWNER, 7, "/images/7", 900, parent).text, TICKET)
+    assert (ticket.made_with, ticket.expires) == (parent.token_id, parent.expires)
+    alone = issuing.tokens.verify(issuing.tokens.ticket(OWNER, 7, "/images/7").text, TICKET)
+    assert alone.made_with is None
+    for kind, value in ((TICKET, "x"), (TICKET, None), (TICKET, 7), (TICKET, "0" * 31), (ACCESS, "0" * 32)):
+        assert refused(issuing, issuing.sign(issuing.header(kind), issuing.claims(kind, via=value)), kind)
+
+
 def test_no_two_tokens_have_one_id(issuing: Service) -> None:
     ids = {issuing.tokens.access_token(OWNER, [7]).token_id for _ in range(100)}
     assert len(ids) == 100

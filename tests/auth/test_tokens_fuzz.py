@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 NAMES = (
     "alg", "typ", "kid", "crit", "jku", "jwk", "b64", "iss", "aud", "sub", "iat", "nbf", "exp", "jti", "img",
-    "act", "sid", "pth", "more",
+    "act", "sid", "pth", "via", "more",
 )  # fmt: skip
 
 
@@ -114,7 +115,8 @@ def sound(claims: Json, kind: Kind) -> bool:
         and 1 <= len(images) <= (1 if kind is TICKET else 100)
         and all(isinstance(image, int) and image is not True and 0 < image < 2**63 for image in images)
         and claims["act"] == ["roi:read"]
-        and set(claims) == kind.claims
+        and kind.claims <= set(claims) <= kind.claims | kind.more
+        and ("via" not in claims or re.fullmatch("[0-9a-f]{32}", str(claims["via"])) is not None)
     )
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -168,7 +169,8 @@ def test_the_services_own_paths(beside: Site) -> None:
     assert links["self"].startswith(f"http://{host}/roi/images/1")
     forged = beside.get("/roi/images/1", X_Forwarded_Host="evil", X_Forwarded_Prefix="/evil")
     assert b"evil" not in forged.body
-    assert beside.get("/roi/metrics").status == 404
+    for path in ("/roi/metrics", "/roi/metrics/", "/roi//metrics/", "/roi/%6detrics/", "/roi/x/../metrics/"):
+        assert beside.get(path).status == 404, path
     missing = beside.get("/roi/images/77")
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/problem+json")
 
@@ -216,9 +218,13 @@ def test_every_path_in_the_manner_of_omeros_goes_to_the_service() -> None:
         assert pattern.match(filled), path
 
 
+def has_all(own_site: Site) -> bool:
+    return len(own_site.rois(OURS).ids) == OWN + CELLS
+
+
 def test_a_service_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     for own_site in site(tmp_path, wait="1s"):
-        assert len(own_site.rois(OURS).ids) == OWN + CELLS
+        assert wait_for(partial(has_all, own_site))  # not before the layer is built
         group = os.getpgid(own_site.service.process.pid)
         os.killpg(group, signal.SIGSTOP)
         try:
@@ -226,7 +232,7 @@ def test_a_service_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None
             assert own_site.get("/roi/images/1").status == 503
         finally:
             os.killpg(group, signal.SIGCONT)
-        assert len(own_site.rois(OURS).ids) == OWN + CELLS
+        assert wait_for(partial(has_all, own_site))
 
 
 def test_omero_web_may_be_down(own_site: Site) -> None:

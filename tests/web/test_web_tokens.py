@@ -10,6 +10,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from roiservice.auth.local import local_store
+from roiservice.auth.revocation import Revocations
 from tests.conftest import start_service
 from tests.omeroweb.standin import OmeroWeb
 from tests.web import walk
@@ -27,7 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(folder: Path) -> Iterator[Site]:
     with OmeroWeb() as web:
-        yield site_in(folder, web, cors_origins="https://viewer.example")
+        site = site_in(folder, web, cors_origins="https://viewer.example")
+        yield site
+        local_store(site.service.services.settings.state_dir).remove(f"rev:img:{PRIVATE}")
 
 
 def post(site: Site, url: str, body: object, who: Mapping[str, str], **headers: str) -> Got:
@@ -230,3 +234,25 @@ def test_what_omero_web_says_is_for_its_reader_alone(site: Site) -> None:
     assert got.header("Cache-Control") == "private, no-cache"
     assert {"Authorization", "Cookie"} <= set(got.header("Vary").split(", "))
     assert got.header("X-Content-Type-Options") == "nosniff"
+
+
+def test_a_ticket_ends_with_the_token_that_made_it(site: Site) -> None:
+    got = post(site, "/tokens", {"images": [PRIVATE]}, site.ada)
+    wanted = {"image": PRIVATE, "path": f"/images/{PRIVATE}"}
+    with_token = json.loads(post(site, "/tickets", wanted, bearer(got)).body)["ticket"]
+    with_session = json.loads(post(site, "/tickets", wanted, site.ada).body)["ticket"]
+    assert [site.get(f"{ITEMS}?ticket={each}").status for each in (with_token, with_session)] == [200, 200]
+    assert post(site, "/revoke", {"token": json.loads(got.body)["token"]}, site.ada).status == 204
+    assert [site.get(f"{ITEMS}?ticket={each}").status for each in (with_token, with_session)] == [401, 200]
+
+
+@pytest.mark.parametrize("kind", ["jti", "sid", "img"])
+def test_a_token_that_was_just_taken_back_makes_no_ticket(site: Site, kind: str) -> None:
+    """Another process took it back, which this one would notice a second later."""
+    token = site.access.tokens.access_token(site.owner, [PRIVATE])
+    who = {"Authorization": f"Bearer {token.text}"}
+    assert site.get(ITEMS, **who).status == 200
+    other = Revocations(local_store(site.service.services.settings.state_dir))
+    other.revoke(kind, {"jti": token.token_id, "sid": site.owner.session, "img": PRIVATE}[kind])
+    got = post(site, "/tickets", {"image": PRIVATE, "path": f"/images/{PRIVATE}"}, who)
+    assert (got.status, b'"ticket"' in got.body) == (401, False)

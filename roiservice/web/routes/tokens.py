@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 
 from roiservice.auth.claims import ACCESS, LONGEST_PATH, TICKET, checked_images
 from roiservice.auth.policy import Caller
+from roiservice.auth.readcheck import Trust
 from roiservice.bootstrap import OmeroAccess
 from roiservice.errors import (
     BadParameter,
@@ -49,7 +50,7 @@ def tokens() -> Response:
 def tickets() -> Response:
     """A link ticket for what lies below one path of one image, for clients that cannot send headers.
 
-    One that is made with a token ends with that token at the latest.
+    One that is made with a token ends with that token at the latest, and is taken back with it.
     """
     access = _omero()
     document = _body({"image", "path", "lifetime"})
@@ -63,6 +64,9 @@ def tickets() -> Response:
     (allowed,) = _allowed(access, [image])
     lifetime = _lifetime(document, TICKET.lifetime)
     made = access.tokens.ticket(owner, allowed, path, lifetime, who.claims)
+    if who.claims is not None:
+        # After it was made: what is taken back from now on has a mark that is not older than the ticket.
+        access.revocations.check(who.claims, allowed, anew=True)
     return _answer({"ticket": made.text, "expires_in": made.lifetime, "id": made.token_id}, _NOT_KEPT)
 
 
@@ -75,7 +79,7 @@ def revoke() -> Response:
     owner = access.policy.owner(who)
     if who.claims is None:  # nobody may fill the store in the name of made-up sessions
         with suppress(NotFound):
-            access.policy.require(who, NOBODYS_IMAGE, anew=True)
+            access.policy.require(who, NOBODYS_IMAGE, Trust.NOTHING)
     token = document.get("token")
     if token is None:
         access.revocations.revoke("sid", owner.session)
@@ -118,7 +122,7 @@ def _body(known: set[str]) -> dict[str, Any]:
 
 def _allowed(access: OmeroAccess, images: list[int]) -> list[int]:
     for image in dict.fromkeys(checked_images(images)):
-        access.policy.require(identity(), image, anew=True)
+        access.policy.require(identity(), image, Trust.NOTHING)
     return images
 
 
