@@ -33,6 +33,15 @@ PAGE = 500
 OWN = NONE, FEW, LONG = 0, 3, 620  # ROIs of OMERO's own: the last are more than a page, on every plane
 STEPS = "rois,page,plane,select,stats,deeplink"
 PROJECTED = (1, 2)  # planes shown together, where an image has so many
+# What "export measurements" does with all shapes of a page; the client asks for those on one plane only.
+MEASURE = (
+    chrome.H
+    + """
+const done = arguments[arguments.length - 1], r = H.regions, ids = r.getAllShapeIds();
+const placed = ids.map(id => r.getShape(id)).filter(shape => shape.TheZ > -1 && shape.TheT > -1);
+r.requestStats(ids, () => done({state: 'drawn', placed: placed.length,
+                                measured: placed.filter(shape => shape.stats).length}));"""
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,7 @@ def passes(
         browser.d.execute_cdp_cmd("Network.setCookie", cookie)
         run.go()
         both_in_one_list(site, run, case, total)
+        measured(run)
         links(site, run, case, image, session)
         if image["size"]["z"] > PROJECTED[1]:
             projection(site, run, image, session)
@@ -198,6 +208,12 @@ def both_in_one_list(site: Site, run: Any, case: Case, total: int) -> None:
     run.check("both", "OMERO's come first", (ids[0] < 10**15) == (case.own > 0), ids)
     site_rows = [row for row in site.recorder.log.rows if row.get("call") and row.get("status") != 200]
     run.check("both", "no call failed", not [row for row in site_rows if row["status"] >= 400], site_rows[:2])
+
+
+def measured(run: Any) -> None:
+    """All shapes of a page get their statistics, OMERO's and ours, in one answer."""
+    row = run.phase("measured", lambda: run.b.d.execute_async_script(MEASURE), pixels=False, expect="drawn")
+    run.check("measured", "every shape on one plane is", row["measured"] == row["placed"], row["measured"])
 
 
 def links(site: Site, run: Any, case: Case, image: dict[str, Any], session: str) -> None:

@@ -81,7 +81,9 @@ class Site:
         t, c, z, y, x = (image["size"][axis] for axis in "tczyx")
         one_by_one = [(plane, time) for time in range(t) for plane in range(z)]
         planes = [(None, None)] if everywhere else one_by_one
-        self.omero.add(OmeroImage(image["id"], squares(own, planes=planes, side=min(x, y)), (t, c, z, y, x)))
+        first = image["id"] * 1000 + 1  # OMERO's ids are those of one image alone
+        rois = squares(own, first, planes, side=min(x, y))
+        self.omero.add(OmeroImage(image["id"], rois, (t, c, z, y, x)))
         self.pages.image_id, self.pages.roi_count, self.pages.size_c = image["id"], own, c
         self.pages.pixels, self.pages.image_name = Pixels(x, y, z, t, pixels), image["name"]
         return self.omero.login(USER)
