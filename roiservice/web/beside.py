@@ -51,9 +51,18 @@ class OmerosPart:
 
 
 def omeros_rois(wanted: RoiList, paging: Paging) -> OmerosPart:
-    """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone."""
+    """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone.
+
+    A page that ends behind OMERO's ROIs still has its place in the list of both, if their number is known:
+    pages behind it and places in the list are told by that number as well.
+    """
     offset, limit = paging.offset, paging.limit
     part = _asked(wanted.image_id, lambda omero: omero.slice(wanted, caller_session(), offset, limit))
+    omero = services().omero_rois
+    if part.failure is not None and omero is not None:
+        known = omero.known_count(wanted, caller_session())
+        if known is not None and known < offset + limit:
+            part = replace(part, total=known)
     return replace(part, rois=tuple(map(_with_links_of_here, part.rois)))
 
 

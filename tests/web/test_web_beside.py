@@ -341,6 +341,25 @@ def test_pages_behind_omero_s_rois_stay_while_omero_web_fails(beside: Service, o
     assert page(client, LIST.format(image=1202), 5, 20) == before
 
 
+def test_pages_across_the_border_keep_their_places_while_omero_web_fails(
+    folder: Path, beside: Service, omero: OmeroWeb
+) -> None:
+    own = everything(start_service(folder).client, LIST.format(image=1202))
+    omero.add(OmeroImage(1202, squares(10)))
+    client = log_in(beside, omero)
+    page(client, LIST.format(image=1202), 5, 20)
+    omero.always = 500
+    for offset, limit in ((0, 500), (8, 5), (9, 2)):
+        answer = client.get(f"{LIST.format(image=1202)}&limit={limit}&offset={offset}")
+        assert "OMERO" in answer.headers["X-Roiservice-Incomplete"]
+        assert [roi["@id"] for roi in answer.json["data"]] == own[: offset + limit - 10]
+        assert answer.json["meta"]["totalCount"] == 1211
+    place = client.get(f"/iviewer/roi/{own[1]}/page_data/").json
+    assert (place["roi_index"], place["roi_count"]) == (11, 1211)
+    alone = client.get(f"{LIST.format(image=1202)}&limit=5&offset=3")
+    assert [roi["@id"] for roi in alone.json["data"]] == own[3:8]
+
+
 def test_processes_agree_on_counts(folder: Path, beside: Service, omero: OmeroWeb) -> None:
     omero.add(OmeroImage(1202, squares(10)))
     client = log_in(beside, omero)
@@ -360,6 +379,21 @@ def test_links_lead_to_where_the_caller_asked(beside: Service, omero: OmeroWeb) 
     answer = log_in(beside, omero).get(LIST.format(image=9999))
     assert answer.json["data"][0]["url:roi"] == "http://localhost/api/v0/m/rois/1/"
     assert omero.host.encode() not in answer.data
+
+
+def test_whose_rois_are_wanted_is_for_omero_to_say(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    for path in (LIST.format(image=9999), "/api/v0/m/images/9999/rois/?limit=200"):
+        assert client.get(path).json["meta"]["totalCount"] == 14
+        # Each is a list of its own, whose count is remembered apart from that of all.
+        both = client.get(f"{path}&owner=4&group=-1").json
+        assert (both["meta"]["totalCount"], len(both["data"])) == (14, 14)
+        others = client.get(f"{path}&owner=5").json
+        assert (others["meta"]["totalCount"], len(others["data"])) == (7, 7)
+        assert min(roi["@id"] for roi in others["data"]) >= 10**15
+        assert client.get(f"{path}&group=many").status_code == 400
+    asked = {each.query for each in omero.asked("/api/v0/m/rois/")}
+    assert any("owner=4&group=-1" in query for query in asked)
 
 
 def test_of_repeated_parameters_the_last_counts(beside: Service, omero: OmeroWeb) -> None:
