@@ -115,7 +115,8 @@ class _Circuit:
 class OmeroWeb:
     """One OMERO.web, at `url`, which may end in a prefix. Safe to use from several threads and after a fork.
 
-    `timeout` is in seconds and holds for a request as a whole.
+    `timeout` is in seconds and holds for a request as a whole. `name` is what requests say in `Via`
+    (RFC 9110, 7.6.3): where `url` leads through a proxy that sends them back to the service, it knows them.
     """
 
     def __init__(
@@ -124,7 +125,9 @@ class OmeroWeb:
         cookie_name: str = "sessionid",
         timeout: float = 5.0,
         metrics: Metrics | None = None,
+        name: str = "roiservice",
     ) -> None:
+        self.name = name
         self.url = url.rstrip("/")
         self.origin = urljoin(self.url, "/").rstrip("/")
         self.cookie_name = cookie_name
@@ -153,6 +156,7 @@ class OmeroWeb:
         headers = {
             "Accept": "*/*",
             "User-Agent": f"roiservice/{__version__}",
+            "Via": f"1.1 {self.name}",
             # Without it the viewer's paths redirect to the login page instead of answering 403.
             "X-Requested-With": "XMLHttpRequest",
         }

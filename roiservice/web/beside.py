@@ -50,6 +50,16 @@ class OmerosPart:
         return replace(paging, offset=first, limit=last - first)
 
 
+def refuse_own_requests() -> None:
+    """OmeroWebFailed for what the service itself asked OMERO.web: the setting names a proxy that leads here.
+
+    The proxy then does as if the service were down, and asks OMERO.web.
+    """
+    web = services().omero_web
+    if web is not None and web.name in request.headers.get("Via", ""):
+        raise OmeroWebFailed("ROISERVICE_OMERO_WEB_URL leads back to the service")
+
+
 def omeros_rois(wanted: RoiList, paging: Paging) -> OmerosPart:
     """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone.
 
