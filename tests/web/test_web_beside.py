@@ -288,6 +288,19 @@ def test_statistics_of_both_come_in_one_answer(beside: Service, omero: OmeroWeb)
     assert (theirs.status_code, list(theirs.json)) == (200, ["error"])
 
 
+def test_many_shapes_of_omero_s_are_asked_for_in_urls_that_it_takes(beside: Service, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(2, squares(900, first=10**7)))
+    client = log_in(beside, omero)
+    theirs = [roi["shapes"][0]["@id"] for roi in omero.images[2].rois]
+    ours = client.get(f"{LIST.format(image=2)}&offset=900").json["data"][0]["shapes"][0]["@id"]
+    ids = ",".join(map(str, [*theirs, ours]))
+    answer = client.get(f"/iviewer/shape_stats/?ids={ids}&z=0&t=0&cs=0")
+    assert "X-Roiservice-Incomplete" not in answer.headers
+    assert set(answer.json) == {str(shape) for shape in (*theirs, ours)}
+    asked = omero.asked("/iviewer/shape_stats/")
+    assert max(len(f"{each.path}?{each.query}") for each in asked) < 4000  # what gunicorn takes by default
+
+
 def test_drawings_of_both_come_in_one_list(beside: Service, omero: OmeroWeb) -> None:
     client = log_in(beside, omero)
     both = [roi["@id"] for roi in client.get(LIST.format(image=9999)).json["data"]]
@@ -373,6 +386,11 @@ def test_processes_agree_on_counts(folder: Path, beside: Service, omero: OmeroWe
     second.get("/iviewer/image_data/1202/")
     assert page(client, LIST.format(image=1202), 5, 20) == page(second, LIST.format(image=1202), 5, 20)
     assert page(client, LIST.format(image=1202), 5, 20)[1] == 1213
+
+
+def test_a_page_by_plane_is_by_default_as_long_as_may_be(beside: Service, omero: OmeroWeb) -> None:
+    answer = log_in(beside, omero).get("/iviewer/rois_by_plane/1202/0/0/").json
+    assert (len(answer["data"]), answer["meta"]["totalCount"]) == (500, 1201)
 
 
 def test_links_lead_to_where_the_caller_asked(beside: Service, omero: OmeroWeb) -> None:

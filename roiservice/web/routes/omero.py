@@ -51,14 +51,17 @@ def roi(roi_id: int) -> Response:
     return body_answer(b'{"data":%b}' % encoded[0], JSON)
 
 
-def roi_list(image_id: int, query: RoiQuery, filters: params.Filters = ()) -> Response:
+def roi_list(
+    image_id: int, query: RoiQuery, filters: params.Filters = (), limit: int | None = None
+) -> Response:
     """One page of the ROIs of an image, OMERO's own first, whatever the state of OMERO.web and of layers.
 
-    `filters` are for OMERO's ROIs alone.
+    `filters` are for OMERO's ROIs alone; `limit` is that of a request without one, None as settings say.
     """
     service = services()
     settings = service.settings
-    paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
+    limit = settings.page_limit if limit is None else limit
+    paging = params.lenient_paging(request.args, limit, settings.page_limit_max)
     there = available(image_id)
     omero = omeros_rois(RoiList(image_id, query.z, query.t, filters), paging)
     there = there.but(omero.missing)
