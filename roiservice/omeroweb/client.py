@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -141,10 +142,15 @@ class OmeroWeb:
         self._pool = urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
 
-    def get(self, path: str, query: str = "", session: str | None = None) -> Answer:
+    def deadline(self) -> float:
+        """When answers to what is asked from now on come too late, for requests that share one time limit."""
+        return time.monotonic() + self._timeout
+
+    def get(self, path: str, query: str = "", session: str | None = None, until: float = math.inf) -> Answer:
         """The answer to a GET of `path`, below the prefix, with `session` as the session cookie.
 
-        Raises OmeroWebFailed where no whole answer comes in time, or one that is too long.
+        Raises OmeroWebFailed where no whole answer comes in time, which may end earlier, at `until`, or one
+        that is too long.
         """
         if self._process != os.getpid():  # neither threads nor connections outlive a fork
             self._start()
@@ -152,7 +158,7 @@ class OmeroWeb:
         if circuit.is_open:
             self._metrics.add(1, OMERO_REQUESTS, "not_sent")
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
-        deadline = time.monotonic() + self._timeout
+        deadline = min(self.deadline(), until)
         headers = {
             "Accept": "*/*",
             "User-Agent": f"roiservice/{__version__}",
@@ -166,7 +172,7 @@ class OmeroWeb:
         try:
             # In a thread, as no library bounds the time in which the headers of an answer drip in.
             fetched = self._threads.submit(self._fetch, circuit, url, headers, deadline)
-            answer = fetched.result(self._timeout)
+            answer = fetched.result(max(deadline - time.monotonic(), 0))
         except (Late, HTTPError, OSError) as error:
             self._failed(circuit)
             raise OmeroWebFailed(f"OMERO.web {_said(error)}") from None

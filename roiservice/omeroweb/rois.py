@@ -136,10 +136,11 @@ class OmeroRois:
 
     def _ask(self, wanted: RoiList, session: str | None, offset: int, limit: int) -> RoiSlice:
         rois: list[bytes] = []
+        until = self._web.deadline()
         for _ in range(MOST_PAGES):
             # A page of one, where none is asked for: what a limit of 0 means differs between the paths.
             first, number = min(offset + len(rois), _LARGEST_OFFSET), max(limit - len(rois), 1)
-            answer = self._web.get(*wanted.at(first, number), session)
+            answer = self._web.get(*wanted.at(first, number), session, until)
             if answer.says_none:
                 return RoiSlice((), 0)
             data, total = _page(answer.json())

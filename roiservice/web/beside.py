@@ -104,10 +104,11 @@ def omeros_stats(ids: Sequence[int]) -> dict[str, Any]:
         raise OmeroWebFailed("there is no OMERO.web to ask")
     asked = {name: request.args[name] for name in ("z", "t", "cs") if name in request.args}
     found: dict[str, Any] = {}
+    until = web.deadline()
     for first in range(0, len(ids), _IDS_AT_ONCE):
         some = ",".join(map(str, ids[first : first + _IDS_AT_ONCE]))
         query = urlencode({"ids": some, **asked}, safe=",")
-        document = web.get("/iviewer/shape_stats/", query, caller_session()).json()
+        document = web.get("/iviewer/shape_stats/", query, caller_session(), until).json()
         if not isinstance(document, dict) or "error" in document:
             raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
         found |= document
