@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,20 @@ import run as harness  # isort: skip
 from tests.e2e.support import Home
 from tests.stores import write_image
 
-COINS, STACK, SERIES, FIELD, MANY = range(1, 6)
+IMAGES = COINS, STACK, SERIES, FIELD, MANY = range(1, 6)
 PAGE = 500
-NONE, FEW, LONG = 0, 3, 620  # ROIs of OMERO's own: the last are more than a page
+OWN = NONE, FEW, LONG = 0, 3, 620  # ROIs of OMERO's own: the last are more than a page, on every plane
+STEPS = "rois,page,plane,select,stats,deeplink"
+PROJECTED = (1, 2)  # planes shown together, where an image has so many
+# What "export measurements" does with all shapes of a page; the client asks for those on one plane only.
+MEASURE = (
+    chrome.H
+    + """
+const done = arguments[arguments.length - 1], r = H.regions, ids = r.getAllShapeIds();
+const placed = ids.map(id => r.getShape(id)).filter(shape => shape.TheZ > -1 && shape.TheT > -1);
+r.requestStats(ids, () => done({state: 'drawn', placed: placed.length,
+                                measured: placed.filter(shape => shape.stats).length}));"""
+)
 
 
 @dataclass(frozen=True)
@@ -38,20 +50,9 @@ class Case:
 
     image: int
     own: int
-    steps: str = "rois,page,plane,select,stats,deeplink"
 
 
-CASES = [
-    Case(COINS, FEW),
-    Case(COINS, NONE, "rois"),
-    Case(STACK, LONG),
-    Case(STACK, NONE, "rois,plane"),
-    Case(SERIES, FEW),
-    Case(FIELD, LONG),
-    Case(MANY, FEW),
-    Case(MANY, NONE, "rois"),
-    Case(MANY, LONG, "rois,page"),
-]
+CASES = [Case(image, own) for image in IMAGES for own in OWN]
 
 # Beside the coins of the first image: shapes that the client has classes of its own for.
 PLACE = {"layer": "drawn", "z": 0, "t": 0, "c": None, "area": 0}
@@ -93,10 +94,25 @@ def main() -> int:
             image["id"]: image
             for image in json.loads(home.run("images", "--json", *locations).stdout)["images"]
         }
-        with running(home, [*locations, "--table", f"{COINS}={drawn}"]) as site:
-            failed = sum(not passes(site, case, images[case.image], out, shared) for case in CASES)
+        pixels = {COINS: own_pixels(shared, Path(scratch))}
+        with running(home, [*locations, "--table", f"{COINS}={drawn}"]) as site, opened(out) as browser:
+            failed = sum(
+                not passes(site, browser, case, images[case.image], out, pixels.get(case.image))
+                for case in CASES
+            )
     print(f"viewer: {len(CASES)} cases, {failed} failed")
     return 1 if failed else 0
+
+
+@contextmanager
+def opened(out: Path) -> Iterator[Any]:
+    """A browser, the same for all cases: to start one takes longer than some of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    browser = chrome.Browser(out)
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def stores(shared: Path, folder: Path) -> dict[int, Path]:
@@ -125,45 +141,39 @@ def many(shared: Path, folder: Path) -> Path:
     )
 
 
-def passes(site: Site, case: Case, image: dict[str, Any], out: Path, shared: Path) -> bool:
+def passes(
+    site: Site, browser: Any, case: Case, image: dict[str, Any], out: Path, pixels: str | None
+) -> bool:
     """Whether the client passes all checks; what it did is kept below `out`."""
     started = time.monotonic()
-    folder = out / f"{case.image}-{case.own}"
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = own_pixels(shared, folder) if case.image == COINS else None
+    browser.out, browser.shots = out / f"{case.image}-{case.own}", 0
+    browser.out.mkdir(parents=True, exist_ok=True)
     total = count(site, image, site.show(image, 0, pixels)) + case.own
-    session = site.show(image, case.own, pixels)
-    # The harness's own command line: no size, as it opens what this site shows.
-    options = [
-        "--service",
-        site.base,
-        "--image-id",
-        str(case.image),
-        "--out",
-        str(folder),
-        "--steps",
-        case.steps,
-    ]
-    options += [part for axis in "zt" for part in (f"--size-{axis}", str(image["size"][axis]))]
-    browser = chrome.Browser(folder)
+    session = site.show(image, case.own, pixels, everywhere=case.own > PAGE)
+    run = harness.Run(harness.arguments(options(site, image, browser.out)), site.recorder, browser)
     try:
-        run = harness.Run(harness.arguments(options), site.recorder, browser)
         cookie = {"name": "sessionid", "value": session, "url": site.base}
         browser.d.execute_cdp_cmd("Network.setCookie", cookie)
         run.go()
         both_in_one_list(site, run, case, total)
-        if case.image == FIELD:
-            linked(site, run, case, 0, 600, session)  # one of OMERO's, on the second page
-        if case.image == MANY and case.own == FEW:
-            linked(site, run, case, 1, None, session)
-            projection(site, run, image)
+        measured(run)
+        links(site, run, case, image, session)
+        if image["size"]["z"] > PROJECTED[1]:
+            projection(site, run, image, session)
     except Exception as error:  # noqa: BLE001 (a browser fails in many ways, and the other cases still count)
         run.check("harness", "it ran to its end", False, repr(error)[:500])
         browser.shot("error")
-    finally:
-        browser.close()
-    (folder / "report.json").write_text(json.dumps({"checks": run.checks, "phases": run.phases}, indent=1))
+    (browser.out / "report.json").write_text(
+        json.dumps({"checks": run.checks, "phases": run.phases}, indent=1)
+    )
     return report(run, f"{image['name']} and {case.own} of OMERO's", total, time.monotonic() - started)
+
+
+def options(site: Site, image: dict[str, Any], folder: Path) -> list[str]:
+    """The harness's own command line: no size along x and y, as it opens what this site shows."""
+    given = {"service": site.base, "image-id": image["id"], "out": folder, "steps": STEPS}
+    given |= {f"size-{axis}": image["size"][axis] for axis in "zt"}
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
 
 
 def report(run: Any, name: str, total: int, seconds: float) -> bool:
@@ -200,39 +210,65 @@ def both_in_one_list(site: Site, run: Any, case: Case, total: int) -> None:
     run.check("both", "no call failed", not [row for row in site_rows if row["status"] >= 400], site_rows[:2])
 
 
-def linked(site: Site, run: Any, case: Case, z: int, place: int | None, session: str) -> None:
-    """A link to a shape of the ROI at a place in the list of plane `z`, None for the last, opens its page."""
-    path = f"/iviewer/rois_by_plane/{case.image}/{z}/0/"
-    on_plane = site.ask(f"{path}?limit=1", session)["meta"]["totalCount"]
-    place = on_plane - 1 if place is None else place
-    roi = site.ask(f"{path}?limit=1&offset={place}", session)["data"][0]
-    shape = next(each["@id"] for each in roi["shapes"] if each.get("TheZ", z) == z)
+def measured(run: Any) -> None:
+    """All shapes of a page get their statistics, OMERO's and ours, in one answer."""
+    row = run.phase("measured", lambda: run.b.d.execute_async_script(MEASURE), pixels=False, expect="drawn")
+    run.check("measured", "every shape on one plane is", row["measured"] == row["placed"], row["measured"])
+
+
+def links(site: Site, run: Any, case: Case, image: dict[str, Any], session: str) -> None:
+    """Links to the last ROI of the last plane, which is one of ours, and to one on OMERO's second page."""
+    z, t = (image["size"][axis] - 1 for axis in "zt")
+    by_plane = f"/iviewer/rois_by_plane/{case.image}/{z}/{t}/"
+    last = site.ask(f"{by_plane}?limit=1", session)["meta"]["totalCount"] - 1
+    linked(site, run, by_plane, last, session)
+    if case.own > PAGE:
+        linked(site, run, by_plane, case.own - 20, session)
+
+
+def linked(site: Site, run: Any, by_plane: str, place: int, session: str) -> None:
+    """A link to a shape of the ROI at a place in the list of a plane opens its page."""
+    z, t = map(int, by_plane.split("/")[4:6])
+    roi = site.ask(f"{by_plane}?limit=1&offset={place}", session)["data"][0]
+    here = (each for each in roi["shapes"] if (each.get("TheZ", z), each.get("TheT", t)) == (z, t))
+    shape = next(here)
     ready = chrome.H + "return !!(H.regions && H.regions.ready && !H.regions.is_pending && H.source);"
 
     def act() -> dict[str, Any]:
-        opened = run.b.open(f"{site.base}/iviewer/?shape={shape}")
+        opened = run.b.open(f"{site.base}/iviewer/?shape={shape['@id']}")
         return {**opened, "state": "drawn" if run.b.wait(ready, 60) else "timeout"}
 
     name = f"link-to-{place + 1}"
     row = run.phase(name, act)
+    if len(roi["shapes"]) > 1:  # the chosen one is unfolded: its shapes have rows of their own
+        row["table"]["rows"] -= len(roi["shapes"])
     run.check_load(row)
     run.check(name, "it is the ROI's page", row["paging"]["page"] == place // PAGE, row["paging"])
-    run.check(name, "it is the shape's plane", row["plane"]["z"] == z, row["plane"])
-    chosen = f"{roi['@id']}:{shape}"
+    # A shape that lies on every plane moves the viewer to none.
+    plane = {"z": shape.get("TheZ", 0), "t": shape.get("TheT", 0)}
+    run.check(name, "it is the shape's plane", plane.items() <= row["plane"].items(), row["plane"])
+    chosen = f"{roi['@id']}:{shape['@id']}"
     run.check(name, "the shape is chosen", chosen in row["model"]["selected"], row["model"]["selected"])
 
 
-def projection(site: Site, run: Any, image: dict[str, Any]) -> None:
-    """Over planes 2 to 3 the list is that of both."""
-    query = f"images={image['id']}&p=intmax|1:2&z=2"
+def projection(site: Site, run: Any, image: dict[str, Any], session: str) -> None:
+    """Some planes together show what lies on any of them, of OMERO's and of ours."""
+    low, high = PROJECTED
+    query = f"images={image['id']}&p=intmax|{low}:{high}&z={high}"
     run.phase(
         "open-projection", lambda: run.b.open(f"{site.base}/iviewer/?{query}"), expect=None, pixels=False
     )
     row = run.phase("projection", lambda: run.b.act(chrome.CLICK_ROIS_TAB))
     run.check_load(row)
     urls = [call["url"] for call in row["requests"] if call["call"] == "rois_by_plane"]
-    asked = bool(urls) and re.search(r"/rois_by_plane/\d+/1-2/0/", urls[-1])
-    run.check("projection", "planes are asked for together", asked, urls)
+    path = f"/iviewer/rois_by_plane/{image['id']}/{low}-{high}/0/"
+    if row["paging"]["by_plane"]:
+        run.check("projection", "planes are asked for together", bool(urls) and path in urls[-1], urls)
+    listed = site.ask(f"{path}?limit={PAGE}", session)["data"]
+    shapes = [shape for roi in listed for shape in roi["shapes"]]
+    there = sum(low <= shape.get("TheZ", low) <= high for shape in shapes)
+    shown = row["layer"]["on_this_plane"]
+    run.check("projection", "what lies on these planes is shown", shown == there, (shown, there))
 
 
 if __name__ == "__main__":

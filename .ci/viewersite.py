@@ -71,11 +71,19 @@ class Site:
         base: str = self.recorder.base
         return base
 
-    def show(self, image: dict[str, Any], own: int, pixels: str | None = None) -> str:
-        """Let OMERO hold `image` with `own` ROIs of its own; a new session, to which nothing is known yet."""
+    def show(
+        self, image: dict[str, Any], own: int, pixels: str | None = None, *, everywhere: bool = False
+    ) -> str:
+        """Let OMERO hold `image` with `own` ROIs of its own; a new session, to which nothing is known yet.
+
+        OMERO's ROIs lie on the planes in turn, or each on all planes.
+        """
         t, c, z, y, x = (image["size"][axis] for axis in "tczyx")
-        planes = [(plane, time) for time in range(t) for plane in range(z)]
-        self.omero.add(OmeroImage(image["id"], squares(own, planes=planes, side=min(x, y)), (t, c, z, y, x)))
+        one_by_one = [(plane, time) for time in range(t) for plane in range(z)]
+        planes = [(None, None)] if everywhere else one_by_one
+        first = image["id"] * 1000 + 1  # OMERO's ids are those of one image alone
+        rois = squares(own, first, planes, side=min(x, y))
+        self.omero.add(OmeroImage(image["id"], rois, (t, c, z, y, x)))
         self.pages.image_id, self.pages.roi_count, self.pages.size_c = image["id"], own, c
         self.pages.pixels, self.pages.image_name = Pixels(x, y, z, t, pixels), image["name"]
         return self.omero.login(USER)

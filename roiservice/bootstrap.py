@@ -241,7 +241,7 @@ def build_services(
         raise SettingsError(f"ROISERVICE_CATALOG_DIR: {error}") from error
     ids = None if settings.ids is None else read_id_map(settings.ids)
     redis = connect_redis(settings.redis_url, metrics)
-    omero_web = _omero_web(settings, metrics)
+    omero_web = _omero_web(settings, metrics, f"roiservice-{registry.uuid}")
     shared = _shared(settings, redis)
     access = _omero_access(settings, registry, omero_web, shared, metrics)
     registered = None if alone else _registered(settings, omero_web, limits)
@@ -305,10 +305,11 @@ def _shared(settings: Settings, redis: RedisServer | None) -> SharedStore:
     return RedisStore(redis)
 
 
-def _omero_web(settings: Settings, metrics: Metrics) -> OmeroWeb | None:
+def _omero_web(settings: Settings, metrics: Metrics, name: str) -> OmeroWeb | None:
     if settings.omero_web_url is None:
         return None
-    return OmeroWeb(settings.omero_web_url, settings.omero_web_cookie, settings.omero_web_timeout, metrics)
+    cookie, timeout = settings.omero_web_cookie, settings.omero_web_timeout
+    return OmeroWeb(settings.omero_web_url, cookie, timeout, metrics, name)
 
 
 def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> OmeroImages | None:

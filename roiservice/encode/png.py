@@ -11,16 +11,17 @@ from roiservice.encode.omero import shape_colors
 from roiservice.geometry.features import Features
 
 RGBA = tuple[int, int, int, int]
-VEIL = 100  # opacity of masks whose object has no colour of its own: they lie on the image
+VEIL = 100  # opacity of masks, at most: they lie on the image, which must stay visible below
 
 
 def mask_color(features: Features) -> RGBA:
-    """The colour that masks of the first feature are drawn in: the object's own, as opaque as that is.
+    """The colour that masks of the first feature are drawn in: the object's own, but never opaque.
 
-    One that is not seen at all, as some writers leave it, is taken for a colour without opacity.
+    Most writers give all colours full opacity. One that is not seen at all, as others leave it, is taken for
+    a colour without opacity.
     """
     red, green, blue, alpha = shape_colors(features)[0].tolist()
-    return (red, green, blue, VEIL if features.color[0] is None or alpha == 0 else alpha)
+    return (red, green, blue, min(alpha or VEIL, VEIL))
 
 
 def mask_png(mask: NDArray[np.bool_], color: RGBA) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -116,7 +117,8 @@ class _Circuit:
 class OmeroWeb:
     """One OMERO.web, at `url`, which may end in a prefix. Safe to use from several threads and after a fork.
 
-    `timeout` is in seconds and holds for a request as a whole.
+    `timeout` is in seconds and holds for a request as a whole. `name` is what requests say in `Via`
+    (RFC 9110, 7.6.3): where `url` leads through a proxy that sends them back to the service, it knows them.
     """
 
     def __init__(
@@ -125,7 +127,9 @@ class OmeroWeb:
         cookie_name: str = "sessionid",
         timeout: float = 5.0,
         metrics: Metrics | None = None,
+        name: str = "roiservice",
     ) -> None:
+        self.name = name
         self.url = url.rstrip("/")
         self.origin = urljoin(self.url, "/").rstrip("/")
         self.cookie_name = cookie_name
@@ -139,10 +143,15 @@ class OmeroWeb:
         self._pool = bounded_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False))
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
 
-    def get(self, path: str, query: str = "", session: str | None = None) -> Answer:
+    def deadline(self) -> float:
+        """When answers to what is asked from now on come too late, for requests that share one time limit."""
+        return time.monotonic() + self._timeout
+
+    def get(self, path: str, query: str = "", session: str | None = None, until: float = math.inf) -> Answer:
         """The answer to a GET of `path`, below the prefix, with `session` as the session cookie.
 
-        Raises OmeroWebFailed where no whole answer comes in time, or one that is too long.
+        Raises OmeroWebFailed where no whole answer comes in time, which may end earlier, at `until`, or one
+        that is too long.
         """
         if self._process != os.getpid():  # neither threads nor connections outlive a fork
             self._start()
@@ -150,10 +159,11 @@ class OmeroWeb:
         if circuit.is_open:
             self._metrics.add(1, OMERO_REQUESTS, "not_sent")
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
-        deadline = time.monotonic() + self._timeout
+        deadline = min(self.deadline(), until)
         headers = {
             "Accept": "*/*",
             "User-Agent": f"roiservice/{__version__}",
+            "Via": f"1.1 {self.name}",
             # Without it the viewer's paths redirect to the login page instead of answering 403.
             "X-Requested-With": "XMLHttpRequest",
         }
@@ -163,7 +173,7 @@ class OmeroWeb:
         try:
             # In a thread, as nothing bounds the time in which the name of a host is looked up.
             fetched = self._threads.submit(self._fetch, circuit, url, headers, deadline)
-            answer = fetched.result(self._timeout)
+            answer = fetched.result(max(deadline - time.monotonic(), 0))
         except (Late, HTTPError, OSError) as error:
             self._failed(circuit)
             raise OmeroWebFailed(f"OMERO.web {_said(error)}") from None

@@ -131,10 +131,10 @@ class OmeroImages:
     def _labels(self, image_id: int, session: str | None) -> tuple[str, ...]:
         """Places of label images that Masks of the image name, in the order of its ROIs."""
         found: dict[str, None] = {}
-        offset, total = 0, 1
+        offset, total, until = 0, 1, self._web.deadline()
         while offset < min(total, MOST_ROIS) and len(found) < MOST_LABELS:
             query = f"image={image_id}&limit={ROIS_AT_ONCE}&offset={offset}"
-            page = self._web.get("/api/v0/m/rois/", query, session).json()
+            page = self._web.get("/api/v0/m/rois/", query, session, until).json()
             rois, total = member(page, "data"), member(page, "meta", "totalCount")
             if not isinstance(rois, list) or type(total) is not int:
                 raise OmeroWebFailed("OMERO.web's list of ROIs is not as its API promises")

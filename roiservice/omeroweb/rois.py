@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
 import numpy as np
 import orjson
@@ -41,17 +42,21 @@ _ROI_COUNT = re.compile(rb'("roi_count"\s*:\s*)([0-9]{1,18})(?=\s*[,}])')
 
 @dataclass(frozen=True)
 class RoiList:
-    """One list of OMERO's ROIs: all of an image, or those on the planes `z` and `t`, ends included."""
+    """One list of OMERO's ROIs: all of an image, or those on the planes `z` and `t`, ends included.
+
+    `filters` are what else OMERO's JSON API may be asked of all of an image, such as ("owner", 4).
+    """
 
     image_id: int
     z: Span | None = None
     t: Span | None = None
+    filters: tuple[tuple[str, int], ...] = ()
 
     def at(self, offset: int, limit: int) -> tuple[str, str]:
         """Path and query of a page."""
         page = f"limit={limit}&offset={offset}"
         if self.z is None or self.t is None:
-            return "/api/v0/m/rois/", f"image={self.image_id}&{page}"
+            return "/api/v0/m/rois/", urlencode((("image", self.image_id), *self.filters)) + f"&{page}"
         z, t = ("-".join(map(str, sorted(set(span)))) for span in (self.z, self.t))
         return f"/iviewer/rois_by_plane/{self.image_id}/{z}/{t}/", page
 
@@ -93,13 +98,18 @@ class OmeroRois:
         Raises OmeroWebFailed. OMERO.web may give fewer ROIs at once than asked for; it is then asked again.
         An image that OMERO does not know has none.
         """
+        known = self.known_count(wanted, session)
+        if known is not None and (limit == 0 or offset >= known):
+            return RoiSlice((), known)
         key = _key("rois", wanted, session)
-        known = self._recall(key)
-        if known is not None and _COUNT.fullmatch(known) and (limit == 0 or offset >= int(known)):
-            return RoiSlice((), int(known))
         found = self._tried(key, lambda: self._ask(wanted, session, offset, limit))
         self._remember(key, str(found.total).encode())
         return found
+
+    def known_count(self, wanted: RoiList, session: str | None) -> int | None:
+        """How many ROIs the list has, as far as that is remembered; None if it is not. This asks nobody."""
+        known = self._recall(_key("rois", wanted, session))
+        return int(known) if known is not None and _COUNT.fullmatch(known) else None
 
     def count(self, wanted: RoiList, session: str | None) -> int:
         """How many ROIs the list has. Raises OmeroWebFailed."""
@@ -128,10 +138,11 @@ class OmeroRois:
 
     def _ask(self, wanted: RoiList, session: str | None, offset: int, limit: int) -> RoiSlice:
         rois: list[bytes] = []
+        until = self._web.deadline()
         for _ in range(MOST_PAGES):
             # A page of one, where none is asked for: what a limit of 0 means differs between the paths.
             first, number = min(offset + len(rois), _LARGEST_OFFSET), max(limit - len(rois), 1)
-            answer = self._web.get(*wanted.at(first, number), session)
+            answer = self._web.get(*wanted.at(first, number), session, until)
             if answer.says_none:
                 return RoiSlice((), 0)
             data, total = _page(answer.json())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,11 +77,13 @@ def placed_shapes(catalog: Catalog, ids: Sequence[int], z: int, t: int) -> dict[
 
 def shape_stats(
     pixels: Pixels, shapes: Sequence[PlacedShape], channels: Sequence[int]
-) -> list[list[Moments]]:
+) -> list[list[Moments] | None]:
     """Moments of the pixels under each shape, in each of the channels.
 
-    Pixels outside the image do not count. A chunk is read once, however many shapes lie on it. BadParameter
-    for channels that the image does not have, and for more work than one request may cause.
+    Pixels outside the image do not count. A chunk is read once, however many shapes lie on it. None for the
+    largest shapes where the boxes of all are more than one request may cause: among the objects of a page
+    there may be a region that is as large as the image. BadParameter for channels that the image does not
+    have, and for more work than one request may cause otherwise.
     """
     size_t, size_c, size_z, height, width = pixels.sizes
     if any(not 0 <= channel < size_c for channel in channels):
@@ -93,10 +95,10 @@ def shape_stats(
         for number, each in enumerate(shapes)
         if boxes[number].pixels and 0 <= each.z < size_z and 0 <= each.t < size_t
     ]
-    _check("box pixels", sum(boxes[number].pixels for number in inside) * len(channels), BOX_PIXELS)
+    measured = _affordable({number: boxes[number].pixels * len(channels) for number in inside})
     visits = [
         _Visit(number, column, (shapes[number].t, channel, shapes[number].z))
-        for number in inside
+        for number in measured
         for column, channel in enumerate(channels)
     ]
     found = [[Moments()] * len(channels) for _ in shapes]
@@ -104,7 +106,21 @@ def shape_stats(
         for visit, values in _values(pixels, reading, shapes):
             known = found[visit.shape][visit.column]
             found[visit.shape][visit.column] = known.with_more(moments(values))
-    return found
+    too_large = set(inside).difference(measured)
+    return [None if number in too_large else each for number, each in enumerate(found)]
+
+
+def _affordable(sizes: Mapping[int, int]) -> list[int]:
+    """As many shapes, by their numbers and the pixels of their boxes, as one request may cause work for.
+
+    BadParameter if there are shapes and even the smallest is too large.
+    """
+    smallest_first = sorted(sizes, key=sizes.__getitem__)
+    sums = accumulate(sizes[number] for number in smallest_first)
+    allowed = [number for number, so_far in zip(smallest_first, sums, strict=True) if so_far <= BOX_PIXELS]
+    if sizes and not allowed:
+        _check("box pixels", sum(sizes.values()), BOX_PIXELS)
+    return sorted(allowed)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from werkzeug.routing import BaseConverter, ValidationError
 from roiservice.bootstrap import Services
 from roiservice.query.select import Span
 from roiservice.web import problems
+from roiservice.web.beside import refuse_own_requests
 from roiservice.web.cors import add_cors_headers
 from roiservice.web.measure import count_requests
 from roiservice.web.responses import add_common_headers
@@ -62,6 +63,7 @@ def create_app(services: Services) -> Flask:
         app.register_blueprint(module.blueprint)
     problems.register(app)
     count_requests(app, services.metrics)
+    app.before_request(refuse_own_requests)
     app.after_request(add_common_headers)
     app.after_request(add_cors_headers)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY

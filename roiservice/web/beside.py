@@ -27,6 +27,8 @@ from roiservice.web.routes import services
 # What OMERO.web's ROI calls understand. Others are not passed on: `bsession`, `username` and `password` would
 # log somebody in.
 _PASSED_ON = ("image", "owner", "group", "normalize", "limit", "offset", "ids", "z", "t", "cs")
+# Of shapes of OMERO's, of 16 digits at most: gunicorn, which OMERO.web runs in, takes lines of 4094 bytes.
+_IDS_AT_ONCE = 200
 Arguments = ParamSpec("Arguments")
 
 
@@ -50,10 +52,29 @@ class OmerosPart:
         return replace(paging, offset=first, limit=last - first)
 
 
+def refuse_own_requests() -> None:
+    """OmeroWebFailed for what the service itself asked OMERO.web: the setting names a proxy that leads here.
+
+    The proxy then does as if the service were down, and asks OMERO.web.
+    """
+    web = services().omero_web
+    if web is not None and web.name in request.headers.get("Via", ""):
+        raise OmeroWebFailed("ROISERVICE_OMERO_WEB_URL leads back to the service")
+
+
 def omeros_rois(wanted: RoiList, paging: Paging) -> OmerosPart:
-    """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone."""
+    """OMERO's ROIs of a page. This never fails: without OMERO.web's answer the list is ours alone.
+
+    A page that ends behind OMERO's ROIs still has its place in the list of both, if their number is known:
+    pages behind it and places in the list are told by that number as well.
+    """
     offset, limit = paging.offset, paging.limit
     part = _asked(wanted.image_id, lambda omero: omero.slice(wanted, caller_session(), offset, limit))
+    omero = services().omero_rois
+    if part.failure is not None and omero is not None:
+        known = omero.known_count(wanted, caller_session())
+        if known is not None and known < offset + limit:
+            part = replace(part, total=known)
     return replace(part, rois=tuple(map(_with_links_of_here, part.rois)))
 
 
@@ -82,11 +103,16 @@ def omeros_stats(ids: Sequence[int]) -> dict[str, Any]:
     if web is None:
         raise OmeroWebFailed("there is no OMERO.web to ask")
     asked = {name: request.args[name] for name in ("z", "t", "cs") if name in request.args}
-    query = urlencode({"ids": ",".join(map(str, ids)), **asked})
-    document = web.get("/iviewer/shape_stats/", query, caller_session()).json()
-    if not isinstance(document, dict) or "error" in document:
-        raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
-    return document
+    found: dict[str, Any] = {}
+    until = web.deadline()
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        some = ",".join(map(str, ids[first : first + _IDS_AT_ONCE]))
+        query = urlencode({"ids": some, **asked}, safe=",")
+        document = web.get("/iviewer/shape_stats/", query, caller_session(), until).json()
+        if not isinstance(document, dict) or "error" in document:
+            raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
+        found |= document
+    return found
 
 
 def omeros_drawings(image_id: int) -> tuple[list[Any], tuple[tuple[str, str], ...]]:

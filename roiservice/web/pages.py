@@ -139,11 +139,16 @@ class Available:
 
     @property
     def headers(self) -> dict[str, str]:
-        """`X-Roiservice-Incomplete` with each missing layer and its reason, in ASCII; nothing if none is."""
-        if not self.missing:
-            return {}
-        named = "; ".join(f"{_ascii(name, 100)} ({_ascii(reason, 200)})" for name, reason in self.missing)
-        return {"X-Roiservice-Incomplete": named[:2000]}
+        """As `incomplete` says of what is missing."""
+        return incomplete(self.missing)
+
+
+def incomplete(missing: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """`X-Roiservice-Incomplete` with what is missing and the reasons, in ASCII; nothing if nothing is."""
+    if not missing:
+        return {}
+    named = "; ".join(f"{_ascii(name, 100)} ({_ascii(reason, 200)})" for name, reason in missing)
+    return {"X-Roiservice-Incomplete": named[:2000]}
 
 
 def available(image_id: int) -> Available:

@@ -18,6 +18,7 @@ from roiservice.query.select import RoiQuery, Span
 
 Arguments = MultiDict[str, str]
 Pairs = tuple[tuple[str, str], ...]
+Filters = tuple[tuple[str, int], ...]
 Parsed = TypeVar("Parsed")
 Parse = TypeVar("Parse", bound=Callable[..., Any])
 
@@ -357,3 +358,10 @@ def image_id(arguments: Arguments) -> int:
     if number is None:
         raise NotFound("name the image whose ROIs you want, as in ?image=1")
     return number
+
+
+def omeros_filters(arguments: Arguments) -> Filters:
+    """Whose ROIs OMERO is asked for, and in which group; ours have neither. BadParameter for no number."""
+    arguments = _last_of_each(arguments)
+    given = ((name, _optional(arguments, name, _whole)) for name in ("owner", "group"))
+    return tuple((name, number) for name, number in given if number is not None)

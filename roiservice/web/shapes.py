@@ -50,13 +50,16 @@ def place_of(shape_id: int) -> ShapePlace:
     return ShapePlace(layer, catalog)
 
 
-def stats_of(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None) -> Stats:
+def stats_of(
+    ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None
+) -> tuple[Stats, tuple[int, ...]]:
     """Statistics by shape id, as OMERO.iviewer reads them, of shapes of ours that the caller may read.
 
     Shapes that lie on every z or t are measured on the one given; `channels` None: all of the image. Shapes
     that are not there, or whose layer cannot be served now, are left out; if that is all, the reason of the
-    first is raised. Raises what keeps the image's pixels from being read, and BadParameter for shapes of
-    several images, channels that the image does not have, and too much work; Unauthorized and Unavailable.
+    first is raised. Those that are too large to be measured with the others are left out and named. Raises
+    what keeps the image's pixels from being read, and BadParameter for shapes of several images, channels
+    that the image does not have, and too much work; Unauthorized and Unavailable.
     """
     shapes: dict[int, PlacedShape] = {}
     places: list[ShapePlace] = []
@@ -81,11 +84,12 @@ def stats_of(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None)
     pixels = _pixels(places)
     asked = range(pixels.sizes[1]) if channels is None else channels
     found = dict(zip(shapes, shape_stats(pixels, list(shapes.values()), asked), strict=True))
-    return {
-        str(number): [_document(channel, each) for channel, each in zip(asked, found[number], strict=True)]
+    documents = {
+        str(number): [_document(channel, each) for channel, each in zip(asked, measured, strict=True)]
         for number in ids
-        if number in found
+        if (measured := found.get(number)) is not None
     }
+    return documents, tuple(number for number, measured in found.items() if measured is None)
 
 
 def _by_version(ids: Sequence[int]) -> list[list[int]]:

@@ -84,14 +84,15 @@ def nginx_before(
     prefix: str = "",
     extra: str = "",
     wait: str = WAIT,
+    port: int | None = None,
 ) -> Iterator[Nginx]:
-    """nginx on a free port before a service and an OMERO.web, given by their URLs.
+    """nginx, on a free port unless one is given, before a service and an OMERO.web, given by their URLs.
 
     `prefix` is OMERO.web's, `extra` what else stands in the server block, `wait` the time after which the
     service is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = port or _free_port()
     hosts = {SERVICE: urlsplit(service).netloc, OMERO_WEB: urlsplit(omero_web).netloc}
     edits = {
         **hosts,

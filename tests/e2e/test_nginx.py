@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.e2e.nginx import ROOT, Nginx, configured, nginx_before
+from tests.e2e.nginx import ROOT, Nginx, _free_port, configured, nginx_before
 from tests.e2e.support import Home, Running, end, serving, wait_for
 from tests.omeroweb.images import OmeroImage, squares
 from tests.omeroweb.standin import OmeroWeb
@@ -74,16 +74,20 @@ class Site:
         return self.get(f"{self.web.prefix}/api/v0/m/rois/?image={image}&limit=500", **headers)
 
 
-def site(folder: Path, prefix: str = "", wait: str = "30s") -> Iterator[Site]:
+def site(folder: Path, prefix: str = "", wait: str = "30s", port: int | None = None) -> Iterator[Site]:
+    """With `port` the service looks for OMERO.web behind nginx itself, which listens there."""
     labels = np.kron(np.arange(1, CELLS + 1, dtype=np.uint16).reshape(3, 3), np.ones((8, 8), np.uint16))
     write_image(folder / "images/1.zarr", labels={"cells": labels})
     with OmeroWeb(prefix=prefix) as web:
         web.add(OmeroImage(OURS, squares(OWN)))
         web.add(OmeroImage(OMEROS, squares(2, first=50)))
-        home = Home(folder / "home", SETTINGS | {"ROISERVICE_OMERO_WEB_URL": web.url})
+        url = web.url if port is None else f"http://127.0.0.1:{port}{prefix}"
+        home = Home(folder / "home", SETTINGS | {"ROISERVICE_OMERO_WEB_URL": url})
         with (
             serving(home, folder / "images", "--workers", 1) as service,
-            nginx_before(service.base, web.url, folder / "nginx", prefix=prefix, wait=wait) as nginx,
+            nginx_before(
+                service.base, web.url, folder / "nginx", prefix=prefix, wait=wait, port=port
+            ) as nginx,
         ):
             yield Site(nginx, service, web, web.login("ada"))
 
@@ -233,6 +237,16 @@ def test_a_service_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None
         finally:
             os.killpg(group, signal.SIGCONT)
         assert wait_for(partial(has_all, own_site))
+
+
+def test_omero_web_may_be_named_by_its_public_address(tmp_path: Path) -> None:
+    """Then the service meets its own requests, which are for OMERO.web."""
+    for own_site in site(tmp_path, port=_free_port()):
+        for got in (own_site.rois(OURS), own_site.get("/iviewer/rois_by_plane/1/0/0/?limit=500")):
+            assert "X-Roiservice-Incomplete" not in got.headers
+            assert (got.ids[:OWN], len(got.ids)) == ([1, 2, 3], OWN + CELLS)
+        assert own_site.get("/iviewer/image_data/1/").json()["roi_count"] == OWN + CELLS
+        assert own_site.rois(OMEROS).ids == [50, 51]
 
 
 def test_omero_web_may_be_down(own_site: Site) -> None:

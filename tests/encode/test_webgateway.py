@@ -127,7 +127,7 @@ def test_a_picture_has_the_colour_where_the_mask_is(mask):
 
 @pytest.mark.parametrize(
     ("own", "expected"),
-    [((1, 2, 3, 40), (1, 2, 3, 40)), ((1, 2, 3, 255), (1, 2, 3, 255)), ((1, 2, 3, 0), (1, 2, 3, VEIL))],
+    [((1, 2, 3, 40), (1, 2, 3, 40)), ((1, 2, 3, 255), (1, 2, 3, VEIL)), ((1, 2, 3, 0), (1, 2, 3, VEIL))],
 )
 def test_the_colour_is_the_objects_own_and_can_be_seen(own, expected):
     plane = np.ones((2, 2), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,10 +60,12 @@ class Omero:
     asked: Counter[str] = field(default_factory=Counter)
     fault: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     most: int = 500
+    latency: float = 0.0
 
     def answer(self, path: str, query: dict[str, list[str]], session: str) -> tuple[int, bytes]:
         kind = "rois" if "/rois/" in path else "images"
         self.asked[kind] += 1
+        time.sleep(self.latency)
         if kind in self.fault:
             return self.fault[kind]
         if not session:
@@ -233,6 +236,16 @@ def test_an_answer_that_is_none_is_a_failure(tmp_path: Path, omero: Omero, statu
         with pytest.raises(OmeroWebFailed):
             images.find(7, "alice")
     assert omero.asked["images"] == 2
+
+
+def test_all_pages_of_rois_have_one_time_limit(tmp_path: Path, omero: Omero) -> None:
+    write_image(tmp_path / "a.zarr", labels=CELLS)
+    omero.images[7] = info(str(tmp_path / "a.zarr"))
+    omero.rois[7] = [mask(None)] * 2000
+    omero.latency = 0.2
+    images = OmeroImages(OmeroWeb(omero.url, timeout=0.7), Roots(str(tmp_path)), Limits())
+    assert images.find(7, "alice") is not None
+    assert omero.asked["rois"] <= 4
 
 
 def test_without_roots_omero_is_not_asked(tmp_path: Path, omero: Omero) -> None:

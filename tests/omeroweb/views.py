@@ -65,6 +65,7 @@ def _list_rois(call: Call, rois: list[Json]) -> Answer:
     """A page of ROIs as the JSON API gives it."""
     try:
         limit, offset = call.number("limit", call.limit), call.number("offset", 0)
+        rois = [roi for roi in rois if _is_of(roi, call.number("owner", -1), call.number("group", -1))]
     except ValueError as error:
         return Answer(400, {"message": str(error)})
     limit = min(call.limit if limit < 0 else limit, call.max_limit)
@@ -72,6 +73,12 @@ def _list_rois(call: Call, rois: list[Json]) -> Answer:
     meta = {"offset": offset, "limit": limit, "maxLimit": call.max_limit, "totalCount": len(rois)}
     page = [roi | {"url:roi": f"{call.base}/m/rois/{roi['@id']}/"} for roi in rois[offset : offset + limit]]
     return Answer(200, {"meta": meta, "data": page})
+
+
+def _is_of(roi: Json, owner: int, group: int) -> bool:
+    """Whether a ROI is that owner's and in that group; -1 is all of them."""
+    details = roi["omero:details"]
+    return owner in (-1, details["owner"]["@id"]) and group in (-1, details["group"]["@id"])
 
 
 def _rois(call: Call) -> Answer:

@@ -110,7 +110,7 @@ def test_no_more_is_read_than_boxes_reach():
 @pytest.mark.parametrize(
     ("limit", "most", "said"),
     [
-        ("BOX_PIXELS", 799, "800 box pixels"),
+        ("BOX_PIXELS", 399, "800 box pixels"),
         ("VISITS", 3, "4 tiles"),
         ("READ_BYTES", 19_999, "20000 bytes of chunks"),
     ],
@@ -129,3 +129,19 @@ def test_too_much_work_is_refused_before_anything_is_read(monkeypatch, limit, mo
 def test_a_channel_that_is_not_there_is_refused():
     with pytest.raises(BadParameter, match="2 channels"):
         shape_stats(Pixels(np.ones((1, 2, 1, 4, 4), np.uint8), (1, 1, 1, 4, 4)), [], [2])
+
+
+def test_shapes_too_large_to_be_measured_with_the_others_are_left_out(monkeypatch):
+    pixels = Pixels(np.ones((1, 2, 1, 100, 100), np.uint8), (1, 1, 1, 10, 10))
+    shapes = [box(0, 0, 100, 100), box(50, 50, 70, 60), box(200, 0, 900, 900), box(1, 1, 5, 5)]
+    monkeypatch.setattr(stats, "BOX_PIXELS", 432)
+    found = shape_stats(pixels, shapes, [0, 1])
+    assert found[0] is None
+    assert [[each.count for each in of_shape] for of_shape in found[1:]] == [[200] * 2, [0] * 2, [16] * 2]
+    monkeypatch.setattr(stats, "BOX_PIXELS", 431)
+    assert [of_shape is None for of_shape in shape_stats(pixels, shapes, [0, 1])] == [
+        True,
+        True,
+        False,
+        False,
+    ]

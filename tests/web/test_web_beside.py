@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -154,6 +155,22 @@ def test_omero_may_give_smaller_pages(beside: Service, omero: OmeroWeb) -> None:
     assert "small portions" in answer.headers["X-Roiservice-Incomplete"]
 
 
+def test_many_portions_have_one_time_limit(beside: Service, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(2, squares(900)))
+    omero.max_limit, omero.latency = 50, 0.4
+    client = log_in(beside, omero)
+    ids = ",".join(str(roi["shapes"][0]["@id"]) for roi in omero.images[2].rois)
+    ours = json.loads(client.get("/api/v0/m/images/2/rois/?limit=500").data)["data"]
+    assert len(ours) == 1
+    asked = len(omero.requests)
+    assert asked <= 3
+    shape = ours[0]["shapes"][0]["@id"]
+    answer = client.get(f"/iviewer/shape_stats/?ids={ids},{shape}&z=0&t=0&cs=0")
+    assert answer.headers["X-Roiservice-Incomplete"] == "OMERO (OMERO.web does not answer in time)"
+    assert list(answer.json) == [str(shape)]
+    assert len(omero.requests) <= asked + 3
+
+
 def test_counts_per_plane_are_added(folder: Path, beside: Service, omero: OmeroWeb) -> None:
     url = "/iviewer/plane_shape_counts/9999/"
     own = np.array(start_service(folder).client.get(url).json["data"])
@@ -288,6 +305,19 @@ def test_statistics_of_both_come_in_one_answer(beside: Service, omero: OmeroWeb)
     assert (theirs.status_code, list(theirs.json)) == (200, ["error"])
 
 
+def test_many_shapes_of_omero_s_are_asked_for_in_urls_that_it_takes(beside: Service, omero: OmeroWeb) -> None:
+    omero.add(OmeroImage(2, squares(900, first=10**7)))
+    client = log_in(beside, omero)
+    theirs = [roi["shapes"][0]["@id"] for roi in omero.images[2].rois]
+    ours = client.get(f"{LIST.format(image=2)}&offset=900").json["data"][0]["shapes"][0]["@id"]
+    ids = ",".join(map(str, [*theirs, ours]))
+    answer = client.get(f"/iviewer/shape_stats/?ids={ids}&z=0&t=0&cs=0")
+    assert "X-Roiservice-Incomplete" not in answer.headers
+    assert set(answer.json) == {str(shape) for shape in (*theirs, ours)}
+    asked = omero.asked("/iviewer/shape_stats/")
+    assert max(len(f"{each.path}?{each.query}") for each in asked) < 4000  # what gunicorn takes by default
+
+
 def test_drawings_of_both_come_in_one_list(beside: Service, omero: OmeroWeb) -> None:
     client = log_in(beside, omero)
     both = [roi["@id"] for roi in client.get(LIST.format(image=9999)).json["data"]]
@@ -341,6 +371,25 @@ def test_pages_behind_omero_s_rois_stay_while_omero_web_fails(beside: Service, o
     assert page(client, LIST.format(image=1202), 5, 20) == before
 
 
+def test_pages_across_the_border_keep_their_places_while_omero_web_fails(
+    folder: Path, beside: Service, omero: OmeroWeb
+) -> None:
+    own = everything(start_service(folder).client, LIST.format(image=1202))
+    omero.add(OmeroImage(1202, squares(10)))
+    client = log_in(beside, omero)
+    page(client, LIST.format(image=1202), 5, 20)
+    omero.always = 500
+    for offset, limit in ((0, 500), (8, 5), (9, 2)):
+        answer = client.get(f"{LIST.format(image=1202)}&limit={limit}&offset={offset}")
+        assert "OMERO" in answer.headers["X-Roiservice-Incomplete"]
+        assert [roi["@id"] for roi in answer.json["data"]] == own[: offset + limit - 10]
+        assert answer.json["meta"]["totalCount"] == 1211
+    place = client.get(f"/iviewer/roi/{own[1]}/page_data/").json
+    assert (place["roi_index"], place["roi_count"]) == (11, 1211)
+    alone = client.get(f"{LIST.format(image=1202)}&limit=5&offset=3")
+    assert [roi["@id"] for roi in alone.json["data"]] == own[3:8]
+
+
 def test_processes_agree_on_counts(folder: Path, beside: Service, omero: OmeroWeb) -> None:
     omero.add(OmeroImage(1202, squares(10)))
     client = log_in(beside, omero)
@@ -356,10 +405,30 @@ def test_processes_agree_on_counts(folder: Path, beside: Service, omero: OmeroWe
     assert page(client, LIST.format(image=1202), 5, 20)[1] == 1213
 
 
+def test_a_page_by_plane_is_by_default_as_long_as_may_be(beside: Service, omero: OmeroWeb) -> None:
+    answer = log_in(beside, omero).get("/iviewer/rois_by_plane/1202/0/0/").json
+    assert (len(answer["data"]), answer["meta"]["totalCount"]) == (500, 1201)
+
+
 def test_links_lead_to_where_the_caller_asked(beside: Service, omero: OmeroWeb) -> None:
     answer = log_in(beside, omero).get(LIST.format(image=9999))
     assert answer.json["data"][0]["url:roi"] == "http://localhost/api/v0/m/rois/1/"
     assert omero.host.encode() not in answer.data
+
+
+def test_whose_rois_are_wanted_is_for_omero_to_say(beside: Service, omero: OmeroWeb) -> None:
+    client = log_in(beside, omero)
+    for path in (LIST.format(image=9999), "/api/v0/m/images/9999/rois/?limit=200"):
+        assert client.get(path).json["meta"]["totalCount"] == 14
+        # Each is a list of its own, whose count is remembered apart from that of all.
+        both = client.get(f"{path}&owner=4&group=-1").json
+        assert (both["meta"]["totalCount"], len(both["data"])) == (14, 14)
+        others = client.get(f"{path}&owner=5").json
+        assert (others["meta"]["totalCount"], len(others["data"])) == (7, 7)
+        assert min(roi["@id"] for roi in others["data"]) >= 10**15
+        assert client.get(f"{path}&group=many").status_code == 400
+    asked = {each.query for each in omero.asked("/api/v0/m/rois/")}
+    assert any("owner=4&group=-1" in query for query in asked)
 
 
 def test_of_repeated_parameters_the_last_counts(beside: Service, omero: OmeroWeb) -> None:
@@ -412,6 +481,9 @@ class _Answers:
     def __init__(self, body: bytes) -> None:
         self._answer = Answer(200, (("Content-Type", "application/json"),), body)
 
-    def get(self, path: str, query: str = "", session: str | None = None) -> Answer:
-        del path, query, session
+    def deadline(self) -> float:
+        return math.inf
+
+    def get(self, path: str, query: str = "", session: str | None = None, until: float = 0) -> Answer:
+        del path, query, session, until
         return self._answer

@@ -287,6 +287,19 @@ def test_shapes_that_are_not_there_are_left_out(client):
     assert list(stats(client, [5, number, roi, number + 5000, 9007199254740991])) == [str(number)]
 
 
+def test_one_shape_that_is_too_large_does_not_keep_others_from_being_measured(folder, monkeypatch):
+    labels = np.ones((40, 40), "u1")
+    labels[3:5, 3:5] = 2
+    write(folder, 1, np.ones((40, 40), "u1"), labels, "yx")
+    service = start_service(folder)
+    large, small = (each[0] for each in shapes(service.client, 1))
+    monkeypatch.setattr("roiservice.query.stats.BOX_PIXELS", 1000)
+    answer = get(service.client, f"/iviewer/shape_stats/?ids={large},{small}&z=0&t=0&cs=0")
+    assert list(answer.json) == [str(small)]
+    assert str(large) in answer.headers["X-Roiservice-Incomplete"]
+    assert "box pixels" in stats(service.client, [large])["error"]
+
+
 def test_shapes_of_several_images_are_refused(client):
     ids = [shapes(client, image)[0][0] for image in (1, 2)]
     assert "several images" in stats(client, ids)["error"]

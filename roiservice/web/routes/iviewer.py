@@ -32,8 +32,8 @@ blueprint = Blueprint("iviewer", __name__, url_prefix="/iviewer")
 @blueprint.get("/rois_by_plane/<id:image_id>/<indices:z>/<indices:t>/")
 @or_omero_web
 def rois_by_plane(image_id: int, z: Span, t: Span) -> Response:
-    """ROIs with any shape on these planes, each with all its shapes."""
-    return roi_list(image_id, RoiQuery(z=z, t=t))
+    """ROIs with any shape on these planes, each with all its shapes; by default a page as long as may be."""
+    return roi_list(image_id, RoiQuery(z=z, t=t), limit=services().settings.page_limit_max)
 
 
 @blueprint.get("/plane_shape_counts/<id:image_id>/")

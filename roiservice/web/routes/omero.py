@@ -28,14 +28,14 @@ blueprint = Blueprint("omero", __name__)
 def rois() -> Response:
     """ROIs of `?image=`; OMERO.web would list those of all images, which nobody pages through."""
     image_id = params.image_id(request.args)
-    return roi_list(image_id, RoiQuery())
+    return roi_list(image_id, RoiQuery(), params.omeros_filters(request.args))
 
 
 @blueprint.get("/api/v0/m/images/<id:image_id>/rois/")
 @or_omero_web
 def rois_of_image(image_id: int) -> Response:
     """ROIs of an image."""
-    return roi_list(image_id, RoiQuery())
+    return roi_list(image_id, RoiQuery(), params.omeros_filters(request.args))
 
 
 @blueprint.get("/api/v0/m/rois/<id:roi_id>/")
@@ -51,13 +51,19 @@ def roi(roi_id: int) -> Response:
     return body_answer(b'{"data":%b}' % encoded[0], JSON)
 
 
-def roi_list(image_id: int, query: RoiQuery) -> Response:
-    """One page of the ROIs of an image, OMERO's own first, whatever the state of OMERO.web and of layers."""
+def roi_list(
+    image_id: int, query: RoiQuery, filters: params.Filters = (), limit: int | None = None
+) -> Response:
+    """One page of the ROIs of an image, OMERO's own first, whatever the state of OMERO.web and of layers.
+
+    `filters` are for OMERO's ROIs alone; `limit` is that of a request without one, None as settings say.
+    """
     service = services()
     settings = service.settings
-    paging = params.lenient_paging(request.args, settings.page_limit, settings.page_limit_max)
+    limit = settings.page_limit if limit is None else limit
+    paging = params.lenient_paging(request.args, limit, settings.page_limit_max)
     there = available(image_id)
-    omero = omeros_rois(RoiList(image_id, query.z, query.t), paging)
+    omero = omeros_rois(RoiList(image_id, query.z, query.t, filters), paging)
     there = there.but(omero.missing)
     ours = omero.rest(paging)
     form = _form()

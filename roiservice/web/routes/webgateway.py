@@ -29,7 +29,7 @@ from roiservice.query.stats import placed_shapes
 from roiservice.web.access import identity
 from roiservice.web.beside import omeros_drawings, omeros_stats, or_omero_web
 from roiservice.web.compress import pack
-from roiservice.web.pages import STREAM_BATCH, available, cached
+from roiservice.web.pages import STREAM_BATCH, available, cached, incomplete
 from roiservice.web.problems import reason_of
 from roiservice.web.responses import JSON, PNG, body_answer, digest, json_answer, not_modified, stream_answer
 from roiservice.web.routes import services
@@ -70,17 +70,21 @@ def _stats(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None) -
     ours = [number for number in ids if number >= first]
     theirs = [number for number in ids if number < first]
     found: dict[str, Any] = {}
-    failure: OmeroWebFailed | None = None
+    missing: list[tuple[str, str]] = []
     if theirs:
         try:
             found |= omeros_stats(theirs)
         except OmeroWebFailed as error:
-            failure = error
+            if not ours:
+                raise
+            missing.append(("OMERO", str(error)))
     if ours or not theirs:
-        found |= stats_of(ours, z, t, channels)
-    elif failure is not None:
-        raise failure
-    return json_answer(found, {} if failure is None else {"X-Roiservice-Incomplete": f"OMERO ({failure})"})
+        measured, too_large = stats_of(ours, z, t, channels)
+        found |= measured
+        missing += (
+            (f"shape {number}", "is too large to be measured with the others") for number in too_large
+        )
+    return json_answer(found, incomplete(missing))
 
 
 @blueprint.get("/webgateway/render_shape_mask/<id:shape_id>/")
