@@ -9,8 +9,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import LayerKey, Rules, Task
+from roiservice.catalog.elsewhere import LayerKey, Task
 from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.registry import Registry
 from roiservice.errors import RoiServiceError
 from roiservice.sources.images import ImageSource
@@ -41,7 +42,7 @@ def _task(plain: dict[str, Any]) -> Task:
     labels = tuple((store, path) for store, path in source["image"]["labels"])
     image = ImageSource(**{**source["image"], "labels": labels})
     layer = LayerSource(**{**source, "image": image, "values": values, "measures": measures})
-    rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
+    rules = DiskRules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, Limits(**plain["limits"]))
 
