@@ -135,7 +135,7 @@ class Keeper:
     def tidy(self) -> None:
         """Delete what builds that were killed have left of all layers, and what is more than the quota."""
         sweep_all(self._root, _locked, self._rules.keep_replaced, self._metrics)
-        self._quota.keep(None)
+        self._quota.hold()
 
     def _pointer(self, layer: LayerKey) -> str:
         """Path of the small file that names the current version."""

@@ -7,13 +7,14 @@ building, and from the builder's own only what is in nobody's service.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from roiservice.metrics import REMOVED, Metrics
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
 TOO_LARGE = "too-large.json"  # what a layer took when it was refused
+USAGE = "usage"  # the file that says how much there was of all layers when all were looked at
+USAGE_HOLDS = 600.0  # seconds after which they are looked at again
+MANY = 100  # folders from which on a hundredth of the quota is freed at once, as each look costs
 DISK_BLOCK = 4096  # bytes: a file takes whole ones
 COLUMN_BYTES = 1.5  # that are written at the end of a build for each byte that was collected in `.raw` files
 LOOK_INTERVAL = 0.1  # seconds between looks at the size of what is being built
@@ -140,12 +144,50 @@ class Quota:
             shutil.rmtree(built, ignore_errors=True)
             raise self._refused(layer, built, size, self._most, 0)
 
-    def keep(self, built: Path | None) -> None:
+    def keep(self, built: Path) -> None:
         """Delete what is too much, but not the catalog `built`, whose layer's lock is held."""
-        if built is not None:
-            (built.parent / TOO_LARGE).unlink(missing_ok=True)
-        if self._most is not None:
-            self._delete_down_to(self._most, self._folders(), None if built is None else built.parent, built)
+        (built.parent / TOO_LARGE).unlink(missing_ok=True)
+        self._hold(built)
+
+    def hold(self) -> None:
+        """Delete what is too much, if for example the setting is lower than it was."""
+        if self._root.exists():
+            self._hold(None)
+
+    def _hold(self, built: Path | None) -> None:
+        if self._most is None:
+            return
+        try:
+            with self._usage(0 if built is None else _size(built)) as (total, note):
+                if total is None or total > self._most or built is None:
+                    held = None if built is None else built.parent
+                    note(self._delete_down_to(self._most, self._folders(), held, built))
+        except OSError as error:  # what is built is in service all the same
+            log.warning("%s: the quota was not looked after: %s", self._root, error)
+
+    @contextmanager
+    def _usage(self, more: int) -> Iterator[tuple[int | None, Callable[[int], None]]]:
+        """Bytes of all catalogs, `more` added, None if not known; and what notes how many there are.
+
+        Others that build or delete wait meanwhile. What is noted may be too much, as not all that goes is
+        subtracted, and too little by what killed builds have left since all was looked at.
+        """
+        with open(self._root / USAGE, "a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+            def note(total: int, looked: float | None = None) -> None:
+                file.truncate(0)
+                file.write(f"{total} {time.time() if looked is None else looked}")
+                file.flush()
+
+            file.seek(0)
+            total = None
+            with suppress(ValueError):
+                size, looked = file.read().split()
+                if 0 <= time.time() - float(looked) < USAGE_HOLDS:
+                    total = int(size) + more
+                    note(total, float(looked))
+            yield total, note
 
     def _make_room(self, building: Path, size: int) -> int:
         """Delete others until there is room for `size` bytes; bytes of those that stay."""
@@ -163,10 +205,13 @@ class Quota:
         total = sum(each.size for each in folders)
         if total <= most:
             return total
+        least = most - (most // 100 if len(folders) >= MANY else 0)
         named = {layer: named_versions(layer) for layer in {each.layer for each in folders}}
         for each in sorted(folders, key=lambda each: (each.rank(named[each.layer]), each.used)):
-            if total <= most:
+            if total <= least:
                 break
+            if total <= most and total - each.size < least:
+                continue
             rank = each.rank(named[each.layer])
             stays = each.path == built if built is not None else rank == IN_SERVICE
             if each.layer == held:
@@ -193,8 +238,9 @@ class Quota:
                     with suppress(OSError):  # it went meanwhile
                         if entry.is_dir():
                             key = (entry.path, entry.inode())
-                            size = self._sizes.get(key) if entry.name.isdigit() else None
-                            sizes[key] = size = _size(layer / entry.name) if size is None else size
+                            size = self._sizes.get(key) or _size(layer / entry.name)
+                            if entry.name.isdigit():
+                                sizes[key] = size
                             found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
         self._sizes = sizes
         return found

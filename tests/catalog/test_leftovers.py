@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
 from roiservice.catalog.registry import Registry
+from roiservice.errors import NotWritten
 from roiservice.metrics import REMOVED
 from roiservice.sources.planes import LabelLayer
 from roiservice.vectorize.outlines import Outline
@@ -135,14 +137,16 @@ def test_nothing_is_left_after_the_next_build_of_a_changed_source(
     old = keeper_at(tmp_path).build(layer)
     write_store(tmp_path, blobs(*SHAPE)[:, ::-1])
     kill(tmp_path, layer, moment)
-    keeper = keeper_at(tmp_path, keep_replaced=0.0)
+    keeper = keeper_at(tmp_path)
     between = keeper.catalog(layer)
     assert (between.version == old.version) == (moment != IN_SERVICE)
     assert between.features["label"].sum() > 0
     write_store(tmp_path, blobs(*SHAPE)[:, :, ::-1])
     new = keeper.build(layer)
     assert new.version not in (old.version, between.version)
-    keeper.build(layer)  # what was replaced just now goes when it is looked at again
+    whole = [int(name) for name in names(keeper, layer) if name.isdigit()]
+    assert names(keeper, layer) == clean(keeper, layer, whole)
+    keeper_at(tmp_path, keep_replaced=0.0).build(layer)
     assert names(keeper, layer) == clean(keeper, layer, [new.version])
 
 
@@ -155,6 +159,36 @@ def test_a_build_that_failed_leaves_nothing_but_its_reason(tmp_path: Path, layer
     with pytest.raises(RuntimeError):
         keeper.build(layer, progress=fail)
     assert names(keeper, layer) == ["failure.json", "lock"]
+
+
+@pytest.mark.parametrize("size", [1_000, 4_000, 9_000])
+def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
+    tmp_path: Path, layer: LayerKey, size: int
+) -> None:
+    """Files of at most `size` bytes: what a block takes is less than a column does."""
+    keeper = keeper_at(tmp_path)
+    old = keeper.build(layer)
+    write_store(tmp_path, blobs(*SHAPE)[:, ::-1])
+    real = keeper_module.build_catalog
+
+    def limited(*arguments: Any, **options: Any) -> None:  # once the registry has been written to
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        real(*arguments, **options)
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            keeper_module.build_catalog = limited
+            keeper_at(tmp_path).build(layer)
+        except NotWritten:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert keeper.catalog(layer).version == old.version
+    assert names(keeper, layer) == sorted([*clean(keeper, layer, [old.version]), "failure.json"])
 
 
 def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKey) -> None:
@@ -192,7 +226,7 @@ def test_a_service_that_starts_without_catalogs_has_nothing_to_tidy(tmp_path: Pa
     keeper._root.mkdir(parents=True)
     (keeper._root / "file").touch()
     keeper.tidy()
-    assert [path.name for path in keeper._root.iterdir()] == ["file"]
+    assert sorted(path.name for path in keeper._root.iterdir()) == ["file", "usage"]
 
 
 @pytest.mark.parametrize("with_another_build", [True, False])

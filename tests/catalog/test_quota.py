@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
 from roiservice.catalog import keeper as keeper_module
@@ -48,11 +52,19 @@ def layers(tmp_path: Path) -> list[LayerKey]:
     return [layer_key(registry, store, name) for name in NAMES]
 
 
-@pytest.fixture
-def one(tmp_path: Path, layers: Sequence[LayerKey]) -> int:
+@cache
+def bytes_of_one() -> int:
     """Bytes that the catalog of one of the layers takes."""
-    keeper = keeper_at(tmp_path / "elsewhere")
-    return folder_bytes(catalog_folder(keeper, layers[0], keeper.build(layers[0])))
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_image(Path(folder) / "1.zarr", labels={"a": plane("a")})
+        keeper = keeper_at(Path(folder))
+        layer = layer_key(Registry(Path(folder) / "state"), store, "a")
+        return folder_bytes(catalog_folder(keeper, layer, keeper.build(layer)))
+
+
+@pytest.fixture
+def one() -> int:
+    return bytes_of_one()
 
 
 def folder_bytes(folder: Path) -> int:
@@ -160,7 +172,7 @@ def test_replaced_versions_go_before_any_that_is_in_service(
 
 
 def test_what_killed_builds_have_left_goes_first_of_all(
-    tmp_path: Path, layers: Sequence[LayerKey], one: int
+    tmp_path: Path, layers: Sequence[LayerKey], one: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = keeper_at(tmp_path, catalog_bytes=3 * one)
     keeper.build(layers[0])
@@ -169,6 +181,7 @@ def test_what_killed_builds_have_left_goes_first_of_all(
         folder = keeper.directory(layers[1]) / left
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(one))
+    monkeypatch.setattr(quota_module, "USAGE_HOLDS", 0.0)
     keeper.build(layers[2])
     assert kept(keeper, layers) == [True, False, True, False]
     assert catalog_bytes(tmp_path) <= 3 * one
@@ -373,6 +386,55 @@ def test_who_asks_while_catalogs_come_and_go_is_answered(
     assert catalog_bytes(tmp_path) <= 2 * one + 4096
     left = {path.suffix for path in tmp_path.glob("catalogs/*/*/*") if path.is_dir()}
     assert left == {""}
+
+
+def test_not_everything_is_looked_at_for_each_build(
+    tmp_path: Path, layers: Sequence[LayerKey], one: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    real = Quota._folders
+    monkeypatch.setattr(Quota, "_folders", lambda self: looks.append(1) or real(self))
+    monkeypatch.setattr(quota_module, "MANY", 1)
+    for layer in layers[:3]:  # by workers that share no memory
+        keeper_at(tmp_path, catalog_bytes=3 * one).build(layer)
+    assert len(looks) == 1
+    keeper = keeper_at(tmp_path, catalog_bytes=3 * one)
+    keeper.build(layers[3])
+    assert len(looks) == 2
+    assert sum(kept(keeper, layers)) == 3, "a little more is freed than has to be, but no more than that"
+    usage = keeper._root / "usage"
+    noted = usage.read_text()
+    assert noted.split()[0] == str(catalog_bytes(tmp_path))
+    for text in ("", "x", "1 x", "1 2 3", f"{one} 0", noted.replace(" ", " 9")):
+        usage.write_text(text)
+        keeper.build(layers[0], force=True)
+        assert usage.read_text().split()[0] == str(catalog_bytes(tmp_path))
+
+
+STEPS = st.tuples(st.sampled_from(["build", "change", "use", "force", "tidy"]), st.sampled_from(NAMES))
+
+
+@given(st.lists(STEPS, min_size=4, max_size=14), st.sampled_from([1.0, 2.5, 3.0]))
+@settings(max_examples=12)
+def test_whatever_is_built_and_used_the_quota_holds(steps: list[tuple[str, str]], room: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        store = write_image(root / "1.zarr", labels={name: plane(name) for name in NAMES})
+        registry = Registry(root / "state")
+        quota = int(room * bytes_of_one())
+        worker = keeper_at(root, catalog_bytes=quota)
+        for step, name in steps:
+            layer = layer_key(registry, store, name)
+            if step == "change":
+                change(root, name)
+            if step == "use":
+                assert worker.catalog(layer).name == name
+            elif step == "tidy":
+                worker.tidy()
+            else:
+                keeper_at(root, catalog_bytes=quota).build(layer, force=step == "force")
+                assert worker.existing(layer) is not None
+            assert catalog_bytes(root) <= quota
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"build": 1}', '{"build": "x", "bytes": 5}', "\0"])
