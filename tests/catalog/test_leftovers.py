@@ -126,7 +126,7 @@ def test_nothing_is_left_after_the_next_build(tmp_path: Path, layer: LayerKey, m
     keeper = keeper_at(tmp_path)
     catalog = keeper.build(layer)
     assert names(keeper, layer) == clean(keeper, layer, [catalog.version])
-    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 9 + 1
+    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 10 + 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
