@@ -16,9 +16,10 @@ from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import LayerKey, Rules
+from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
+from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, open_registry
 from roiservice.catalog.writer import CatalogWriter, RoiColumns
@@ -186,6 +187,10 @@ class Layers:
         """Whether the layer is built, and how far its build is."""
         return self._keeper.status(layer.key)
 
+    def tidy(self) -> None:
+        """Delete what builds that were killed have left on disk, and catalogs that are more than allowed."""
+        self._keeper.tidy()
+
     def _numbered(self, image: Image, source: LayerSource) -> Layer:
         source = applied(self._rules, image.id, source)
         number = self._registry.layer_number(image.id, source.collection)
@@ -318,8 +323,8 @@ def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> Ome
     return OmeroImages(web, roots, limits) if web is not None and roots else None
 
 
-def _rules(settings: Settings) -> Rules:
-    return Rules(
+def _rules(settings: Settings) -> DiskRules:
+    return DiskRules(
         outline=Outline(settings.min_area, settings.simplify, settings.smooth),
         max_vertices=settings.max_vertices,
         inline_pixels=settings.inline_pixels,
@@ -327,6 +332,7 @@ def _rules(settings: Settings) -> Rules:
         waiters=settings.build_waiters,
         check_interval=settings.check_interval,
         keep_replaced=settings.keep_replaced,
+        catalog_bytes=settings.catalog_bytes,
     )
 
 

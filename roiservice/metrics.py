@@ -50,6 +50,7 @@ REDIS_LEFT_OUT = "roiservice_redis_left_out"
 OMERO_REQUESTS = "roiservice_omero_web_requests_total"
 OMERO_LEFT_ALONE = "roiservice_omero_web_left_alone"
 BUILDS = "roiservice_builds_total"
+REMOVED = "roiservice_catalogs_removed_total"
 REQUESTS = "roiservice_http_requests_total"
 DURATION = "roiservice_http_request_duration_seconds"
 _SUM = f"{DURATION}_sum"
@@ -81,6 +82,12 @@ _PARTS = (
         "counter",
         "Builds of layers: done or failed in a worker process, or given to a process of their own.",
         (("result", ("done", "failed", "elsewhere")),),
+    ),
+    Metric(
+        REMOVED,
+        "counter",
+        "Catalogs deleted by worker processes: replaced, unfinished, or for the quota.",
+        (("reason", ("replaced", "unfinished", "quota")),),
     ),
 )
 

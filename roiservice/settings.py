@@ -55,6 +55,9 @@ class Settings:
             "postgresql://user:password@host/database"
         },
     )
+    catalog_bytes: int | None = _setting(
+        None, "most bytes of all catalogs on disk; those that were used longest ago make room"
+    )
     redis_url: str | None = _setting(
         None, "Redis for pages shared between workers, such as redis://127.0.0.1:6379/0"
     )
@@ -124,7 +127,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
-            if not lowest <= getattr(self, name) < math.inf:
+            value = getattr(self, name)
+            if value is not None and not lowest <= value < math.inf:
                 raise SettingsError(f"{PREFIX}{name.upper()}: must be a number of at least {lowest}")
         if self.page_limit > self.page_limit_max:
             raise SettingsError(f"{PREFIX}PAGE_LIMIT: must not exceed {PREFIX}PAGE_LIMIT_MAX")
@@ -161,6 +165,7 @@ class Settings:
 
 
 _LOWEST = {
+    "catalog_bytes": 1,
     "redis_ttl": 1,
     "redis_max_value": 0,
     "cache_bytes": 0,
@@ -213,8 +218,8 @@ def _parse(variable: str, kind: str, text: str) -> Any:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
                 text.lower()
             ]
-        if kind == "int":
-            return int(text)
+        if kind in ("int", "int | None"):
+            return int(text) if text or kind == "int" else None
         if kind == "float":
             value = float(text)
             if value != value or value in (float("inf"), float("-inf")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from roiservice.bootstrap import build_services
 from roiservice.commands.interrupt import compiled_code
+from roiservice.settings import Settings
 from tests.e2e.support import Home, end, wait_for
 from tests.stores import write_image
 
@@ -53,6 +56,29 @@ def test_ctrl_c_ends_a_build_without_a_traceback(home: Home, noise: Path, delay:
     wait_for(lambda: partials(home))
     time.sleep(delay)
     assert end(process, signal.SIGINT) == STOPPED
+
+
+def test_a_build_that_is_ended_leaves_the_old_catalog_and_is_gone_on_with(home: Home, image: Path) -> None:
+    places = {"catalog_dir": home.path / "cache/roiservice", "state_dir": home.path / "state/roiservice"}
+    services = build_services(Settings(**places), [(None, str(image))])
+    layers = services.layers
+    (layer,) = layers.of(services.images.page(0, 1)[0]).layers
+    old = layers.build(layer)
+    labels = np.random.default_rng(1).integers(0, 3, (2200, 2000)).astype(np.uint16)
+    shutil.rmtree(image)
+    write_image(image, labels={"dots": labels}, chunks=(256, 2000))
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)):
+        process = home.start("build", image)
+        wait_for(lambda: partials(home))
+        assert end(process, number)[0] == code
+        assert layers.existing(layer) is old
+        for path in partials(home):
+            shutil.rmtree(path)
+    done = home.run("build", image)
+    assert (done.returncode, done.stdout) == (0, "image dots: 2 ROIs, 2 features\n")
+    new = layers.existing(layer)
+    assert new is not None
+    assert new.version != old.version
 
 
 def test_ctrl_c_ends_an_export_and_leaves_no_file(home: Home, noise: Path, tmp_path: Path) -> None:

@@ -8,9 +8,6 @@ all workers change over at once. Builders of one layer exclude each other by a f
 from __future__ import annotations
 
 import contextlib
-import filecmp
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -36,6 +33,8 @@ from roiservice.catalog.elsewhere import (
     raise_last_failure,
     start_build,
 )
+from roiservice.catalog.leftovers import sweep, sweep_all
+from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
     build_status,
@@ -44,9 +43,10 @@ from roiservice.catalog.progress import (
     progress_path,
     written_progress,
 )
+from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.writer import FORMAT, renumber_catalog
+from roiservice.catalog.writer import FORMAT, equal_catalogs, renumber_catalog
 from roiservice.errors import (
     Building,
     CatalogDamaged,
@@ -82,6 +82,8 @@ class Keeper:
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or Metrics()
+        self._quota = Quota(self._root, rules, self._excluding, self._metrics)
+        self._uses = Uses(self._root)
         self._options = f"format={FORMAT},{rules.outline.key()}"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
@@ -102,6 +104,7 @@ class Keeper:
         catalog = self.existing(layer)
         if catalog is None:
             return self._first(layer)
+        self._uses.note(layer.number, catalog.version)
         now = time.monotonic()
         if now - self._checked.setdefault(layer.number, now) >= self._rules.check_interval:
             self._checked[layer.number] = now
@@ -111,32 +114,33 @@ class Keeper:
     def existing(self, layer: LayerKey) -> Catalog | None:
         """The current catalog if there is one, whatever the state of its source."""
         pointer = self._pointer(layer)
-        try:
-            status = os.stat(pointer)
-        except FileNotFoundError:
-            return None
-        stamp = (status.st_mtime_ns, status.st_ino)
+        stamp = pointer_stamp(pointer)
         pointed = self._pointed.get(pointer)
+        if pointed is not None and pointed[0] != stamp:
+            self._close([pointed[1]])
+        if stamp is None:
+            return None
         if pointed is None or pointed[0] != stamp:
-            version = _version_in(Path(pointer))
+            version = version_in(Path(pointer))
             if version is None:
                 return None
             pointed = self._pointed[pointer] = (stamp, self.directory(layer) / str(version))
-        return self._opened(pointed[1])
+        catalog = self._opened(pointed[1])
+        if catalog is None and pointer_stamp(pointer) != stamp:
+            return self.existing(layer)  # it was replaced between the two looks
+        return catalog
+
+    def tidy(self) -> None:
+        """Delete what builds that were killed have left of all layers, and what is more than the quota."""
+        sweep_all(self._root, self._excluding, self._rules.keep_replaced, self._metrics)
+        self._quota.hold()
 
     def _pointer(self, layer: LayerKey) -> str:
-        """Path of the small file that names the current version.
-
-        There is one for each way of building the layer: who serves it in another way, with other outlines or
-        tables, neither finds nor replaces what this service has made of it.
-        """
+        """Path of the small file that names the current version."""
         key = (layer.number, layer.source.asked)
         pointer = self._pointers.get(key)
         if pointer is None:
-            digest = hashlib.sha256(
-                f"{self._options}\0{layer.source.asked}".encode("utf-8", "surrogateescape")
-            )
-            name = f"current-{digest.hexdigest()[:12]}.json"
+            name = pointer_name(self._options, layer.source.asked)
             pointer = self._pointers[key] = str(self.directory(layer) / name)
         return pointer
 
@@ -187,6 +191,7 @@ class Keeper:
 
     def _refresh(self, layer: LayerKey) -> None:
         """Look at the source again; errors leave the catalog in service."""
+        self._close([path for path in tuple(self._open) if not path.exists()])
         try:
             with self._sole_builder(layer, 0.0):
                 self._bring_up(layer, self._rules.inline_vertices)
@@ -199,14 +204,19 @@ class Keeper:
 
     @contextlib.contextmanager
     def _sole_builder(self, layer: LayerKey, timeout: float | None = None) -> Iterator[None]:
-        """Hold the builders' locks, and leave word of how it ends. TimeoutError if others hold one.
+        """Hold the builders' locks, and leave word of how it ends. TimeoutError if others hold one."""
+        directory, path = self.directory(layer), progress_path(self._pointer(layer))
+        with self._excluding(directory, timeout), progress_cleared(path), failure_kept(directory):
+            yield
+
+    @contextlib.contextmanager
+    def _excluding(self, directory: Path, timeout: float | None) -> Iterator[None]:
+        """Hold the builders' locks of the layer with catalogs in `directory`; TimeoutError if others do.
 
         What another host builds may take long, and is not waited for as long as what this one does.
         """
-        directory, path = self.directory(layer), progress_path(self._pointer(layer))
         longest = None if timeout is None else min(timeout, SHORT_WAIT)
-        others = self._registry.locks.hold(layer.number, directory, longest)
-        with locked(directory, timeout), others, progress_cleared(path), failure_kept(directory):
+        with locked(directory, timeout), self._registry.locks.hold(int(directory.name), directory, longest):
             yield
 
     def _bring_up(
@@ -225,14 +235,18 @@ class Keeper:
         existing = self.existing(layer)
         if existing is not None and existing.meta["token"] == token and not force:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
-            self._sweep(self.directory(layer))
+            sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)
             return existing
         version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
         task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
-            catalog = None if force else self._opened(directory)
+            if not directory.exists():
+                self._close([directory])
+            catalog = self._opened(directory)
             if catalog is None:
+                shutil.rmtree(directory, ignore_errors=True)  # it is damaged
+            if catalog is None or force:
                 beside = directory.with_name(f"{version}.new")
                 shutil.rmtree(beside, ignore_errors=True)
                 if force:  # a source that changed and looks the same
@@ -240,9 +254,11 @@ class Keeper:
                 with _counted(self._metrics):
                     before = None if force else existing
                     self._build(layer, task, beside, inline_vertices, progress, before)
+                    self._quota.check(layer, beside)
                 self._registry.locks.confirm(layer.number, layer.source.collection, ready=True)
-                catalog = self._put_in_place(task, beside, directory)
+                catalog = self._put_in_place(task, beside, directory, is_known=not force)
             self._point_to(layer, catalog.version)
+            self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
@@ -260,11 +276,12 @@ class Keeper:
         if inline_vertices is not None:
             self._check_size(opened)
         pixels = 0 if isinstance(opened, TableLayer) else opened.pixels
+        watched = self._quota.watched(layer, directory, progress)
 
         def advance(more: int, features: int) -> None:
             self._registry.locks.confirm(layer.number, layer.source.collection)
-            if progress is not None:
-                progress(more, features)
+            if watched is not None:
+                watched(more, features)
 
         build_catalog(
             opened,
@@ -281,15 +298,18 @@ class Keeper:
         if opened.pixels > self._rules.inline_pixels:
             raise TooManyObjects(f"{opened.pixels} pixels")
 
-    def _put_in_place(self, version: LayerVersion, built: Path, directory: Path) -> Catalog:
+    def _put_in_place(
+        self, version: LayerVersion, built: Path, directory: Path, *, is_known: bool
+    ) -> Catalog:
         """Give a catalog that was built beside its place that place, where it stays for good.
 
         One of the same version may be there, if the build was forced: equal bytes change nothing, but other
-        bytes, from a source that changed and looks the same, are a version of their own.
+        bytes, from a source that changed and looks the same, are a version of their own. So are those that
+        cannot be compared, unless what they are made from `is_known`.
         """
-        if not directory.exists():
+        if is_known and not directory.exists():
             os.rename(built, directory)
-        elif _equal(built, directory):
+        elif directory.exists() and equal_catalogs(built, directory):
             shutil.rmtree(built)
         else:
             number = self._registry.version_number(
@@ -304,23 +324,11 @@ class Keeper:
         directory = self.directory(layer)
         (directory / FAILURE).unlink(missing_ok=True)
         pointer = Path(self._pointer(layer))
-        replaced = _version_in(pointer)
+        replaced = version_in(pointer)
         if replaced is not None and (directory / str(replaced)).exists():
             os.utime(directory / str(replaced))  # from now on it is kept for a while
-        beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
-        beside.write_text(json.dumps({"version": version, "options": self._options}), encoding="utf-8")
-        os.replace(beside, pointer)
-        self._sweep(directory)
-
-    def _sweep(self, directory: Path) -> None:
-        """Delete half-built catalogs, and versions that no current file has named for a while."""
-        named = {str(_version_in(path)) for path in directory.glob("current-*.json")}
-        oldest = time.time() - self._rules.keep_replaced
-        for path in directory.iterdir():
-            if not path.is_dir() or path.name in named:
-                continue
-            if path.suffix == ".partial" or path.stat().st_mtime < oldest:
-                shutil.rmtree(path, ignore_errors=True)
+        write_pointer(pointer, version, self._options)
+        sweep(directory, self._rules.keep_replaced, self._metrics, is_built=True)
 
     def _opened(self, directory: Path) -> Catalog | None:
         """The catalog in `directory`, opened once; None where there is none that can be used."""
@@ -334,13 +342,18 @@ class Keeper:
         except CatalogDamaged as error:
             if directory.exists():
                 log.warning("%s", error)
-                shutil.rmtree(directory, ignore_errors=True)
             return None
         with self._lock:
             self._open[directory] = catalog
             if len(self._open) > OPEN_CATALOGS:
                 self._open.popitem(last=False)
         return catalog
+
+    def _close(self, directories: list[Path]) -> None:
+        """Let go of catalogs: the disk takes back what was deleted once nobody has it open."""
+        with self._lock:
+            for directory in directories:
+                self._open.pop(directory, None)
 
     def directory(self, layer: LayerKey) -> Path:
         """Where the catalogs of a layer are."""
@@ -372,22 +385,6 @@ class Keeper:
             note_start(progress_path(self._pointer(layer)))
             self._processes[layer.number] = start_build(task, mark)
             self._metrics.add(1, BUILDS, "elsewhere")
-
-
-def _equal(one: Path, other: Path) -> bool:
-    """Whether two catalogs are the same files with the same bytes."""
-    names = sorted(path.name for path in one.iterdir())
-    if names != sorted(path.name for path in other.iterdir()):
-        return False
-    return filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
-
-
-def _version_in(pointer: Path) -> int | None:
-    """The version that a current file names; None if it is gone or damaged."""
-    try:
-        return int(json.loads(pointer.read_text(encoding="utf-8"))["version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 @contextlib.contextmanager

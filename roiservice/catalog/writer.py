@@ -19,6 +19,7 @@ are in image pixels.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import mmap
 import os
@@ -336,6 +337,14 @@ def renumber_catalog(directory: Path, version: int) -> None:
     """Give a catalog that is not in service yet another version number; only `layer.json` holds it."""
     path = directory / "layer.json"
     _write_meta(path, {**json.loads(path.read_text(encoding="utf-8")), "version": version})
+
+
+def equal_catalogs(one: Path, other: Path) -> bool:
+    """Whether two catalogs, given by their folders, are the same files with the same bytes."""
+    names = sorted(path.name for path in one.iterdir())
+    if names != sorted(path.name for path in other.iterdir()):
+        return False
+    return filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
 
 
 def _write_meta(path: Path, meta: Mapping[str, Any]) -> None:

@@ -72,6 +72,7 @@ def prepare(services: Services, base: str) -> str:
     """
     if services.omero_access is not None:
         services.omero_access.keys.check()
+    services.layers.tidy()
     images = services.images
     total = images.total()
     with waiting("Compiling; the first start takes up to a minute"), compiled_code():

@@ -1,0 +1,71 @@
+"""What may go from the folder of a layer: what builds that were killed have left, and replaced versions.
+
+The layer's lock is held while anything goes, so that nobody is at work on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from roiservice.catalog.pointers import is_of_another_format, named_versions, pointers, version_in
+from roiservice.errors import RegistryFailed
+from roiservice.metrics import REMOVED, Metrics
+
+HALF_BUILT = (".partial", ".new", ".gone")  # nobody goes on from these
+BLOCKS = ".blocks"  # from these the next build of the same version does
+KEPT_BLOCKS = 86_400.0  # seconds for which such a build is waited for
+USE_NOTED = 600.0  # seconds: a catalog in use is touched as often as this
+
+Lock = Callable[[Path, float], AbstractContextManager[None]]  # a layer's folder, seconds; TimeoutError
+
+
+def layer_folders(root: Path) -> list[Path]:
+    """The folders of all layers that ever were built below `root`; none if it is not there."""
+    with suppress(OSError):
+        return [path for path in root.iterdir() if path.name.isdigit() and path.is_dir()]
+    return []
+
+
+def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: bool = False) -> None:
+    """Delete what nobody will go on from or look at in the folder of a layer, whose lock is held.
+
+    That is half-built catalogs; versions that no current file has named for `keep_replaced` seconds, and
+    those of another format that have not been used for as long; blocks of builds that did not go on within a
+    day, and any blocks if the layer `is_built` now.
+    """
+    now = time.time()
+    _forget_other_formats(directory, now - keep_replaced - USE_NOTED)
+    named = named_versions(directory)
+    for path in list(directory.iterdir()):
+        with suppress(OSError):  # somebody else was faster
+            age = now - path.stat().st_mtime
+            if not path.is_dir():
+                if ".json." in path.name and (is_built or age > keep_replaced):
+                    path.unlink()  # it was to be renamed
+                continue
+            is_half = path.suffix in HALF_BUILT or (path.suffix == BLOCKS and is_built)
+            kept = KEPT_BLOCKS if path.suffix == BLOCKS else keep_replaced
+            if is_half or (path.name not in named and age > kept):
+                shutil.rmtree(path, ignore_errors=True)
+                metrics.add(1, REMOVED, "replaced" if path.name.isdigit() else "unfinished")
+
+
+def sweep_all(root: Path, lock: Lock, keep_replaced: float, metrics: Metrics) -> None:
+    """As `sweep`, of all layers that nobody builds just now."""
+    for directory in layer_folders(root):
+        with suppress(OSError, RegistryFailed), lock(directory, 0.0):
+            sweep(directory, keep_replaced, metrics)
+
+
+def _forget_other_formats(directory: Path, oldest: float) -> None:
+    """Delete current files that another release has left; one that is at work uses what they name."""
+    for pointer in pointers(directory):
+        if is_of_another_format(pointer):
+            folder = directory / str(version_in(pointer))
+            with suppress(OSError):
+                if not folder.exists() or folder.stat().st_mtime < oldest:
+                    pointer.unlink()

@@ -1,0 +1,71 @@
+"""Current files: which version of a layer is in service, for each way of building it.
+
+They are small, lie in the layer's folder, and are replaced by rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from roiservice.catalog.writer import FORMAT
+
+
+def pointer_name(options: str, asked: str) -> str:
+    """The name of the file for a way of building a layer.
+
+    Who serves it in another way, with other outlines or tables, neither finds nor replaces what this service
+    has made of it.
+    """
+    digest = hashlib.sha256(f"{options}\0{asked}".encode("utf-8", "surrogateescape"))
+    return f"current-{digest.hexdigest()[:12]}.json"
+
+
+def write_pointer(pointer: Path, version: int, options: str) -> None:
+    """Put a version into service."""
+    beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
+    beside.write_text(json.dumps({"version": version, "options": options}), encoding="utf-8")
+    os.replace(beside, pointer)
+
+
+def version_in(pointer: Path) -> int | None:
+    """The version that a current file names; None if it is gone or damaged."""
+    try:
+        return int(_content(pointer)["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def pointer_stamp(pointer: str) -> tuple[int, int] | None:
+    """What tells a current file from the one that replaces it; None if there is none."""
+    try:
+        status = os.stat(pointer)
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
+def pointers(directory: Path) -> Iterator[Path]:
+    """All current files in a layer's folder."""
+    return directory.glob("current-*.json")
+
+
+def named_versions(directory: Path) -> set[str]:
+    """Names of the catalogs of a layer that are in service."""
+    return {str(version_in(pointer)) for pointer in pointers(directory)}
+
+
+def is_of_another_format(pointer: Path) -> bool:
+    """Whether another release has written a current file, for catalogs that this one cannot read."""
+    try:
+        return not str(_content(pointer)["options"]).startswith(f"format={FORMAT},")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _content(pointer: Path) -> Any:
+    return json.loads(pointer.read_text(encoding="utf-8"))

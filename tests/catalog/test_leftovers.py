@@ -1,0 +1,262 @@
+"""What builds leave behind that were killed, and when it goes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roiservice.catalog import keeper as keeper_module
+from roiservice.catalog import pointers as pointers_module
+from roiservice.catalog import reader as reader_module
+from roiservice.catalog import writer as writer_module
+from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
+from roiservice.catalog.registry import Registry
+from roiservice.errors import NotWritten
+from roiservice.metrics import REMOVED
+from roiservice.sources.planes import LabelLayer
+from roiservice.vectorize.outlines import Outline
+from tests.catalog.support import age, keeper_at, layer_key
+from tests.catalog.test_streamed import blobs, small_pieces
+from tests.stores import write_image
+from tests.test_metrics import samples
+
+SHAPE = (2, 90, 70)
+BLOCKS = 2 * 9
+
+
+def write_store(tmp_path: Path, labels: np.ndarray) -> LayerKey:
+    shutil.rmtree(tmp_path / "1.zarr", ignore_errors=True)
+    write_image(tmp_path / "1.zarr", labels={"cells": labels}, axes="zyx", chunks=(1, 10, 70))
+    return layer_key(Registry(tmp_path / "state"), tmp_path / "1.zarr")
+
+
+@pytest.fixture
+def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
+    small_pieces(monkeypatch.setattr)
+    return write_store(tmp_path, blobs(*SHAPE))
+
+
+def die(*_arguments: Any, **_options: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(module: Any, name: str, where: Callable[[tuple[Any, ...]], bool] = lambda _: True) -> None:
+    """Die when a function is called with arguments that `where` is true for."""
+    real = getattr(module, name)
+
+    def dying(*arguments: Any, **options: Any) -> Any:
+        if where(arguments):
+            die()
+        return real(*arguments, **options)
+
+    setattr(module, name, dying)
+
+
+def after_blocks(blocks: int) -> Callable[[], Any]:
+    """Progress that dies after so many blocks."""
+    done = itertools.count(1)
+    return lambda: lambda pixels, _: die() if pixels and next(done) == blocks else None
+
+
+def renaming_of(ending: str) -> Callable[[], None]:
+    return lambda: before(os, "rename", lambda arguments: str(arguments[0]).endswith(ending))
+
+
+def replacing_of(beginning: str) -> Callable[[], None]:
+    return lambda: before(os, "replace", lambda arguments: Path(arguments[1]).name.startswith(beginning))
+
+
+IN_SERVICE = "before what is left is deleted"
+MOMENTS: dict[str, Callable[[], Any]] = {
+    "before the first block": lambda: before(LabelLayer, "read"),
+    "after the first block": after_blocks(1),
+    "in the middle": after_blocks(10),
+    "after the last block": after_blocks(BLOCKS),
+    "while a block is written": lambda: before(
+        os, "replace", lambda arguments: str(arguments[1]).endswith("1-30.block")
+    ),
+    "while progress is written": replacing_of("progress-"),
+    "while columns are written": lambda: before(writer_module, "write_columns"),
+    "before the columns are in place": renaming_of(".partial"),
+    "before the catalog is in place": renaming_of(".new"),
+    "before it is in service": lambda: before(keeper_module, "write_pointer"),
+    "while it is put into service": replacing_of("current-"),
+    IN_SERVICE: lambda: before(keeper_module, "sweep"),
+    "while its blocks are deleted": lambda: before(
+        shutil, "rmtree", lambda arguments: str(arguments[0]).endswith(".blocks")
+    ),
+}
+
+
+def kill(tmp_path: Path, layer: LayerKey, moment: str, **rules: Any) -> None:
+    """Kill a process that builds the layer at that moment."""
+    child = os.fork()
+    if child == 0:
+        try:
+            progress = MOMENTS[moment]()
+            keeper_at(tmp_path, **rules).build(layer, progress=progress)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it was not killed"
+
+
+def names(keeper: Keeper, layer: LayerKey) -> list[str]:
+    return sorted(path.name for path in keeper.directory(layer).iterdir())
+
+
+def clean(keeper: Keeper, layer: LayerKey, versions: Sequence[int]) -> list[str]:
+    pointer = Path(keeper._pointer(layer)).name
+    return sorted([pointer, "lock", *map(str, versions)])
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_nothing_is_left_after_the_next_build(tmp_path: Path, layer: LayerKey, moment: str) -> None:
+    kill(tmp_path, layer, moment)
+    keeper = keeper_at(tmp_path)
+    catalog = keeper.build(layer)
+    assert names(keeper, layer) == clean(keeper, layer, [catalog.version])
+    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 10 + 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_nothing_is_left_after_the_next_build_of_a_changed_source(
+    tmp_path: Path, layer: LayerKey, moment: str
+) -> None:
+    """Until then the old catalog is in service, unless the kill came after the new one was."""
+    old = keeper_at(tmp_path).build(layer)
+    write_store(tmp_path, blobs(*SHAPE)[:, ::-1])
+    kill(tmp_path, layer, moment)
+    keeper = keeper_at(tmp_path)
+    between = keeper.catalog(layer)
+    assert (between.version == old.version) == (moment != IN_SERVICE)
+    assert between.features["label"].sum() > 0
+    write_store(tmp_path, blobs(*SHAPE)[:, :, ::-1])
+    new = keeper.build(layer)
+    assert new.version not in (old.version, between.version)
+    whole = [int(name) for name in names(keeper, layer) if name.isdigit()]
+    assert names(keeper, layer) == clean(keeper, layer, whole)
+    keeper_at(tmp_path, keep_replaced=0.0).build(layer)
+    assert names(keeper, layer) == clean(keeper, layer, [new.version])
+
+
+def test_a_build_that_failed_leaves_nothing_but_its_reason(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+
+    def fail(_pixels: int, _features: int) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        keeper.build(layer, progress=fail)
+    assert names(keeper, layer) == ["failure.json", "lock"]
+
+
+@pytest.mark.parametrize("size", [1_000, 4_000, 9_000])
+def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
+    tmp_path: Path, layer: LayerKey, size: int
+) -> None:
+    """Files of at most `size` bytes: what a block takes is less than a column does."""
+    keeper = keeper_at(tmp_path)
+    old = keeper.build(layer)
+    write_store(tmp_path, blobs(*SHAPE)[:, ::-1])
+    real = keeper_module.build_catalog
+
+    def limited(*arguments: Any, **options: Any) -> None:  # once the registry has been written to
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        real(*arguments, **options)
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            keeper_module.build_catalog = limited
+            keeper_at(tmp_path).build(layer)
+        except NotWritten:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert keeper.catalog(layer).version == old.version
+    assert names(keeper, layer) == sorted([*clean(keeper, layer, [old.version]), "failure.json"])
+
+
+def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKey) -> None:
+    """Another way of building the layer is up to date meanwhile, and looks again."""
+    other = keeper_at(tmp_path, outline=Outline(min_area=5), keep_replaced=0.0)
+    other.build(layer)
+    kill(tmp_path, layer, "in the middle")
+    keeper = keeper_at(tmp_path)
+    (blocks,) = keeper.directory(layer).glob("*.blocks")
+    for tidy in (keeper.tidy, other.tidy, lambda: other.build(layer)):
+        tidy()
+        assert len(list(blocks.iterdir())) >= 10
+    assert list(keeper.directory(layer).glob("*.partial")) == []
+    age(blocks, KEPT_BLOCKS + 1)
+    keeper.tidy()
+    assert not blocks.exists()
+    assert samples(keeper._metrics.text())[REMOVED, 'reason="unfinished"'] == 2
+
+
+def test_a_service_that_starts_leaves_alone_what_is_being_built(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+    half = keeper.directory(layer) / "9.new.partial"
+    half.mkdir(parents=True)
+    with keeper_module._locked(keeper.directory(layer)):
+        keeper_at(tmp_path).tidy()
+        assert half.exists()
+    keeper.tidy()
+    assert not half.exists()
+
+
+def test_a_service_that_starts_without_catalogs_has_nothing_to_tidy(tmp_path: Path) -> None:
+    keeper = keeper_at(tmp_path, catalog_bytes=1)
+    keeper.tidy()
+    assert not keeper._root.exists()
+    keeper._root.mkdir(parents=True)
+    (keeper._root / "file").touch()
+    keeper.tidy()
+    assert sorted(path.name for path in keeper._root.iterdir()) == ["file", "usage"]
+
+
+@pytest.mark.parametrize("with_another_build", [True, False])
+def test_catalogs_of_another_format_go_when_nobody_uses_them_any_more(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch, with_another_build: bool
+) -> None:
+    """Another release may be at work beside this one: it notes its uses as this one does."""
+    with monkeypatch.context() as patch:
+        for module in (keeper_module, pointers_module, reader_module, writer_module):
+            patch.setattr(module, "FORMAT", 1)
+        earlier = keeper_at(tmp_path).build(layer).version
+    keeper = keeper_at(tmp_path, keep_replaced=60.0)
+    assert keeper.existing(layer) is None
+    version = keeper.build(layer).version
+    folder = keeper.directory(layer) / str(earlier)
+    for seconds, is_there in ((30.0 + USE_NOTED, True), (120.0 + USE_NOTED, False)):
+        age(folder, seconds)
+        if with_another_build:
+            keeper.build(layer)
+        else:
+            keeper.tidy()
+        assert folder.exists() == is_there
+    assert names(keeper, layer) == clean(keeper, layer, [version])
+
+
+def test_a_current_file_without_a_catalog_of_another_format_goes(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+    keeper.build(layer)
+    other = keeper.directory(layer) / "current-0123456789ab.json"
+    other.write_text('{"version": 77, "options": "format=1,min_area=0"}')
+    keeper.tidy()
+    assert not other.exists()
+    assert keeper.existing(layer) is not None
