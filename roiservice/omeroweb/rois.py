@@ -33,6 +33,7 @@ MOST_PLANES = 1_000_000
 PLANES_KEPT = 10_000
 MOST_PAGES = 100  # of OMERO's that make up one of ours
 _LARGEST_OFFSET = 2**31 - 1
+_LONGEST_COUNT = 18  # digits
 Span = tuple[int, int]
 Answered = TypeVar("Answered")
 # No text in JSON holds this: there, the quotation marks have backslashes before them.
@@ -108,7 +109,9 @@ class OmeroRois:
     def known_count(self, wanted: RoiList, session: str | None) -> int | None:
         """How many ROIs the list has, as far as that is remembered; None if it is not. This asks nobody."""
         known = self._recall(_key("rois", wanted, session))
-        return int(known) if known is not None and known.isdigit() else None
+        if known is None or not known.isdigit() or len(known) > _LONGEST_COUNT:
+            return None
+        return int(known)
 
     def count(self, wanted: RoiList, session: str | None) -> int:
         """How many ROIs the list has. Raises OmeroWebFailed."""
