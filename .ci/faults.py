@@ -62,7 +62,11 @@ ALONE = {
 }
 # Nobody but OMERO.web knows the answer.
 IMAGE_DATA = "/iviewer/image_data/1/"
-STRANGE = ("/iviewer/shape/{theirs}/page_data/", "/api/v0/m/rois/?image=2")
+STRANGE = (
+    "/iviewer/shape/{theirs}/page_data/",
+    "/iviewer/shape_stats/?ids={theirs}&z=0&t=0&cs=0",
+    "/api/v0/m/rois/?image=2",
+)
 
 
 class Always(list[str]):
@@ -243,6 +247,7 @@ def main() -> int:
     asked = failed = 0
     for policy in ("public", "omero"):
         settings = {"ROISERVICE_AUTH": policy, "ROISERVICE_OMERO_WEB_TIMEOUT": str(PATIENCE)}
+        settings["ROISERVICE_OMERO_WEB_PATIENCE"] = str(PATIENCE)
         with Stub() as stub, tempfile.TemporaryDirectory() as folder:
             home = Home(Path(folder), {**settings, "ROISERVICE_OMERO_WEB_URL": stub.url})
             location = f"{IMAGE}={SHARED / 'data/v04_zyx_stardist3d_u16.zarr'}"

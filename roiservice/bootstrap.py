@@ -314,7 +314,7 @@ def _omero_web(settings: Settings, metrics: Metrics, name: str) -> OmeroWeb | No
     if settings.omero_web_url is None:
         return None
     cookie, timeout = settings.omero_web_cookie, settings.omero_web_timeout
-    return OmeroWeb(settings.omero_web_url, cookie, timeout, metrics, name)
+    return OmeroWeb(settings.omero_web_url, cookie, timeout, metrics, name, settings.omero_web_patience)
 
 
 def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> OmeroImages | None:

@@ -112,7 +112,12 @@ class Settings:
         None, "the OMERO.web beside the service, such as http://127.0.0.1:4080; its ROIs come first in lists"
     )
     omero_web_cookie: str = _setting("sessionid", "name of OMERO.web's session cookie")
-    omero_web_timeout: float = _setting(5.0, "seconds after which OMERO.web is not waited for any longer")
+    omero_web_timeout: float = _setting(
+        5.0, "seconds that OMERO.web is waited for where there is an answer without it"
+    )
+    omero_web_patience: float = _setting(
+        25.0, "seconds that OMERO.web is waited for where nobody else has the answer, as for unknown images"
+    )
     pass_unknown: bool = _setting(
         True,
         "images that are not known here are asked of OMERO.web; else they are 404, for a proxy to pass on",
@@ -182,6 +187,7 @@ _LOWEST = {
     "simplify": 0,
     "forwarded_hops": 0,
     "omero_web_timeout": 0.1,
+    "omero_web_patience": 0.1,
     "sessions_version": 0,
 }
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)

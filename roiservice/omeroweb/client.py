@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 2**20  # bytes; a page of 500 ROIs of 400 vertices each takes 3 MB
 CONNECTIONS = 16
 AT_ONCE = 4  # requests of one kind
+PATIENT = (
+    4  # requests that are waited for longer: half of those that a process of the service answers at once
+)
 TOLERATED = 3  # failures in a row of one kind of request before OMERO.web is not asked it any more
 PAUSE = 5.0  # seconds that it then is not
 _BLOCK = 2**16
@@ -117,8 +121,9 @@ class _Circuit:
 class OmeroWeb:
     """One OMERO.web, at `url`, which may end in a prefix. Safe to use from several threads and after a fork.
 
-    `timeout` is in seconds and holds for a request as a whole. `name` is what requests say in `Via`
-    (RFC 9110, 7.6.3): where `url` leads through a proxy that sends them back to the service, it knows them.
+    `timeout` is in seconds and holds for a request as a whole; `patience` (None: the same) is the longer one,
+    for what nobody else can answer. `name` is what requests say in `Via` (RFC 9110, 7.6.3): where `url` leads
+    through a proxy that sends them back to the service, it knows them.
     """
 
     def __init__(
@@ -128,12 +133,14 @@ class OmeroWeb:
         timeout: float = 5.0,
         metrics: Metrics | None = None,
         name: str = "roiservice",
+        patience: float | None = None,
     ) -> None:
         self.name = name
         self.url = url.rstrip("/")
         self.origin = urljoin(self.url, "/").rstrip("/")
         self.cookie_name = cookie_name
         self._timeout = timeout
+        self._patience = timeout if patience is None else max(patience, timeout)
         self._metrics = metrics or Metrics()
         self._start()
 
@@ -142,16 +149,30 @@ class OmeroWeb:
         self._circuits: defaultdict[str, _Circuit] = defaultdict(_Circuit)
         self._pool = bounded_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True, retries=False))
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="omeroweb")
+        self._patient = threading.BoundedSemaphore(PATIENT)
 
     def deadline(self) -> float:
         """When answers to what is asked from now on come too late, for requests that share one time limit."""
         return time.monotonic() + self._timeout
 
-    def get(self, path: str, query: str = "", session: str | None = None, until: float = math.inf) -> Answer:
+    @contextmanager
+    def patience(self) -> Iterator[float]:
+        """As `deadline`, for what nobody but OMERO.web can answer: later, but for a few requests at once."""
+        places = self._patient
+        patient = places.acquire(blocking=False)
+        try:
+            yield time.monotonic() + (self._patience if patient else self._timeout)
+        finally:
+            if patient:
+                places.release()
+
+    def get(
+        self, path: str, query: str = "", session: str | None = None, until: float | None = None
+    ) -> Answer:
         """The answer to a GET of `path`, below the prefix, with `session` as the session cookie.
 
-        Raises OmeroWebFailed where no whole answer comes in time, which may end earlier, at `until`, or one
-        that is too long.
+        Raises OmeroWebFailed where no whole answer comes until then (None: as `deadline` says), or one that
+        is too long.
         """
         if self._process != os.getpid():  # neither threads nor connections outlive a fork
             self._start()
@@ -159,7 +180,7 @@ class OmeroWeb:
         if circuit.is_open:
             self._metrics.add(1, OMERO_REQUESTS, "not_sent")
             raise OmeroWebFailed("OMERO.web did not answer a moment ago")
-        deadline = min(self.deadline(), until)
+        deadline = self.deadline() if until is None else until
         headers = {
             "Accept": "*/*",
             "User-Agent": f"roiservice/{__version__}",

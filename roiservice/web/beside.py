@@ -104,14 +104,14 @@ def omeros_stats(ids: Sequence[int]) -> dict[str, Any]:
         raise OmeroWebFailed("there is no OMERO.web to ask")
     asked = {name: request.args[name] for name in ("z", "t", "cs") if name in request.args}
     found: dict[str, Any] = {}
-    until = web.deadline()
-    for first in range(0, len(ids), _IDS_AT_ONCE):
-        some = ",".join(map(str, ids[first : first + _IDS_AT_ONCE]))
-        query = urlencode({"ids": some, **asked}, safe=",")
-        document = web.get("/iviewer/shape_stats/", query, caller_session(), until).json()
-        if not isinstance(document, dict) or "error" in document:
-            raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
-        found |= document
+    with web.patience() as until:
+        for first in range(0, len(ids), _IDS_AT_ONCE):
+            some = ",".join(map(str, ids[first : first + _IDS_AT_ONCE]))
+            query = urlencode({"ids": some, **asked}, safe=",")
+            document = web.get("/iviewer/shape_stats/", query, caller_session(), until).json()
+            if not isinstance(document, dict) or "error" in document:
+                raise OmeroWebFailed("OMERO.web cannot measure its own shapes")
+            found |= document
     return found
 
 
@@ -154,7 +154,8 @@ def or_omero_web(route: Callable[Arguments, Response]) -> Callable[Arguments, Re
 def ask_omero_web(web: OmeroWeb) -> Answer:
     """OMERO.web's answer to this very request. Raises OmeroWebFailed."""
     passed = [(name, value) for name, value in request.args.items(multi=True) if name in _PASSED_ON]
-    return web.get(request.path, urlencode(passed), caller_session())
+    with web.patience() as until:
+        return web.get(request.path, urlencode(passed), caller_session(), until)
 
 
 def as_it_is(answer: Answer) -> Response:

@@ -18,7 +18,7 @@ from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
 from roiservice.catalog import reader as reader_module
 from roiservice.catalog import writer as writer_module
-from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
 from roiservice.catalog.registry import Registry
@@ -212,7 +212,7 @@ def test_a_service_that_starts_leaves_alone_what_is_being_built(tmp_path: Path, 
     keeper = keeper_at(tmp_path)
     half = keeper.directory(layer) / "9.new.partial"
     half.mkdir(parents=True)
-    with keeper_module._locked(keeper.directory(layer)):
+    with locked(keeper.directory(layer)):
         keeper_at(tmp_path).tidy()
         assert half.exists()
     keeper.tidy()

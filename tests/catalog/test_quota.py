@@ -19,10 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import tracing
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
 from roiservice.catalog.quota import TOO_LARGE, Quota
@@ -194,7 +193,7 @@ def test_a_layer_that_is_being_built_makes_no_room(
     for number, layer in enumerate(layers[:2]):
         keeper.build(layer)
         make_old(keeper, layer, 1000 - number)
-    with keeper_module._locked(keeper.directory(layers[0])):
+    with locked(keeper.directory(layers[0])):
         keeper.build(layers[2])
         assert kept(keeper, layers) == [True, False, True, False]
     with being_built(keeper.directory(layers[0])):
@@ -450,7 +449,7 @@ def test_a_damaged_note_keeps_nobody_from_building(
 def test_what_went_is_counted(tmp_path: Path, layers: Sequence[LayerKey], one: int) -> None:
     metrics = Metrics()
     keeper = keeper_at(tmp_path, catalog_bytes=2 * one)
-    keeper._quota = Quota(keeper._root, keeper._rules, keeper_module._locked, metrics)
+    keeper._quota = Quota(keeper._root, keeper._rules, locked, metrics)
     for layer in layers:
         keeper.build(layer)
     assert samples(metrics.text())[REMOVED, 'reason="quota"'] == 2

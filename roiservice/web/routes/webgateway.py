@@ -20,7 +20,14 @@ from roiservice.encode.formats import ENCODER_VERSION
 from roiservice.encode.omero import LARGEST_MASK
 from roiservice.encode.png import mask_color, mask_png
 from roiservice.encode.webgateway import rois
-from roiservice.errors import BadParameter, OmeroWebFailed, RoiServiceError, SourceRefused, Unauthorized
+from roiservice.errors import (
+    BadParameter,
+    NotFound,
+    OmeroWebFailed,
+    RoiServiceError,
+    SourceRefused,
+    Unauthorized,
+)
 from roiservice.geometry.raster import mask_of
 from roiservice.query.batches import roi_batches
 from roiservice.query.columns import read_features
@@ -44,17 +51,20 @@ _log = logging.getLogger(__name__)
 
 
 @blueprint.get("/iviewer/shape_stats/")
+@or_omero_web
 def shape_stats() -> Response:
-    """Statistics of the pixels under shapes; as in OMERO.iviewer, a failure is an answer like others."""
+    """Statistics of the pixels under shapes; as in OMERO.iviewer, a failure is an answer like others.
+
+    Those of OMERO's shapes alone are for OMERO.web to give.
+    """
     identity()
+    web = services().omero_web
     try:
         ids = _numbers("ids", _ID)
         if not ids:
             raise BadParameter("ids", "name the shapes, as in ids=1,2")
-        if len(ids) > MOST_IDS:
-            raise BadParameter("ids", f"are {len(ids)}; {MOST_IDS} are allowed in one request")
-        z, t = (next(iter(_numbers(name, _INDEX)), 0) for name in "zt")
-        return _stats(ids, z, t, _numbers("cs", _INDEX) or None)
+        if web is None or max(ids) >= FIRST_ID:
+            return _stats(ids)
     except Unauthorized:
         raise
     except RoiServiceError as error:
@@ -62,29 +72,24 @@ def shape_stats() -> Response:
     except Exception:  # noqa: BLE001 - the viewer's path never fails
         _log.exception("statistics of shapes")
         return json_answer({"error": "the service failed; its log says more"})
+    raise NotFound("there are only shapes of OMERO's")
 
 
-def _stats(ids: Sequence[int], z: int, t: int, channels: Sequence[int] | None) -> Response:
-    """Statistics of shapes of ours and of OMERO's own, whose ids are below all of ours."""
+def _stats(ids: Sequence[int]) -> Response:
+    """Statistics of shapes of ours and, beside OMERO.web, of OMERO's, whose ids are below all of ours."""
+    if len(ids) > MOST_IDS:
+        raise BadParameter("ids", f"are {len(ids)}; {MOST_IDS} are allowed in one request")
+    z, t = (next(iter(_numbers(name, _INDEX)), 0) for name in "zt")
     first = FIRST_ID if services().omero_web is not None else 0
-    ours = [number for number in ids if number >= first]
-    theirs = [number for number in ids if number < first]
-    found: dict[str, Any] = {}
-    missing: list[tuple[str, str]] = []
-    if theirs:
-        try:
-            found |= omeros_stats(theirs)
-        except OmeroWebFailed as error:
-            if not ours:
-                raise
-            missing.append(("OMERO", str(error)))
-    if ours or not theirs:
-        measured, too_large = stats_of(ours, z, t, channels)
-        found |= measured
-        missing += (
-            (f"shape {number}", "is too large to be measured with the others") for number in too_large
-        )
-    return json_answer(found, incomplete(missing))
+    ours, theirs = ([number for number in ids if (number >= first) == own] for own in (True, False))
+    found, too_large = stats_of(ours, z, t, _numbers("cs", _INDEX) or None)
+    missing = [(f"shape {number}", "is too large to be measured with the others") for number in too_large]
+    omeros: dict[str, Any] = {}
+    try:
+        omeros = omeros_stats(theirs) if theirs else {}
+    except OmeroWebFailed as error:
+        missing.append(("OMERO", str(error)))
+    return json_answer(omeros | found, incomplete(missing))
 
 
 @blueprint.get("/webgateway/render_shape_mask/<id:shape_id>/")
