@@ -116,7 +116,7 @@ class Quota:
         if most is None:
             return tell
         noted = _noted_size(building)
-        if noted + _size_in_service(building.parent) > most:
+        if noted and noted + _size_in_service(building.parent) > most:
             raise _refusal(layer, noted, most, 0)
         others: int | None = None
         next_look = time.monotonic() + LOOK_INTERVAL
