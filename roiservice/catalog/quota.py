@@ -127,6 +127,8 @@ class Quota:
             began = time.monotonic()
             if began >= next_look:
                 size = _building_size(building)
+                if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
+                    raise self._refused(layer, building, size, most, 0)
                 if others is None or began >= next_scan or size + others > most:
                     others = self._make_room(building, size)
                     next_scan = _after(began, SCAN_INTERVAL)
