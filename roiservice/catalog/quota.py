@@ -116,7 +116,7 @@ class Quota:
         if most is None:
             return tell
         noted = _noted_size(building)
-        if noted + _size_in_service(building.parent) > most:
+        if noted and noted + _size_in_service(building.parent) > most:
             raise _refusal(layer, noted, most, 0)
         others: int | None = None
         next_look = time.monotonic() + LOOK_INTERVAL
@@ -127,6 +127,8 @@ class Quota:
             began = time.monotonic()
             if began >= next_look:
                 size = _building_size(building)
+                if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
+                    raise self._refused(layer, building, size, most, 0)
                 if others is None or began >= next_scan or size + others > most:
                     others = self._make_room(building, size)
                     next_scan = _after(began, SCAN_INTERVAL)

@@ -218,13 +218,19 @@ def test_other_ways_of_building_a_layer_are_catalogs_of_their_own(
     )
 
 
+@pytest.mark.parametrize("look_interval", [0.0, 3600.0])
 def test_a_catalog_larger_than_the_quota_is_refused_and_the_others_stay(
-    tmp_path: Path, layers: Sequence[LayerKey], one: int
+    tmp_path: Path,
+    layers: Sequence[LayerKey],
+    one: int,
+    monkeypatch: pytest.MonkeyPatch,
+    look_interval: float,
 ) -> None:
     write_image(tmp_path / "2.zarr", labels={"large": squares(400, 400)})
     large = layer_key(Registry(tmp_path / "state"), tmp_path / "2.zarr", "large")
     keeper = keeper_at(tmp_path, catalog_bytes=2 * one)
     keeper.build(layers[0])
+    monkeypatch.setattr(quota_module, "LOOK_INTERVAL", look_interval)
     with pytest.raises(SourceRefused, match=rf"\d+ bytes .* ROISERVICE_CATALOG_BYTES allows {2 * one}$"):
         keeper.build(large)
     assert [path.name for path in keeper.directory(large).iterdir() if path.is_dir()] == []
@@ -394,6 +400,7 @@ def test_not_everything_is_looked_at_for_each_build(
     real = Quota._folders
     monkeypatch.setattr(Quota, "_folders", lambda self: looks.append(1) or real(self))
     monkeypatch.setattr(quota_module, "MANY", 1)
+    monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 3600.0)  # none while it is built
     for layer in layers[:3]:  # by workers that share no memory
         keeper_at(tmp_path, catalog_bytes=3 * one).build(layer)
     assert len(looks) == 1
