@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
-from roiservice.errors import SourceError, SourceRefused
+from roiservice.errors import ClusterFailed, SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
@@ -55,14 +56,15 @@ def build_catalog(
     max_vertices: int | None,
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
-    that cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane
-    has more than `max_vertices` outline vertices; TooManyObjects once the whole layer has more than
-    `stop_at_vertices`.
+    that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
+    the part at fault; SourceRefused if a plane has more than `max_vertices` outline vertices; TooManyObjects
+    once the whole layer has more than `stop_at_vertices`; ClusterFailed.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
@@ -70,7 +72,9 @@ def build_catalog(
     folder = blocks_folder(directory)
     limits = VertexLimits(max_vertices, stop_at_vertices)
     try:
-        _build_labels(layer, version, directory, registry, folder, limits, progress)
+        _build_labels(layer, version, directory, registry, folder, limits, progress, engine or Threads())
+    except ClusterFailed:
+        raise  # the blocks are sound
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -90,6 +94,7 @@ def _build_labels(
     folder: Path,
     limits: VertexLimits,
     progress: Progress | None,
+    engine: Engine,
 ) -> None:
     joined, warnings = _joined(layer)
     regions = _Regions(layer.source.measures)
@@ -104,7 +109,7 @@ def _build_labels(
 
     try:
         whole = bool(version.outline.simplify)  # shared borders need all who share them
-        with closing(traced_features(layer, limits, files, advance, whole=whole)) as traced:
+        with closing(traced_features(layer, engine, limits, files, advance, whole=whole)) as traced:
             for plane, labels, polygons in traced:
                 _add(writer, layer, version.outline, regions, plane, labels, polygons)
                 advance(0)

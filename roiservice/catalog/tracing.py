@@ -1,12 +1,11 @@
 """Trace all planes of a label layer on all cores: blocks of rows are read, decoded and traced at once.
 
 A bounded number of blocks is at work. They are joined in order, so that the outcome is the same whatever the
-number of threads; decompression and compiled loops run without the interpreter's lock.
+number of threads, and wherever they were traced.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.engine import Batch, Engine, Tracer, cut_rows
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
@@ -25,9 +25,7 @@ from roiservice.vectorize.assemble import Assembly
 from roiservice.vectorize.blocks import Block, PlaneJoiner, trace_block
 
 BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
-BYTES_AT_WORK = 2**29  # pixels of all blocks at work, but always one block
 RUN_VERTICES = 2**21  # of features that are in working memory at once
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -47,9 +45,9 @@ class VertexLimits:
 
 
 @contextmanager
-def _crew() -> Iterator[ThreadPoolExecutor]:
+def _crew(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for one build; what has not begun when it ends is dropped."""
-    pool = ThreadPoolExecutor(THREADS, "build")
+    pool = ThreadPoolExecutor(threads, "build")
     try:
         yield pool
     finally:
@@ -77,6 +75,7 @@ def block_rows(layer: LabelLayer) -> int:
 
 def traced_features(
     layer: LabelLayer,
+    engine: Engine,
     limits: VertexLimits,
     files: BlockFiles | None,
     advance: Callable[[int], None],
@@ -89,37 +88,53 @@ def traced_features(
     without, they stay in working memory. `advance` is told of pixels that are done. Raises SourceRefused
     naming a plane that has too many vertices. To be closed: it has threads.
     """
-    with _crew() as pool:
-        for plane, assembly in _traced(pool, layer, limits, files, advance):
-            for labels, polygons in _features(pool, assembly, files, whole=whole):
+    rows = block_rows(layer)
+    with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
+        blocks = _blocks(tracer, files)
+        for plane, assembly in _planes(layer, blocks, rows, limits, advance):
+            for labels, polygons in _features(pool, engine.threads, assembly, files, whole=whole):
                 yield plane, labels, polygons
             del assembly  # before the next plane is joined
 
 
-def _traced(
-    pool: ThreadPoolExecutor,
+def _blocks(tracer: Tracer, files: BlockFiles | None) -> Iterator[Block]:
+    """All blocks in order, from their files or their pixels."""
+
+    def trace(batch: Batch) -> list[Block]:
+        if files is None:
+            return list(tracer.trace(batch))
+        found = {rows: files.find(rows.name) for rows in batch}
+        missing = [rows for rows, block in found.items() if block is None]
+        for rows, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
+            found[rows] = files.keep(rows.name, block)
+        return [block for block in found.values() if block is not None]
+
+    for batch in _in_order(tracer.crew, trace, tracer.batches, tracer.at_once):
+        yield from batch
+
+
+def _planes(
     layer: LabelLayer,
+    blocks: Iterator[Block],
+    rows: int,
     limits: VertexLimits,
-    files: BlockFiles | None,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[LayerPlane, Assembly]]:
-    """All planes in order."""
-    rows = block_rows(layer)
-    at_once = BYTES_AT_WORK // (rows * layer.width * layer.dtype.itemsize)
-    blocks = _in_order(
-        pool,
-        lambda task: _block(layer, task, limits.lowest, files),
-        _tasks(layer, rows),
-        max(1, min(at_once, THREADS + 1)),
-    )
+    """All planes in order, joined from their blocks."""
+    cuts = cut_rows(layer, rows)
     left = limits.of_layer
     for plane in layer.planes:
         is_last_straw = left is not None and (limits.of_plane is None or left < limits.of_plane)
         joiner = PlaneJoiner(layer.dtype, left if is_last_straw else limits.of_plane)
+        above: NDArray[Any] | None = None
         try:
-            for row in range(0, layer.height, rows):
-                joiner.join(next(blocks))
-                advance((min(row + rows, layer.height) - row) * layer.width)
+            for row0, row1 in cuts:
+                block = next(blocks)
+                if above is not None:
+                    joiner.join(trace_block(above, block.above[np.newaxis], row0, last=False))
+                joiner.join(block)
+                above = block.last_row
+                advance((row1 - row0) * layer.width)
         except TooManyObjects as error:
             if is_last_straw:
                 raise
@@ -131,7 +146,7 @@ def _traced(
 
 
 def _features(
-    pool: ThreadPoolExecutor, assembly: Assembly, files: BlockFiles | None, *, whole: bool
+    pool: ThreadPoolExecutor, at_once: int, assembly: Assembly, files: BlockFiles | None, *, whole: bool
 ) -> Iterator[tuple[NDArray[Any], Polygons]]:
     """Labels and polygons of a plane's features in order."""
 
@@ -141,48 +156,4 @@ def _features(
             files.release()
         return assembly.labels[slice(*run)], polygons
 
-    return _in_order(pool, polygons_of, assembly.runs(None if whole else RUN_VERTICES), THREADS)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Rows of a plane, and the rows of pixels before them and at their end, once they are known."""
-
-    index: tuple[int, int, int]
-    row0: int
-    row1: int
-    above: Future[NDArray[Any]]
-    last: Future[NDArray[Any]]
-
-
-def _tasks(layer: LabelLayer, rows: int) -> Iterator[_Task]:
-    nothing: Future[NDArray[Any]] = Future()
-    nothing.set_result(np.zeros(layer.width, layer.dtype))
-    for plane in layer.planes:
-        above = nothing
-        for row in range(0, layer.height, rows):
-            last: Future[NDArray[Any]] = Future()
-            yield _Task(plane.index, row, min(row + rows, layer.height), above, last)
-            above = last
-
-
-def _block(layer: LabelLayer, task: _Task, max_vertices: int | None, files: BlockFiles | None) -> Block:
-    """One block, from its file or its pixels.
-
-    It waits for the last row of the block above. That one was begun before, by another thread, and tells its
-    last row, or what went wrong, before it waits itself.
-    """
-    name = "-".join(map(str, (*task.index, task.row0)))
-    try:
-        block = None if files is None else files.find(name)
-        if block is not None:
-            task.last.set_result(block.last_row)
-            return block
-        pixels = layer.read(task.index, task.row0, task.row1)
-    except BaseException as error:
-        task.last.set_exception(error)
-        raise
-    task.last.set_result(pixels[-1].copy())
-    end = task.row1 == layer.height
-    block = trace_block(task.above.result(), pixels, task.row0, last=end, max_vertices=max_vertices)
-    return block if files is None else files.keep(name, block)
+    return _in_order(pool, polygons_of, assembly.runs(None if whole else RUN_VERTICES), at_once)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import columns, tracing, writer
+from roiservice.catalog import columns, engine, tracing, writer
 from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
@@ -100,7 +100,7 @@ def test_any_number_of_threads_gives_the_same_bytes(
 ) -> None:
     build(stack, tmp_path / "plain")
     small_pieces(monkeypatch.setattr)
-    monkeypatch.setattr(tracing, "THREADS", threads)
+    monkeypatch.setattr(engine, "THREADS", threads)
     build(stack, tmp_path / "pieces")
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
     assert not blocks_folder(tmp_path / "pieces").exists()
@@ -214,7 +214,7 @@ def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(
     tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_pieces(monkeypatch.setattr)
-    monkeypatch.setattr(tracing, "THREADS", 4)
+    monkeypatch.setattr(engine, "THREADS", 4)
     (chunk,) = (tmp_path / "1.zarr/labels/cells/0").glob("c/0/0/3/1")
     chunk.write_bytes(b"damaged")
     with pytest.raises(SourceDamaged, match="chunk"):
