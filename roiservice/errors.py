@@ -82,8 +82,8 @@ class Building(RoiServiceError):
         self.retry_after = retry_after
 
 
-class ClusterFailed(RoiServiceError):
-    """The dask cluster that a build was given to cannot be reached, or does not do its work."""
+class EngineFailed(RoiServiceError):
+    """What traces layers, a dask cluster or processes of this host, is gone or does not do its work."""
 
 
 class TooManyObjects(RoiServiceError):

@@ -21,7 +21,7 @@ from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
-from roiservice.errors import ClusterFailed, SourceError, SourceRefused
+from roiservice.errors import EngineFailed, SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
@@ -64,7 +64,7 @@ def build_catalog(
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
     that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
     the part at fault; SourceRefused if a plane has more than `max_vertices` outline vertices; TooManyObjects
-    once the whole layer has more than `stop_at_vertices`; ClusterFailed.
+    once the whole layer has more than `stop_at_vertices`; EngineFailed.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
@@ -73,7 +73,7 @@ def build_catalog(
     limits = VertexLimits(max_vertices, stop_at_vertices)
     try:
         _build_labels(layer, version, directory, registry, folder, limits, progress, engine or Threads())
-    except ClusterFailed:
+    except EngineFailed:
         raise  # the blocks are sound
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)

@@ -36,6 +36,7 @@ from roiservice.catalog.elsewhere import (
     raise_last_failure,
     start_build,
 )
+from roiservice.catalog.engine import Engine
 from roiservice.catalog.progress import (
     LOCK,
     BuildStatus,
@@ -76,13 +77,20 @@ class Keeper:
     """Current catalogs of all layers of this process; shared by its threads."""
 
     def __init__(
-        self, root: Path, registry: Registry, rules: Rules, limits: Limits, metrics: Metrics | None = None
+        self,
+        root: Path,
+        registry: Registry,
+        rules: Rules,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or Metrics()
+        self._engine = engine
         self._options = f"format={FORMAT},{rules.outline.key()}"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
@@ -145,6 +153,10 @@ class Keeper:
         """Bring the catalog of `layer` up to its source's state; waits for other builders."""
         with self._sole_builder(layer):
             return self._bring_up(layer, None, force=force, progress=progress)
+
+    def task(self, layer: LayerKey) -> Task:
+        """All that another process needs to do what `build` does."""
+        return Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
 
     def start(self, layer: LayerKey) -> None:
         """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
@@ -258,6 +270,7 @@ class Keeper:
             max_vertices=self._rules.max_vertices,
             stop_at_vertices=inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, progress),
+            engine=self._engine,
         )
 
     def _check_size(self, opened: LabelLayer | TableLayer) -> None:
@@ -345,7 +358,7 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        task = Task(layer, self._root.parent, self._registry.directory, self._rules, self._limits)
+        task = self.task(layer)
         # Another worker may be faster: its process does as well.
         with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
             note_start(progress_path(self._pointer(layer)))

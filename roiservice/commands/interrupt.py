@@ -24,10 +24,10 @@ Step = Callable[[], None]
 
 
 @contextmanager
-def compiled_code() -> Iterator[Step]:
-    """Ctrl-C is raised by calls of what this gives, and at the end; main thread only.
+def compiled_code(number: int = signal.SIGINT) -> Iterator[Step]:
+    """Ctrl-C, or another signal, is raised by calls of what this gives, and at the end; main thread only.
 
-    A second Ctrl-C, or a step that takes too long, ends the process at once.
+    A second one, or a step that takes too long, ends the process at once.
     """
     asked = over = False
 
@@ -48,13 +48,13 @@ def compiled_code() -> Iterator[Step]:
         if asked:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(number, ask)
     try:
         yield step
         step()
     finally:
         over = True
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def _end() -> None:
