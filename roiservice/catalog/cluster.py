@@ -7,18 +7,19 @@ between processes is pickled: whoever can talk to a scheduler can run code on it
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from roiservice import __version__
 from roiservice.catalog.engine import THREADS, Batch, Tracer, batches, trace_batch
-from roiservice.errors import BadParameter, EngineFailed, RoiServiceError, SourceDamaged
+from roiservice.errors import BadParameter, EngineFailed, RoiServiceError, SourceError
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
@@ -39,7 +40,7 @@ class Cluster:
     """A cluster to connect to. `security` None: as dask is configured."""
 
     address: str
-    security: Security | None = None
+    security: Security | None = field(default=None, compare=False)
 
 
 @contextmanager
@@ -88,7 +89,7 @@ class DaskEngine:
         self, layer: LabelLayer, rows: int, max_vertices: int | None, _crew: ThreadPoolExecutor
     ) -> Iterator[Tracer]:
         """See `Engine`. EngineFailed is raised where the cluster is at fault, not the layer."""
-        at_once = 2 * self._workers_threads()
+        at_once = 2 * _threads_of(self._client, self._cluster.address) or 1
         asked = _Asked(self._client, self._cluster.address, _Job.of(layer, max_vertices))
         crew = ThreadPoolExecutor(at_once, "cluster")  # these only wait
         try:
@@ -96,13 +97,6 @@ class DaskEngine:
         finally:
             asked.drop()
             crew.shutdown(wait=True, cancel_futures=True)
-
-    def _workers_threads(self) -> int:
-        """Threads of all workers there are now, at least one."""
-        try:
-            return sum(self._client.nthreads().values()) or 1
-        except Exception as error:
-            raise _lost(self._cluster.address, error) from error
 
 
 @dataclass(frozen=True)
@@ -169,8 +163,10 @@ class _Asked:
             except RoiServiceError:
                 raise
             except TimeoutError:
-                if not self._client.nthreads():
+                if not _threads_of(self._client, self._address):
                     raise EngineFailed(f"{self._address}: the cluster has no workers") from None
+            except CancelledError as error:
+                raise EngineFailed(f"{self._address}: the connection to the scheduler was lost") from error
             except Exception as error:
                 raise _lost(self._address, error) from error
 
@@ -184,11 +180,15 @@ def trace_there(version: str, job: _Job, batch: Batch) -> list[Block]:
 
 @lru_cache(OPEN_LAYERS)
 def _opened(job: _Job) -> LabelLayer:
-    """The layer, opened once for each build."""
-    layer = open_layer(job.source, job.limits)
+    """The layer, opened once for each build. EngineFailed where it is not what it is for who asks."""
+    here = f"a worker on {socket.gethostname()}"
+    try:
+        layer = open_layer(job.source, job.limits)
+    except SourceError as error:
+        raise EngineFailed(f"{here} cannot open what this process can: {error}") from error
     if _looks(layer) != job.looks:
-        reason = f"is {_looks(layer)} for a worker, and was {job.looks} when the build began"
-        raise SourceDamaged(job.source.location, job.source.path, reason)
+        where = f"{job.source.location} [{job.source.path}]"
+        raise EngineFailed(f"{where}: {here} finds {_looks(layer)} there, this process {job.looks}")
     return layer
 
 
@@ -199,6 +199,7 @@ def _looks(layer: LabelLayer) -> tuple[str, int, int]:
 def _connected(cluster: Cluster) -> Client:
     from distributed import Client
 
+    _check_address(cluster)
     try:
         client = Client(cluster.address, timeout=CONNECTING, security=cluster.security, set_as_default=False)
     except Exception as error:
@@ -209,6 +210,31 @@ def _connected(cluster: Cluster) -> Client:
         client.close()
         raise EngineFailed(f"{cluster.address}: the cluster has no workers") from error
     return client
+
+
+def _threads_of(client: Client, address: str) -> int:
+    """Threads of all workers there are now."""
+    try:
+        return sum(client.nthreads().values())
+    except Exception as error:
+        raise _lost(address, error) from error
+
+
+def _check_address(cluster: Cluster) -> None:
+    """BadParameter for an address that no scheduler can have, and without the certificates that it asks for.
+
+    A client would find out as well, and be at a loss how to end.
+    """
+    from distributed import Security
+    from distributed.comm.addressing import get_address_host_port, parse_address
+
+    try:
+        get_address_host_port(cluster.address, strict=False)
+        security = (cluster.security or Security()).get_connection_args("client")
+        if parse_address(cluster.address)[0] == "tls" and security["ssl_context"] is None:
+            raise ValueError("dask has no certificates (distributed.comm.tls in its configuration)")
+    except (ValueError, OSError) as error:
+        raise BadParameter("--dask", f"{cluster.address}: {error}") from error
 
 
 def _lost(address: str, error: Exception) -> EngineFailed:

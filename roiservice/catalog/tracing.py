@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from roiservice.vectorize.blocks import Block, PlaneJoiner, trace_block
 
 BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
 RUN_VERTICES = 2**21  # of features that are in working memory at once
+TICK = 0.2  # seconds
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -55,17 +56,30 @@ def _crew(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
+    pool: ThreadPoolExecutor,
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    at_once: int,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
-    """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken."""
+    """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken.
+
+    `tick` is called now and then while a result is waited for.
+    """
     waiting: deque[Future[Result]] = deque()
     for task in tasks:
-        first = waiting.popleft().result() if len(waiting) == at_once else None
+        first = _result_of(waiting.popleft(), tick) if len(waiting) == at_once else None
         waiting.append(pool.submit(work, task))
         if first is not None:
             yield first
     while waiting:
-        yield waiting.popleft().result()
+        yield _result_of(waiting.popleft(), tick)
+
+
+def _result_of(future: Future[Result], tick: Callable[[], None]) -> Result:
+    while not wait([future], TICK).done:
+        tick()
+    return future.result()
 
 
 def block_rows(layer: LabelLayer) -> int:
@@ -90,14 +104,17 @@ def traced_features(
     """
     rows = block_rows(layer)
     with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
-        blocks = _blocks(tracer, files)
-        for plane, assembly in _planes(layer, blocks, rows, limits, advance):
+        joined = _joined(layer, _blocks(tracer, files, lambda: advance(0)), rows, limits, advance)
+        planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
+        if rows >= layer.height:  # small planes are put in order side by side
+            planes = _in_order(pool, _assembled, joined, engine.threads)
+        for plane, assembly in planes:
             for labels, polygons in _features(pool, engine.threads, assembly, files, whole=whole):
                 yield plane, labels, polygons
             del assembly  # before the next plane is joined
 
 
-def _blocks(tracer: Tracer, files: BlockFiles | None) -> Iterator[Block]:
+def _blocks(tracer: Tracer, files: BlockFiles | None, tick: Callable[[], None]) -> Iterator[Block]:
     """All blocks in order, from their files or their pixels."""
 
     def trace(batch: Batch) -> list[Block]:
@@ -109,18 +126,23 @@ def _blocks(tracer: Tracer, files: BlockFiles | None) -> Iterator[Block]:
             found[rows] = files.keep(rows.name, block)
         return [block for block in found.values() if block is not None]
 
-    for batch in _in_order(tracer.crew, trace, tracer.batches, tracer.at_once):
+    for batch in _in_order(tracer.crew, trace, tracer.batches, tracer.at_once, tick):
         yield from batch
 
 
-def _planes(
+def _assembled(joined: tuple[LayerPlane, PlaneJoiner]) -> tuple[LayerPlane, Assembly]:
+    plane, joiner = joined
+    return plane, joiner.assembly()
+
+
+def _joined(
     layer: LabelLayer,
     blocks: Iterator[Block],
     rows: int,
     limits: VertexLimits,
     advance: Callable[[int], None],
-) -> Iterator[tuple[LayerPlane, Assembly]]:
-    """All planes in order, joined from their blocks."""
+) -> Iterator[tuple[LayerPlane, PlaneJoiner]]:
+    """All planes in order, once all their blocks are joined."""
     cuts = cut_rows(layer, rows)
     left = limits.of_layer
     for plane in layer.planes:
@@ -142,7 +164,7 @@ def _planes(
             raise SourceRefused(layer.source.image.location, layer.source.path, reason) from error
         if left is not None:
             left -= joiner.vertices
-        yield plane, joiner.assembly()
+        yield plane, joiner
 
 
 def _features(

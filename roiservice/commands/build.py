@@ -17,8 +17,8 @@ from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services,
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.engine import THREADS
 from roiservice.catalog.reader import Catalog
-from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress
-from roiservice.commands.interrupt import compiled_code
+from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
+from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Processes, result_of
 from roiservice.errors import EngineFailed, RoiServiceError
 from roiservice.settings import load_settings
@@ -55,8 +55,12 @@ def build(
     settings = load_settings(overrides)
     check_given(locations, settings)
     with ExitStack() as stack:
-        cluster = None if dask is None else stack.enter_context(cluster_at(dask))
-        engine = None if cluster is None else stack.enter_context(closing(DaskEngine(cluster)))
+        cluster = engine = None
+        if dask is not None:
+            with ctrl_c_waits():  # for workers on this host for ever: they are ended by this process
+                cluster = stack.enter_context(cluster_at(dask))
+            with waiting(f"connecting to {cluster.address}"):
+                engine = stack.enter_context(closing(DaskEngine(cluster)))
         services = build_services(settings, locations, tables, engine=engine)
         for warning in services.images.warnings:
             complain(f"warning: {warning}")

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def compiled_code(number: int = signal.SIGINT) -> Iterator[Step]:
     finally:
         over = True
         signal.signal(number, before)
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C waits until the end of this; in processes that are started meanwhile, for ever."""
+    resource_tracker.ensure_running()  # which comes with the first process, and would let Ctrl-C through
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _end() -> None:

@@ -10,10 +10,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -26,7 +24,7 @@ from roiservice.catalog.elsewhere import Rules, Task
 from roiservice.catalog.engine import Threads
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
-from roiservice.commands.interrupt import INTERRUPTED, compiled_code
+from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -51,30 +49,21 @@ class Processes:
         ended, self._end = multiprocessing.Pipe(duplex=False)
         # Forked from a process that has no threads, and has imported all this once.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([__name__, *(["distributed"] if cluster is not None else [])])
         self._cluster = cluster
         self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
 
     def begin(self, layer: Layer) -> Future[Built | None]:
         """Build a layer; None comes if it is too large for this."""
-        with _ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
-            return self._pool.submit(_build, self._services.layers.task(layer), self._cluster, self._force)
+        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
+            task = self._services.layers.task(layer)
+            return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
 
     def close(self) -> None:
         """End all that is at work."""
-        with _ctrl_c_waits():  # this does not take long
+        with ctrl_c_waits():  # this does not take long
             self._end.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Ctrl-C waits until the end of this; in processes that are started meanwhile, for ever."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def result_of(begun: Future[Built | None]) -> Built | None:
@@ -96,9 +85,9 @@ def _end_with(ended: Connection) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _build(task: Task, cluster: Cluster | None, force: bool) -> Built | None:
+def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -> Built | None:
     pixels = open_source(task.layer.source, task.limits).pixels
-    if pixels > SMALL_PIXELS:
+    if pixels > most_pixels:
         return None
     keeper = _keeper(task.catalogs, task.state, task.rules, task.limits, cluster)
     try:
