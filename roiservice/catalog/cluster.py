@@ -58,16 +58,24 @@ def cluster_at(address: str) -> Iterator[Cluster]:
     if address != LOCAL:
         yield Cluster(address)
         return
-    security = distributed.Security.temporary()  # else every user of this host could talk to it
-    with distributed.LocalCluster(
-        n_workers=THREADS,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        security=security,
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield Cluster(cluster.scheduler_address, security)
+    with distributed.LocalCluster(n_workers=THREADS, **_private()) as cluster:
+        yield Cluster(cluster.scheduler_address, cluster.security)
+
+
+def _private() -> dict[str, Any]:
+    """Options of a cluster that serves this process and nobody else on this host, who may be another user."""
+    from dask import config
+    from distributed import Security
+
+    config.set({f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")})
+    return {
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "scheduler_kwargs": {"dashboard": False},
+        "security": Security.temporary(),
+        "silence_logs": logging.CRITICAL,
+    }
 
 
 class DaskEngine:

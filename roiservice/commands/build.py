@@ -165,8 +165,10 @@ class _Builder:
     def _start_processes(self) -> None:
         """Start processes if what is left would keep this one busy for longer than that takes."""
         total = self._services.images.total()
-        seconds = (time.monotonic() - self._started) / self._done * (total - self._done)
-        count = min(math.ceil(seconds), THREADS if self._cluster is None else 2 * THREADS)
+        left = total - self._done
+        seconds = (time.monotonic() - self._started) / self._done * left
+        most = THREADS if self._cluster is None else 2 * THREADS  # they wait for it half of the time
+        count = min(max(2, math.ceil(seconds)), most, left)
         if seconds < WORTH_PROCESSES or count < 2:
             return
         processes = Processes(self._services, count, self._cluster, force=self._force)

@@ -18,6 +18,7 @@ from typing import Any
 
 INTERRUPTED = 130  # the exit code
 LONGEST_STEP = 2.0  # seconds after which a step that is still at work is ended as by a kill
+LONGEST_STEP_UNSEEN = 10.0  # the same, in processes that others end
 
 unfinished: set[Path] = set()  # files to be deleted even then
 
@@ -28,22 +29,25 @@ Step = Callable[[], None]
 def compiled_code(number: int = signal.SIGINT) -> Iterator[Step]:
     """Ctrl-C, or another signal, is raised by calls of what this gives, and at the end; main thread only.
 
-    A second one, or a step that takes too long, ends the process at once.
+    A step that takes too long ends the process at once, and so does a second Ctrl-C. Of other signals, which
+    programs send, there may be several, and steps may take longer: nobody looks on.
     """
     asked = over = False
+    by_hand = number == signal.SIGINT
 
     def ask(_number: int, _frame: Any) -> None:
         nonlocal asked
-        if asked:
-            _end()
-        asked = True
-        # Not by `threading`, whose locks the code that was interrupted may hold.
-        _thread.start_new_thread(end_later, ())
+        if not asked:
+            asked = True
+            # Not by `threading`, whose locks the code that was interrupted may hold.
+            _thread.start_new_thread(end_later, ())
+        elif by_hand:
+            _end(by_hand)
 
     def end_later() -> None:
-        time.sleep(LONGEST_STEP)
+        time.sleep(LONGEST_STEP if by_hand else LONGEST_STEP_UNSEEN)
         if not over:
-            _end()
+            _end(by_hand)
 
     def step() -> None:
         if asked:
@@ -69,8 +73,9 @@ def ctrl_c_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
-def _end() -> None:
+def _end(by_hand: bool) -> None:
     for path in tuple(unfinished):
         path.unlink(missing_ok=True)
-    os.write(2, b"\n")
+    if by_hand:
+        os.write(2, b"\n")  # the terminal has shown ^C
     os._exit(INTERRUPTED)

@@ -49,7 +49,7 @@ class Processes:
         ended, self._end = multiprocessing.Pipe(duplex=False)
         # Forked from a process that has no threads, and has imported all this once.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, *(["distributed"] if cluster is not None else [])])
+        context.set_forkserver_preload([__name__])
         self._cluster = cluster
         self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
 
@@ -61,9 +61,8 @@ class Processes:
 
     def close(self) -> None:
         """End all that is at work."""
-        with ctrl_c_waits():  # this does not take long
-            self._end.close()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._end.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def result_of(begun: Future[Built | None]) -> Built | None:

@@ -32,8 +32,10 @@ from tests.stores import write_image
 KILLED = """
 import sys, time
 from pathlib import Path
+from roiservice.catalog.cluster import Cluster, DaskEngine
 from tests.catalog import test_streamed
 folder = Path(sys.argv[1])
+engine = DaskEngine(Cluster(sys.argv[3])) if sys.argv[3:] else None
 
 def slow(pixels, features):
     if pixels:
@@ -41,7 +43,7 @@ def slow(pixels, features):
         time.sleep(float(sys.argv[2]))
 
 test_streamed.small_pieces(setattr)
-test_streamed.build(test_streamed.layer_in(folder), folder / "resumed", progress=slow)
+test_streamed.build(test_streamed.layer_in(folder), folder / "resumed", progress=slow, engine=engine)
 """
 
 
@@ -87,7 +89,8 @@ def layer_in(folder: Path) -> LabelLayer:
 
 def build(layer: LabelLayer, directory: Path, **options: Any) -> None:
     version = LayerVersion(1, 2, "token", Outline())
-    build_catalog(layer, version, directory, Registry(directory.parent), max_vertices=None, **options)
+    options = {"max_vertices": None, **options}
+    build_catalog(layer, version, directory, Registry(directory.parent), **options)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -136,10 +139,11 @@ def test_options_give_the_same_bytes_in_pieces(
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
 
 
-def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+def start(folder: Path, seconds: float, *cluster: str) -> subprocess.Popen[str]:
+    """Build in a process of its own, which rests after each block."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), str(seconds)],
+        [sys.executable, "-c", KILLED, str(folder), str(seconds), *cluster],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
