@@ -90,11 +90,14 @@ setup(
         "zarr>=3.1,<4",
     ],
     extras_require={
+        # Before 2026.1 the scheduler's pages run scripts that a link may hold (CVE-2026-23528).
+        "dask": ["distributed>=2026.1.1"],
         "gdal": ["pyogrio>=0.10"],  # FlatGeobuf
         "postgresql": ["psycopg[binary]>=3.1", "sqlalchemy>=2,<3"],  # a registry for several machines
         "s3": ["botocore>=1.34"],
         "test": [
             "botocore>=1.34",
+            "distributed>=2026.1.1",
             "geopandas>=1",
             "hypothesis>=6.100",
             "joserfc>=1.7.4",

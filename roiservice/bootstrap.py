@@ -16,7 +16,8 @@ from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.elsewhere import LayerKey, Task
+from roiservice.catalog.engine import Engine
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.quota import DiskRules
@@ -179,6 +180,10 @@ class Layers:
         """Bring the catalog up to the source's present state, however large the layer is."""
         return self._keeper.build(layer.key, force=force, progress=progress)
 
+    def task(self, layer: Layer) -> Task:
+        """All that another process needs to do what `build` does."""
+        return self._keeper.task(layer.key)
+
     def start(self, layer: Layer) -> None:
         """Have a process of its own bring the catalog up to date, unless one does already."""
         self._keeper.start(layer.key)
@@ -231,11 +236,13 @@ def build_services(
     alone: bool = False,
     metrics: Metrics | None = None,
     registry_uuid: str | None = None,
+    engine: Engine | None = None,
 ) -> Services:
     """Wire everything, reading nothing from the locations; SettingsError for unusable directories.
 
     With `alone` there are no images but those at the locations. `metrics` is where all processes count; None:
     in this one alone. With the `registry_uuid` that another process found, PostgreSQL need not answer now.
+    `engine` is where layers are traced; None: in this process.
     """
     limits = Limits()
     metrics = metrics or Metrics()
@@ -253,7 +260,7 @@ def build_services(
     images = ImageIndex(
         locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
     )
-    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits, metrics)
+    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits, metrics, engine)
     return Services(
         settings=settings,
         registry=registry,

@@ -83,6 +83,12 @@ def serve(
 @roiservice.command()
 @locations
 @click.option("--force", is_flag=True, help="Build even what seems to be up to date.")
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Trace on the dask cluster whose scheduler is at ADDRESS, such as tls://host:8786; "
+    "local: on one of this host's processors that lasts as long as the build.",
+)
 @outline_options
 @table_options
 @ids_option
@@ -91,12 +97,13 @@ def build(
     locations: Sequence[tuple[int | None, str]],
     tables: Sequence[tuple[int | None, str]],
     force: bool,
+    dask: str | None,
     **overrides: Any,
 ) -> int:
     """Build the catalogs of all layers now, so that no request has to wait for one."""
     from roiservice.commands.build import build as run
 
-    return run(locations, tables, force=force, overrides=overrides)
+    return run(locations, tables, force=force, dask=dask, overrides=overrides)
 
 
 @roiservice.command()

@@ -7,9 +7,15 @@ becomes an HTTP answer is decided in `roiservice.web.problems` alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RoiServiceError(Exception):
     """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would call the class with the finished message, which is not what most of them take.
+        return type(self).__new__, (type(self), *self.args), self.__dict__ or None
 
 
 class SettingsError(RoiServiceError):
@@ -74,6 +80,10 @@ class Building(RoiServiceError):
     def __init__(self, what: str, retry_after: int = 5) -> None:
         super().__init__(f"{what} is being built; try again in {retry_after} s")
         self.retry_after = retry_after
+
+
+class EngineFailed(RoiServiceError):
+    """What traces layers, a dask cluster or processes of this host, is gone or does not do its work."""
 
 
 class TooManyObjects(RoiServiceError):

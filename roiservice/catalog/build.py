@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.catalog.changes import Changes, can_be_mended, changes_since, columns_of
+from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, roi_numbers
@@ -23,7 +24,7 @@ from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
-from roiservice.errors import SourceError, SourceRefused
+from roiservice.errors import EngineFailed, SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.polygons import Measures, Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
@@ -60,6 +61,7 @@ def build_catalog(
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
     before: Catalog | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
@@ -67,9 +69,9 @@ def build_catalog(
     with the same options, only the surroundings of these are traced; the outcome is the same.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
-    that cannot be used cost a warning. Raises SourceError naming the part at fault; SourceRefused if a plane
-    has more than `max_vertices` outline vertices; TooManyObjects once the whole layer has more than
-    `stop_at_vertices`.
+    that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
+    the part at fault; SourceRefused if a plane has more than `max_vertices` outline vertices; TooManyObjects
+    once the whole layer has more than `stop_at_vertices`; EngineFailed.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
@@ -83,7 +85,9 @@ def build_catalog(
             return
     folder = blocks_folder(directory)
     try:
-        _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices))
+        _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices), engine or Threads())
+    except EngineFailed:
+        raise  # the blocks are sound
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -129,7 +133,7 @@ class _Build:
             writer.finish(describe, {**meta, "rest": self.state.rest}, columns_of(self.state))
 
 
-def _trace(build: _Build, folder: Path, limits: VertexLimits) -> None:
+def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) -> None:
     """Trace all planes; blocks of large layers lie in `folder`."""
     layer, outline = build.layer, build.version.outline
     files = None
@@ -144,7 +148,7 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits) -> None:
 
         prepare = partial(_prepared, layer, outline)
         whole = bool(outline.simplify)  # shared borders need all who share them
-        with closing(traced_features(layer, limits, files, advance, prepare, whole=whole)) as traced:
+        with closing(traced_features(layer, engine, limits, files, advance, prepare, whole=whole)) as traced:
             for features in traced:
                 regions.add(features)
                 features.write(writer, exact=outline.is_exact)

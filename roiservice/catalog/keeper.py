@@ -33,6 +33,7 @@ from roiservice.catalog.elsewhere import (
     raise_last_failure,
     start_build,
 )
+from roiservice.catalog.engine import Engine
 from roiservice.catalog.leftovers import sweep, sweep_all
 from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
@@ -75,7 +76,13 @@ class Keeper:
     """Current catalogs of all layers of this process; shared by its threads."""
 
     def __init__(
-        self, root: Path, registry: Registry, rules: Rules, limits: Limits, metrics: Metrics | None = None
+        self,
+        root: Path,
+        registry: Registry,
+        rules: Rules,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
@@ -84,6 +91,7 @@ class Keeper:
         self._metrics = metrics or Metrics()
         self._quota = Quota(self._root, rules, self._excluding, self._metrics)
         self._uses = Uses(self._root)
+        self._engine = engine
         self._options = f"format={FORMAT},{rules.outline.key()}"
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
@@ -148,6 +156,11 @@ class Keeper:
         """Bring the catalog of `layer` up to its source's state; waits for other builders."""
         with self._sole_builder(layer):
             return self._bring_up(layer, None, force=force, progress=progress)
+
+    def task(self, layer: LayerKey) -> Task:
+        """All that another process needs to do what `build` does."""
+        registry = self._registry
+        return Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
 
     def start(self, layer: LayerKey) -> None:
         """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
@@ -292,6 +305,7 @@ class Keeper:
             stop_at_vertices=inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
             before=before,
+            engine=self._engine,
         )
 
     def _check_size(self, opened: LabelLayer | TableLayer) -> None:
@@ -378,8 +392,7 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        registry = self._registry
-        task = Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
+        task = self.task(layer)
         # Another worker may be faster: its process does as well.
         with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
             note_start(progress_path(self._pointer(layer)))

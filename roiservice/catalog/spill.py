@@ -24,7 +24,7 @@ from roiservice.vectorize.assemble import RingTable
 from roiservice.vectorize.blocks import Block
 from roiservice.vectorize.seams import OpenOutlines
 
-_FORMAT = 1  # raise whenever what is in the files changes
+_FORMAT = 2  # raise whenever what is in the files changes
 _ALIGNED = 64
 _COUNTS = ("parts", "top_ports", "bottom_ports")  # fields of OpenOutlines that are numbers
 
@@ -113,7 +113,8 @@ def _arrays_of(block: Block) -> dict[str, NDArray[Any]]:
     rings = {f"rings.{each.name}": getattr(block.rings, each.name) for each in fields(RingTable)}
     outlines = {f"outlines.{each.name}": getattr(block.outlines, each.name) for each in fields(OpenOutlines)}
     counts = np.array([outlines.pop(f"outlines.{name}") for name in _COUNTS])
-    return {"counts": counts, "last_row": block.last_row, **outlines, **rings}
+    rows = {"above": block.above, "last_row": block.last_row}
+    return {"counts": counts, **rows, **outlines, **rings}
 
 
 def _block_of(arrays: Arrays) -> Block:
@@ -121,4 +122,5 @@ def _block_of(arrays: Arrays) -> Block:
     names = [each.name for each in fields(OpenOutlines) if each.name not in counts]
     given: dict[str, Any] = {name: arrays[f"outlines.{name}"].copy() for name in names}
     rings = RingTable(**{each.name: arrays[f"rings.{each.name}"] for each in fields(RingTable)})
-    return Block(rings, OpenOutlines(**given, **counts), arrays["last_row"].copy())
+    rows = arrays["above"].copy(), arrays["last_row"].copy()
+    return Block(rings, OpenOutlines(**given, **counts), *rows)

@@ -1,15 +1,14 @@
 """Trace all planes of a label layer on all cores: blocks of rows are read, decoded and traced at once.
 
 A bounded number of blocks is at work. They are joined in order, so that the outcome is the same whatever the
-number of threads; decompression and compiled loops run without the interpreter's lock.
+number of threads, and wherever they were traced.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.engine import Batch, Engine, Tracer, cut_rows
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
@@ -26,9 +26,8 @@ from roiservice.vectorize.assemble import Assembly
 from roiservice.vectorize.blocks import Block, PlaneJoiner, trace_block
 
 BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
-BYTES_AT_WORK = 2**29  # pixels of all blocks at work, but always one block
 RUN_VERTICES = 2**21  # of features that are in working memory at once
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+TICK = 0.2  # seconds
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -48,9 +47,9 @@ class VertexLimits:
 
 
 @contextmanager
-def _crew() -> Iterator[ThreadPoolExecutor]:
+def _crew(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for one build; what has not begun when it ends is dropped."""
-    pool = ThreadPoolExecutor(THREADS, "build")
+    pool = ThreadPoolExecutor(threads, "build")
     try:
         yield pool
     finally:
@@ -58,17 +57,30 @@ def _crew() -> Iterator[ThreadPoolExecutor]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
+    pool: ThreadPoolExecutor,
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    at_once: int,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
-    """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken."""
+    """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken.
+
+    `tick` is called now and then while a result is waited for.
+    """
     waiting: deque[Future[Result]] = deque()
     for task in tasks:
-        first = waiting.popleft().result() if len(waiting) == at_once else None
+        first = _result_of(waiting.popleft(), tick) if len(waiting) == at_once else None
         waiting.append(pool.submit(work, task))
         if first is not None:
             yield first
     while waiting:
-        yield waiting.popleft().result()
+        yield _result_of(waiting.popleft(), tick)
+
+
+def _result_of(future: Future[Result], tick: Callable[[], None]) -> Result:
+    while not wait([future], TICK).done:
+        tick()
+    return future.result()
 
 
 def block_rows(layer: LabelLayer) -> int:
@@ -78,6 +90,7 @@ def block_rows(layer: LabelLayer) -> int:
 
 def traced_features(
     layer: LabelLayer,
+    engine: Engine,
     limits: VertexLimits,
     files: BlockFiles | None,
     advance: Callable[[int], None],
@@ -92,36 +105,61 @@ def traced_features(
     told of pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be
     closed: it has threads.
     """
-    with _crew() as pool:
-        for plane, assembly in _traced(pool, layer, limits, files, advance):
-            yield from _features(pool, assembly, files, partial(prepare, plane), whole=whole)
+    rows = block_rows(layer)
+    with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
+        joined = _joined(layer, _blocks(tracer, files, lambda: advance(0)), rows, limits, advance)
+        planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
+        if rows >= layer.height:  # small planes are put in order side by side
+            planes = _in_order(pool, _assembled, joined, engine.threads)
+        for plane, assembly in planes:
+            prepared = partial(prepare, plane)
+            yield from _features(pool, engine.threads, assembly, files, prepared, whole=whole)
             del assembly  # before the next plane is joined
 
 
-def _traced(
-    pool: ThreadPoolExecutor,
+def _blocks(tracer: Tracer, files: BlockFiles | None, tick: Callable[[], None]) -> Iterator[Block]:
+    """All blocks in order, from their files or their pixels."""
+
+    def trace(batch: Batch) -> list[Block]:
+        if files is None:
+            return list(tracer.trace(batch))
+        found = {rows: files.find(rows.name) for rows in batch}
+        missing = [rows for rows, block in found.items() if block is None]
+        for rows, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
+            found[rows] = files.keep(rows.name, block)
+        return [block for block in found.values() if block is not None]
+
+    for batch in _in_order(tracer.crew, trace, tracer.batches, tracer.at_once, tick):
+        yield from batch
+
+
+def _assembled(joined: tuple[LayerPlane, PlaneJoiner]) -> tuple[LayerPlane, Assembly]:
+    plane, joiner = joined
+    return plane, joiner.assembly()
+
+
+def _joined(
     layer: LabelLayer,
+    blocks: Iterator[Block],
+    rows: int,
     limits: VertexLimits,
-    files: BlockFiles | None,
     advance: Callable[[int], None],
-) -> Iterator[tuple[LayerPlane, Assembly]]:
-    """All planes in order."""
-    rows = block_rows(layer)
-    at_once = BYTES_AT_WORK // (rows * layer.width * layer.dtype.itemsize)
-    blocks = _in_order(
-        pool,
-        lambda task: _block(layer, task, limits.lowest, files),
-        _tasks(layer, rows),
-        max(1, min(at_once, THREADS + 1)),
-    )
+) -> Iterator[tuple[LayerPlane, PlaneJoiner]]:
+    """All planes in order, once all their blocks are joined."""
+    cuts = cut_rows(layer, rows)
     left = limits.of_layer
     for plane in layer.planes:
         is_last_straw = left is not None and (limits.of_plane is None or left < limits.of_plane)
         joiner = PlaneJoiner(layer.dtype, left if is_last_straw else limits.of_plane)
+        above: NDArray[Any] | None = None
         try:
-            for row in range(0, layer.height, rows):
-                joiner.join(next(blocks))
-                advance((min(row + rows, layer.height) - row) * layer.width)
+            for row0, row1 in cuts:
+                block = next(blocks)
+                if above is not None:
+                    joiner.join(trace_block(above, block.above[np.newaxis], row0, last=False))
+                joiner.join(block)
+                above = block.last_row
+                advance((row1 - row0) * layer.width)
         except TooManyObjects as error:
             if is_last_straw:
                 raise
@@ -129,11 +167,12 @@ def _traced(
             raise SourceRefused(layer.source.image.location, layer.source.path, reason) from error
         if left is not None:
             left -= joiner.vertices
-        yield plane, joiner.assembly()
+        yield plane, joiner
 
 
 def _features(
     pool: ThreadPoolExecutor,
+    at_once: int,
     assembly: Assembly,
     files: BlockFiles | None,
     prepare: Callable[[NDArray[Any], Polygons], Result],
@@ -148,48 +187,4 @@ def _features(
             files.release()
         return prepare(assembly.labels[slice(*run)], polygons)
 
-    return _in_order(pool, prepared, assembly.runs(None if whole else RUN_VERTICES), THREADS)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Rows of a plane, and the rows of pixels before them and at their end, once they are known."""
-
-    index: tuple[int, int, int]
-    row0: int
-    row1: int
-    above: Future[NDArray[Any]]
-    last: Future[NDArray[Any]]
-
-
-def _tasks(layer: LabelLayer, rows: int) -> Iterator[_Task]:
-    nothing: Future[NDArray[Any]] = Future()
-    nothing.set_result(np.zeros(layer.width, layer.dtype))
-    for plane in layer.planes:
-        above = nothing
-        for row in range(0, layer.height, rows):
-            last: Future[NDArray[Any]] = Future()
-            yield _Task(plane.index, row, min(row + rows, layer.height), above, last)
-            above = last
-
-
-def _block(layer: LabelLayer, task: _Task, max_vertices: int | None, files: BlockFiles | None) -> Block:
-    """One block, from its file or its pixels.
-
-    It waits for the last row of the block above. That one was begun before, by another thread, and tells its
-    last row, or what went wrong, before it waits itself.
-    """
-    name = "-".join(map(str, (*task.index, task.row0)))
-    try:
-        block = None if files is None else files.find(name)
-        if block is not None:
-            task.last.set_result(block.last_row)
-            return block
-        pixels = layer.read(task.index, task.row0, task.row1)
-    except BaseException as error:
-        task.last.set_exception(error)
-        raise
-    task.last.set_result(pixels[-1].copy())
-    end = task.row1 == layer.height
-    block = trace_block(task.above.result(), pixels, task.row0, last=end, max_vertices=max_vertices)
-    return block if files is None else files.keep(name, block)
+    return _in_order(pool, prepared, assembly.runs(None if whole else RUN_VERTICES), at_once)

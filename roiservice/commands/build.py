@@ -2,77 +2,219 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import click
 
-from roiservice.bootstrap import Layer, Location, Services, build_services
+from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services, build_services
+from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
+from roiservice.catalog.engine import THREADS
 from roiservice.catalog.reader import Catalog
-from roiservice.commands.console import check_given, complain, progress
-from roiservice.commands.interrupt import compiled_code
-from roiservice.errors import RoiServiceError
+from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
+from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
+from roiservice.commands.processes import Processes, result_of
+from roiservice.errors import EngineFailed, RoiServiceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 
 IMAGES = 1000  # at a time
+WORTH_PROCESSES = 4.0  # seconds of work that must be left for one process before there are more
+
+
+class Described(Protocol):
+    """A catalog, or what another process says of one."""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What its `layer.json` says."""
+
+
+Result = TypeVar("Result", bound=Described)
 
 
 def build(
-    locations: Sequence[Location], tables: Sequence[Location], *, force: bool, overrides: Mapping[str, Any]
+    locations: Sequence[Location],
+    tables: Sequence[Location],
+    *,
+    force: bool,
+    dask: str | None,
+    overrides: Mapping[str, Any],
 ) -> int:
-    """Build every layer there is; 1 if an image or a layer could not be built, else 0."""
+    """Build every layer there is; 1 if an image or a layer could not be built, else 0.
+
+    With `dask` the cluster at that address traces them. Raises EngineFailed.
+    """
     settings = load_settings(overrides)
     check_given(locations, settings)
-    services = build_services(settings, locations, tables)
-    failures = 0
-    for warning in services.images.warnings:
-        complain(f"warning: {warning}")
-    for offset in range(0, services.images.total(), IMAGES):
-        for image in services.images.page(offset, IMAGES):
-            try:
-                listing = services.layers.of(image)
-            except RoiServiceError as error:
-                complain(error)
-                failures += 1
-                continue
-            for problem in listing.problems:
-                complain(problem)
-            catalogs, errors = build_layers(services, listing.layers, force=force)
-            for catalog in catalogs:
-                counts = catalog.meta["counts"]
-                click.echo(
-                    f"{image.name} {catalog.name}: {counts['rois']} ROIs, {counts['features']} features"
-                )
-            failures += len(listing.problems) + errors
+    with ExitStack() as stack:
+        cluster = engine = None
+        if dask is not None:
+            with ctrl_c_waits():  # for workers on this host for ever: they are ended by this process
+                cluster = stack.enter_context(cluster_at(dask))
+            with waiting(f"connecting to {cluster.address}"):
+                engine = stack.enter_context(closing(DaskEngine(cluster)))
+        services = build_services(settings, locations, tables, engine=engine)
+        for warning in services.images.warnings:
+            complain(f"warning: {warning}")
+        builder = stack.enter_context(closing(_Builder(services, cluster, force=force)))
+        failures = sum(builder.finish(begun) for begun in builder.begun())
     for unusable in services.images.problems:
         complain(unusable)
         failures += 1
     return 1 if failures else 0
 
 
-def build_layers(
-    services: Services, layers: Sequence[Layer], *, force: bool = False
-) -> tuple[list[Catalog], int]:
-    """Catalogs of the layers that can be built, and how many others were complained about."""
-    catalogs = []
-    errors = 0
-    for layer in layers:
+@dataclass(frozen=True)
+class _Begun:
+    """An image whose layers are being built: `builds` wait for each. Or what is wrong with the image."""
+
+    image: Image
+    listing: LayerListing | None
+    error: RoiServiceError | None
+    builds: Sequence[Callable[[], Described]]
+
+
+class _Builder:
+    """Builds all images in turn; where that is worth it, processes build small layers ahead."""
+
+    def __init__(self, services: Services, cluster: Cluster | None, *, force: bool) -> None:
+        self._services = services
+        self._cluster = cluster
+        self._force = force
+        self._stack = ExitStack()
+        self._processes: Processes | None = None
+        self._bar: Overall | None = None
+        self._ahead = self._done = 0
+        self._started = 0.0
+
+    def close(self) -> None:
+        """End all that is at work."""
+        self._stack.close()
+
+    def begun(self) -> Iterator[_Begun]:
+        """All images in order; some that follow have been begun as well."""
+        waiting: deque[_Begun] = deque()
+        total = self._services.images.total()
+        self._started = time.monotonic()  # now that they have been looked for
+        for offset in range(0, total, IMAGES):
+            for image in self._services.images.page(offset, IMAGES):
+                waiting.append(self._begin(image))
+                while len(waiting) > self._ahead:
+                    yield waiting.popleft()
+        yield from waiting
+
+    def finish(self, begun: _Begun) -> int:
+        """Wait for an image, say what came of it, and count what could not be built."""
+        failures = 1
+        if begun.error is not None:
+            with self._bar_hidden():
+                complain(begun.error)
+        elif begun.listing is not None:
+            failures = self._finish(begun.image, begun.listing, begun.builds)
+        self._done += 1
+        if self._bar is not None:
+            self._bar.image_done()
+        else:
+            self._start_processes()
+        return failures
+
+    def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
+        if listing.problems:
+            with self._bar_hidden():
+                for problem in listing.problems:
+                    complain(problem)
+        built, errors = finished(listing.layers, builds, self._bar_hidden)
+        with self._bar_hidden():
+            for each in built:
+                counts, name = each.meta["counts"], each.meta["name"]
+                click.echo(f"{image.name} {name}: {counts['rois']} ROIs, {counts['features']} features")
+        return len(listing.problems) + errors
+
+    def _begin(self, image: Image) -> _Begun:
         try:
-            catalog = _built(services, layer, force=force)
-            for warning in [*catalog.meta["warnings"], *_refused(catalog)]:
-                complain(f"{layer.image.name} {layer.name}: warning: {warning}")
-            catalogs.append(catalog)
+            listing = self._services.layers.of(image)
         except RoiServiceError as error:
-            complain(error)
+            return _Begun(image, None, error, ())
+        return _Begun(image, listing, None, [self._begin_layer(layer) for layer in listing.layers])
+
+    def _begin_layer(self, layer: Layer) -> Callable[[], Described]:
+        here = partial(_built, self._services, layer, force=self._force)
+        if self._processes is None:
+            return here
+        future = self._processes.begin(layer)
+
+        def wait() -> Described:
+            built = result_of(future)
+            if built is None:  # too large for a process of its own
+                with self._bar_hidden():
+                    return here()
+            if self._bar is not None:
+                self._bar.layer_done(built.pixels, built.meta["counts"]["features"])
+            return built
+
+        return wait
+
+    def _start_processes(self) -> None:
+        """Start processes if what is left would keep this one busy for longer than that takes."""
+        total = self._services.images.total()
+        left = total - self._done
+        seconds = (time.monotonic() - self._started) / self._done * left
+        most = THREADS if self._cluster is None else 2 * THREADS  # they wait for it half of the time
+        count = min(max(2, math.ceil(seconds)), most, left)
+        if seconds < WORTH_PROCESSES or count < 2:
+            return
+        processes = Processes(self._services, count, self._cluster, force=self._force)
+        self._processes = self._stack.enter_context(closing(processes))
+        self._bar = self._stack.enter_context(overall_progress(total, self._done))
+        self._ahead = 2 * count
+
+    def _bar_hidden(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._bar is None else self._bar.hidden()
+
+
+def build_layers(services: Services, layers: Sequence[Layer]) -> tuple[list[Catalog], int]:
+    """Catalogs of the layers that can be built, and how many others were complained about."""
+    return finished(layers, [partial(_built, services, layer, force=False) for layer in layers])
+
+
+def finished(
+    layers: Sequence[Layer],
+    builds: Sequence[Callable[[], Result]],
+    saying: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[list[Result], int]:
+    """What came of the builds of some layers, and how many failed; what is wrong is said within `saying`."""
+    results: list[Result] = []
+    errors = 0
+    for layer, wait in zip(layers, builds, strict=True):
+        try:
+            result = wait()
+        except EngineFailed:
+            raise
+        except RoiServiceError as error:
+            with saying():
+                complain(error)
             errors += 1
-    return catalogs, errors
+            continue
+        results.append(result)
+        warnings = [*result.meta["warnings"], *_refused(result)]
+        if warnings:
+            with saying():
+                for warning in warnings:
+                    complain(f"{layer.image.name} {layer.name}: warning: {warning}")
+    return results, errors
 
 
-def _refused(catalog: Catalog) -> list[str]:
+def _refused(result: Described) -> list[str]:
     """Rows of a table that could not be used, in one line with the first reason."""
-    refused = catalog.meta.get("refused", {"rows": 0})
+    refused = result.meta.get("refused", {"rows": 0})
     if not refused["rows"]:
         return []
     rows = "1 row" if refused["rows"] == 1 else f"{refused['rows']} rows"

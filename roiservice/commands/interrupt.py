@@ -12,11 +12,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 INTERRUPTED = 130  # the exit code
 LONGEST_STEP = 2.0  # seconds after which a step that is still at work is ended as by a kill
+LONGEST_STEP_UNSEEN = 10.0  # the same, in processes that others end
 
 unfinished: set[Path] = set()  # files to be deleted even then
 
@@ -24,41 +26,56 @@ Step = Callable[[], None]
 
 
 @contextmanager
-def compiled_code() -> Iterator[Step]:
-    """Ctrl-C is raised by calls of what this gives, and at the end; main thread only.
+def compiled_code(number: int = signal.SIGINT) -> Iterator[Step]:
+    """Ctrl-C, or another signal, is raised by calls of what this gives, and at the end; main thread only.
 
-    A second Ctrl-C, or a step that takes too long, ends the process at once.
+    A step that takes too long ends the process at once, and so does a second Ctrl-C. Of other signals, which
+    programs send, there may be several, and steps may take longer: nobody looks on.
     """
     asked = over = False
+    by_hand = number == signal.SIGINT
 
     def ask(_number: int, _frame: Any) -> None:
         nonlocal asked
-        if asked:
-            _end()
-        asked = True
-        # Not by `threading`, whose locks the code that was interrupted may hold.
-        _thread.start_new_thread(end_later, ())
+        if not asked:
+            asked = True
+            # Not by `threading`, whose locks the code that was interrupted may hold.
+            _thread.start_new_thread(end_later, ())
+        elif by_hand:
+            _end(by_hand)
 
     def end_later() -> None:
-        time.sleep(LONGEST_STEP)
+        time.sleep(LONGEST_STEP if by_hand else LONGEST_STEP_UNSEEN)
         if not over:
-            _end()
+            _end(by_hand)
 
     def step() -> None:
         if asked:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(number, ask)
     try:
         yield step
         step()
     finally:
         over = True
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
-def _end() -> None:
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C waits until the end of this; in processes that are started meanwhile, for ever."""
+    resource_tracker.ensure_running()  # which comes with the first process, and would let Ctrl-C through
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _end(by_hand: bool) -> None:
     for path in tuple(unfinished):
         path.unlink(missing_ok=True)
-    os.write(2, b"\n")
+    if by_hand:
+        os.write(2, b"\n")  # the terminal has shown ^C
     os._exit(INTERRUPTED)

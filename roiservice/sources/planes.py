@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import total_ordering
 from typing import Any
 
@@ -97,6 +97,16 @@ class LabelLayer:
         chunk_rows = self._array.chunks[self._axes["y"]]
         whole = max(1, max_pixels // (chunk_rows * self.width))
         return min(whole * chunk_rows, self.height)
+
+    @property
+    def chunk_depth(self) -> tuple[int, int, int]:
+        """How many indices of t, c and z lie in one chunk."""
+        t, c, z = (self._array.chunks[self._axes[name]] if name in self._axes else 1 for name in "tcz")
+        return t, c, z
+
+    def apart(self) -> LabelLayer:
+        """The same layer, which does not share with this one what is kept of chunks of several planes."""
+        return replace(self, _array=self._array.apart())
 
     def read(
         self, index: tuple[int, int, int], row0: int, row1: int, columns: tuple[int, int] | None = None

@@ -20,12 +20,13 @@ from roiservice.vectorize.tracer import new_table, trace_strip
 class Block:
     """What was traced in some rows of a plane: closed rings, and outlines that go on in other blocks.
 
-    Parts of both are numbered from 0 within the block. `last_row` (width,) is the last row of pixels, which
-    the next block is traced with.
+    Parts of both are numbered from 0 within the block. `above` (width,) is the row of pixels before its first
+    one, which it was traced with, and `last_row` (width,) is its last.
     """
 
     rings: RingTable
     outlines: OpenOutlines
+    above: NDArray[Any]
     last_row: NDArray[Any]
 
 
@@ -54,7 +55,7 @@ def trace_block(
             vertices += int(rings.offsets[-1] - rings.offsets[0])
         check_vertices(vertices + joiner.open_vertices, max_vertices)
     outlines, part = joiner.block()
-    return Block(tabulate(batches, part), outlines, pixels[-1].copy())
+    return Block(tabulate(batches, part), outlines, above.copy(), pixels[-1].copy())
 
 
 def check_vertices(count: int, most: int | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import columns, tracing, writer
+from roiservice.catalog import columns, engine, tracing, writer
 from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
@@ -33,8 +33,10 @@ from tests.stores import write_image
 KILLED = """
 import sys, time
 from pathlib import Path
+from roiservice.catalog.cluster import Cluster, DaskEngine
 from tests.catalog import test_streamed
 folder = Path(sys.argv[1])
+engine = DaskEngine(Cluster(sys.argv[3])) if sys.argv[3:] else None
 
 def slow(pixels, features):
     if pixels:
@@ -42,7 +44,7 @@ def slow(pixels, features):
         time.sleep(float(sys.argv[2]))
 
 test_streamed.small_pieces(setattr)
-test_streamed.build(test_streamed.layer_in(folder), folder / "resumed", progress=slow)
+test_streamed.build(test_streamed.layer_in(folder), folder / "resumed", progress=slow, engine=engine)
 """
 
 
@@ -88,7 +90,8 @@ def layer_in(folder: Path) -> LabelLayer:
 
 def build(layer: LabelLayer, directory: Path, **options: Any) -> None:
     version = LayerVersion(1, 2, "token", Outline())
-    build_catalog(layer, version, directory, Registry(directory.parent), max_vertices=None, **options)
+    options = {"max_vertices": None, **options}
+    build_catalog(layer, version, directory, Registry(directory.parent), **options)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -101,7 +104,7 @@ def test_any_number_of_threads_gives_the_same_bytes(
 ) -> None:
     build(stack, tmp_path / "plain")
     small_pieces(monkeypatch.setattr)
-    monkeypatch.setattr(tracing, "THREADS", threads)
+    monkeypatch.setattr(engine, "THREADS", threads)
     build(stack, tmp_path / "pieces")
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
     assert not blocks_folder(tmp_path / "pieces").exists()
@@ -138,10 +141,11 @@ def test_options_give_the_same_bytes_in_pieces(
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
 
 
-def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+def start(folder: Path, seconds: float, *cluster: str) -> subprocess.Popen[str]:
+    """Build in a process of its own, which rests after each block."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), str(seconds)],
+        [sys.executable, "-c", KILLED, str(folder), str(seconds), *cluster],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -216,7 +220,7 @@ def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(
     tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_pieces(monkeypatch.setattr)
-    monkeypatch.setattr(tracing, "THREADS", 4)
+    monkeypatch.setattr(engine, "THREADS", 4)
     (chunk,) = (tmp_path / "1.zarr/labels/cells/0").glob("c/0/0/3/1")
     chunk.write_bytes(b"damaged")
     with pytest.raises(SourceDamaged, match="chunk"):

@@ -1,0 +1,104 @@
+"""Small layers built side by side: each by a process of its own, for most of what they cost is interpreted.
+
+The processes are ended by closing a pipe, which happens however this process ends. They finish or undo the
+step they are at, so that neither locks nor half catalogs are left.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from roiservice.bootstrap import Layer, Services
+from roiservice.catalog.cluster import Cluster, DaskEngine
+from roiservice.catalog.elsewhere import Rules, Task
+from roiservice.catalog.engine import Threads
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.registry import Registry
+from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
+from roiservice.errors import EngineFailed
+from roiservice.sources.limits import Limits
+from roiservice.sources.opened import open_source
+
+SMALL_PIXELS = 2**26  # of a layer; larger ones keep all threads busy by themselves
+
+
+@dataclass(frozen=True)
+class Built:
+    """A layer that is up to date: what its catalog says of itself, and the pixels of the layer."""
+
+    meta: dict[str, Any]
+    pixels: int
+
+
+class Processes:
+    """So many processes that build small layers, each at a cluster if one is given; to be closed."""
+
+    def __init__(self, services: Services, count: int, cluster: Cluster | None, *, force: bool) -> None:
+        self._services = services
+        self._force = force
+        ended, self._end = multiprocessing.Pipe(duplex=False)
+        # Forked from a process that has no threads, and has imported all this once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._cluster = cluster
+        self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
+
+    def begin(self, layer: Layer) -> Future[Built | None]:
+        """Build a layer; None comes if it is too large for this."""
+        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
+            task = self._services.layers.task(layer)
+            return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
+
+    def close(self) -> None:
+        """End all that is at work."""
+        self._end.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def result_of(begun: Future[Built | None]) -> Built | None:
+    """What `Processes.begin` has led to. Raises RoiServiceError."""
+    try:
+        return begun.result()
+    except BrokenProcessPool:
+        raise EngineFailed("a process that built layers was killed; build again to go on") from None
+
+
+def _prepare(ended: Connection) -> None:
+    """What each process begins with."""
+    threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
+
+
+def _end_with(ended: Connection) -> None:
+    """Wait until the process that this one works for ends, or wants this one to."""
+    ended.poll(None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -> Built | None:
+    pixels = open_source(task.layer.source, task.limits).pixels
+    if pixels > most_pixels:
+        return None
+    keeper = _keeper(task.catalogs, task.state, task.rules, task.limits, cluster)
+    try:
+        with compiled_code(signal.SIGTERM) as step:
+            catalog = keeper.build(task.layer, force=force, progress=lambda *_: step())
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+    return Built(catalog.meta, pixels)
+
+
+@lru_cache(1)
+def _keeper(catalogs: Path, state: Path, rules: Rules, limits: Limits, cluster: Cluster | None) -> Keeper:
+    """That of this process, which works with one thread, as there are as many processes as processors."""
+    engine = Threads(1) if cluster is None else DaskEngine(cluster, threads=1)
+    return Keeper(catalogs, Registry(state), rules, limits, engine=engine)

@@ -1,0 +1,126 @@
+"""How layers are cut into blocks, and that it does not matter how."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from roiservice.catalog import engine
+from roiservice.catalog.engine import Threads, batches, cut_rows
+from roiservice.catalog.tracing import VertexLimits, traced_features
+from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
+from roiservice.vectorize.plane import trace_plane
+from tests.strategies import Plane, label_planes, rings_in_rings, snake, spiral
+
+
+@dataclass(frozen=True)
+class Layer:
+    """As much of a layer as is asked for: planes (z, y, x) in memory, so many rows to a block."""
+
+    array: NDArray[Any]
+    rows: int = 1
+    depth: int = 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @property
+    def height(self) -> int:
+        return self.array.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.array.shape[2]
+
+    @property
+    def planes(self) -> list[LayerPlane]:
+        return [LayerPlane((0, 0, z), (PlaneKey(0, 0, z),)) for z in range(len(self.array))]
+
+    @property
+    def chunk_depth(self) -> tuple[int, int, int]:
+        return 1, 1, self.depth
+
+    def strip_rows(self, _max_pixels: int) -> int:
+        return min(self.rows, self.height)
+
+    def apart(self) -> Layer:
+        return self
+
+    def read(self, index: tuple[int, int, int], row0: int, row1: int) -> NDArray[Any]:
+        return np.ascontiguousarray(self.array[index[2], row0:row1])
+
+    @property
+    def as_layer(self) -> LabelLayer:
+        return cast(LabelLayer, self)
+
+
+@settings(max_examples=200, deadline=None)
+@given(label_planes(), st.integers(1, 40), st.integers(1, 3))
+@example(spiral(23), 1, 2)
+@example(snake(40, 21), 3, 1)
+@example(rings_in_rings(24), 23, 2)
+@example(np.ones((1, 5), np.uint8), 1, 1)
+def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int) -> None:
+    layer = Layer(np.stack([plane] * copies), rows).as_layer
+    limits = VertexLimits(None, None)
+    labels, polygons = trace_plane([plane])
+    found = list(traced_features(layer, Threads(2), limits, None, lambda _: None, whole=True))
+    assert [each.index[2] for each, _, _ in found] == list(range(copies))
+    for _, of_plane, outlines in found:
+        assert of_plane.tobytes() == labels.tobytes()
+        for name in ("xy", "vertex_offsets", "ring_offsets", "part_offsets"):
+            assert getattr(outlines, name).tobytes() == getattr(polygons, name).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("height", "rows", "expected"),
+    [
+        (1, 1, [(0, 1)]),
+        (9, 9, [(0, 9)]),
+        (10, 9, [(0, 10)]),
+        (11, 9, [(0, 9), (9, 11)]),
+        (5, 1, [(0, 2), (2, 5)]),
+        (6, 1, [(0, 2), (2, 4), (4, 6)]),
+    ],
+)
+def test_no_block_but_a_whole_plane_has_one_row(
+    height: int, rows: int, expected: list[tuple[int, int]]
+) -> None:
+    assert cut_rows(Layer(np.zeros((1, height, 3), np.uint8)).as_layer, rows) == expected
+
+
+def planes_of(layer: Layer, rows: int, pixels: int) -> list[list[int]]:
+    return [[each.index[2] for each in batch] for batch in batches(layer.as_layer, rows, pixels)]
+
+
+def test_small_planes_are_traced_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.zeros((7, 10, 10), np.uint16)
+    assert planes_of(Layer(array), 10, 100) == [[0], [1], [2], [3], [4], [5], [6]]
+    assert planes_of(Layer(array), 10, 399) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert planes_of(Layer(array), 5, 10_000) == [[z] for z in range(7) for _ in range(2)]
+
+
+def test_planes_that_share_chunks_are_traced_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each worker of a cluster would decode every chunk."""
+    array = np.zeros((7, 10, 10), np.uint16)
+    assert planes_of(Layer(array, depth=3), 10, 100) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert planes_of(Layer(array, depth=2), 10, 450) == [[0, 1, 2, 3], [4, 5, 6]]
+    monkeypatch.setattr(engine, "SLAB_BYTES", 400)
+    assert planes_of(Layer(array, depth=7), 10, 100) == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+def test_fewer_batches_are_at_work_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Layer(np.zeros((40, 10, 10), np.uint16), depth=10)
+    monkeypatch.setattr(engine, "BYTES_AT_WORK", 2000 * 3)
+    for rows, depth, expected in ((10, 10, 3), (5, 10, 9), (10, 1, 9), (10, 100, 1)):
+        layer = Layer(layer.array, depth=depth)
+        with ThreadPoolExecutor(1) as crew, Threads(8).tracer(layer.as_layer, rows, None, crew) as tracer:
+            assert tracer.at_once == expected

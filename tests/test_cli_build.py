@@ -1,0 +1,273 @@
+"""`roiservice build` of many layers: side by side, in turn, on a cluster; and how it ends."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roiservice.catalog import cluster
+from roiservice.commands import build as build_module
+from roiservice.commands import processes
+from roiservice.commands.build import build
+from roiservice.errors import EngineFailed
+from tests.e2e.support import Home, wait_for
+from tests.stores import write_image, write_plate
+
+AT_ONCE = """
+import sys
+from roiservice.commands import build
+build.WORTH_PROCESSES, build.THREADS = 0.0, 2
+from roiservice.cli import main
+main(sys.argv[1:])
+"""
+
+Catalogs = dict[str, tuple[dict[str, Any], dict[str, bytes]]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def labels_of(well: int, field: int) -> np.ndarray:
+    """Labels whose number and sizes differ from field to field."""
+    chance = np.random.default_rng(10 * well + field)
+    return chance.integers(0, 20 + well, (24, 31)).repeat(3, 0).repeat(3, 1).astype(np.uint16)
+
+
+@pytest.fixture
+def plate(tmp_path: Path) -> Path:
+    """Twelve wells of two fields."""
+    fields = {
+        f"{'AB'[well // 6]}/{well % 6 + 1}/{field}": {"cells": labels_of(well, field)}
+        for well in range(12)
+        for field in range(2)
+    }
+    return write_plate(tmp_path / "plate.zarr", fields)
+
+
+@pytest.fixture
+def in_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """This process has that home."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, home.environment[name])
+    return home
+
+
+def built(home: Home) -> Catalogs:
+    """All catalogs: what they say of themselves but their numbers, and the bytes of their files."""
+    found: Catalogs = {}
+    for path in (home.path / "cache").rglob("layer.json"):
+        meta = json.loads(path.read_text())
+        for number in ("version", "layer_number"):
+            del meta[number]  # these are given in the order of builds
+        files = {file.name: file.read_bytes() for file in path.parent.iterdir() if file != path}
+        found[f"{meta['image_name']} {meta['name']}"] = meta, files
+    return found
+
+
+def run(*paths: Path, **options: Any) -> int:
+    given = {"force": False, "dask": None, "overrides": {}, **options}
+    return build([(None, str(path)) for path in paths], (), **given)
+
+
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, from the second image on."""
+    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(build_module, "THREADS", 2)
+
+
+def test_a_plate_side_by_side_is_the_plate_built_in_turn(
+    plate: Path,
+    tmp_path: Path,
+    in_home: Home,
+    side_by_side: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also what is said, where some of it is damaged, and one layer is too large for a process of its own."""
+    (plate / "A/2/0/labels/cells/0/c/0/0").write_bytes(b"damaged")
+    (plate / "A/3/1/labels/zarr.json").write_text('{"zarr_format": 3')
+    (plate / "B/1/0/labels/cells/zarr.json").write_text("{}")
+    large = labels_of(50, 1).repeat(2, 0)
+    write_image(plate / "B/4/1", labels={"cells": labels_of(9, 1), "large": large})
+    monkeypatch.setattr(processes, "SMALL_PIXELS", 10_000)
+    here: list[str] = []
+    real = build_module._built
+    monkeypatch.setattr(build_module, "_built", lambda *a, **k: here.append(a[1].collection) or real(*a, **k))
+    assert run(plate) == 1
+    assert here == ["labels:cells", "labels:large"]  # the first of all, and the large one
+    at_once, said = built(in_home), capfd.readouterr()
+    monkeypatch.setattr(build_module, "Processes", None)
+    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other" / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other" / "state"))
+    assert run(plate) == 1
+    assert capfd.readouterr() == said
+    assert built(Home(tmp_path / "other")) == at_once
+    assert said.out.splitlines() == list(expected_lines(large))
+    assert [word in said.err for word in ("chunk (0, 0)", "A/3/1/labels", "B/1/0/labels")] == [True] * 3
+
+
+def expected_lines(large: np.ndarray) -> Iterator[str]:
+    for well in range(12):
+        for field in range(2):
+            name = f"plate/{'AB'[well // 6]}/{well % 6 + 1}/{field}"
+            layers = {"cells": labels_of(well, field)}
+            if name.endswith("B/4/1"):
+                layers["large"] = large
+            if not name.endswith(("A/2/0", "B/1/0")):
+                for layer, labels in layers.items():
+                    count = len(np.unique(labels)) - 1
+                    yield f"{name} {layer}: {count} ROIs, {count} features"
+
+
+def test_few_small_layers_have_no_processes(
+    plate: Path, in_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    monkeypatch.setattr(build_module, "Processes", None)
+    assert run(plate) == 0
+    assert len(built(in_home)) == 24
+
+
+def test_equal_bytes_stay_where_they_are(
+    plate: Path,
+    in_home: Home,
+    side_by_side: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+        assert run(plate) == 0
+    said = capfd.readouterr()
+    stamps = {path: path.stat().st_mtime_ns for path in (in_home.path / "cache").rglob("layer.json")}
+    assert run(plate, force=True) == 0
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert capfd.readouterr() == said
+
+
+def test_a_process_that_is_killed_is_said_once(
+    plate: Path, in_home: Home, side_by_side: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = processes.Processes.begin
+    begun: list[object] = []
+
+    def kill(self: processes.Processes, layer: Any) -> Any:
+        future = begin(self, layer)
+        begun.append(future)
+        if len(begun) == 3:
+            self._pool.submit(os.abort)
+        return future
+
+    monkeypatch.setattr(processes.Processes, "begin", kill)
+    with pytest.raises(EngineFailed, match="a process that built layers was killed"):
+        run(plate)
+    monkeypatch.undo()
+
+
+def start(home: Home, *arguments: object) -> subprocess.Popen[str]:
+    """`roiservice build` with processes from the second image on, in a group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", AT_ONCE, "build", *map(str, arguments)],
+        env=home.environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def of_session(process: subprocess.Popen[str]) -> list[int]:
+    """Processes that a process has started, and theirs, which are still there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == process.pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plate whose fields take a while."""
+    noise = np.random.default_rng(1).integers(0, 3, (400, 400)).astype(np.uint16)
+    fields = {f"A/{well}/0": {"noise": noise if well else noise[:64, :64]} for well in range(6)}
+    return write_plate(tmp_path_factory.mktemp("slow") / "plate.zarr", fields)
+
+
+def begun(home: Home) -> bool:
+    """Whether two layers are being built."""
+    return len(glob.glob(f"{home.path}/cache/*/*/*/*.partial")) == 2
+
+
+def test_ctrl_c_ends_all_processes_and_leaves_nothing_half(home: Home, slow: Path) -> None:
+    """In a terminal it goes to all of them."""
+    process = start(home, slow)
+    wait_for(lambda: begun(home))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "\n"
+    assert process.returncode == 130
+    assert not list((home.path / "cache").rglob("*.partial"))
+    wait_for(lambda: not of_session(process))
+
+
+def test_a_build_that_was_killed_leaves_no_process_and_no_lock(home: Home, slow: Path) -> None:
+    process = start(home, slow)
+    wait_for(lambda: begun(home))
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not of_session(process))
+    assert home.run("build", slow).returncode == 0
+    assert len(built(home)) == 6
+    assert not list((home.path / "cache").rglob("*.partial"))
+
+
+def test_a_local_cluster_gives_the_same_catalogs(
+    plate: Path,
+    tmp_path: Path,
+    in_home: Home,
+    side_by_side: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
+) -> None:
+    """Of small fields, which are built side by side, and of a z-stack, which takes all workers."""
+    stack = np.stack([labels_of(z, 0) for z in range(9)])
+    path = write_image(tmp_path / "stack.zarr", labels={"cells": stack}, axes="zyx", chunks=(2, 30, 93))
+    paths = (path, plate / "A/1/0", plate / "A/1/1", plate / "B/1/0")
+    monkeypatch.setattr(processes, "SMALL_PIXELS", 10_000)
+    monkeypatch.setattr(cluster, "THREADS", 1)
+    assert run(*paths, dask="local") == 0
+    there, said = built(in_home), capfd.readouterr()
+    rois = len(np.unique(stack)) - 1
+    features = sum(len(np.unique(plane)) - 1 for plane in stack)
+    assert f"stack cells: {rois} ROIs, {features} features" in said.out.splitlines()
+    shutil.rmtree(in_home.path)
+    monkeypatch.setattr(build_module, "Processes", None)
+    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    assert run(*paths) == 0
+    assert built(in_home) == there
+    assert capfd.readouterr() == said
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(home: Home, plate: Path) -> None:
+    done = home.run("build", plate, "--dask", "nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("roiservice: --dask: nowhere: ")
+    assert len(done.stderr.splitlines()) == 1
