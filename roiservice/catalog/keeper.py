@@ -38,6 +38,7 @@ from roiservice.catalog.leftovers import sweep, sweep_all
 from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
+    build_counted,
     build_status,
     note_start,
     progress_cleared,
@@ -264,7 +265,7 @@ class Keeper:
                 shutil.rmtree(beside, ignore_errors=True)
                 if force:  # a source that changed and looks the same
                     shutil.rmtree(blocks_folder(beside), ignore_errors=True)
-                with _counted(self._metrics):
+                with build_counted(self._metrics):
                     before = None if force else existing
                     self._build(layer, task, beside, inline_vertices, progress, before)
                     self._quota.check(layer, beside)
@@ -398,16 +399,3 @@ class Keeper:
             note_start(progress_path(self._pointer(layer)))
             self._processes[layer.number] = start_build(task, mark)
             self._metrics.add(1, BUILDS, "elsewhere")
-
-
-@contextlib.contextmanager
-def _counted(metrics: Metrics) -> Iterator[None]:
-    """Count a build; one that is too large for a request is counted where it is given away."""
-    try:
-        yield
-    except TooManyObjects:
-        raise
-    except Exception:
-        metrics.add(1, BUILDS, "failed")
-        raise
-    metrics.add(1, BUILDS, "done")

@@ -19,7 +19,8 @@ from pathlib import Path
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LOCK, is_built_elsewhere, last_failure
 from roiservice.catalog.locks import LayerLocks
-from roiservice.errors import RoiServiceError
+from roiservice.errors import RoiServiceError, TooManyObjects
+from roiservice.metrics import BUILDS, Metrics
 
 NONE, WAITING, BUILDING, DONE, FAILED = "none", "waiting", "building", "done", "failed"
 STATES = (NONE, WAITING, BUILDING, DONE, FAILED)
@@ -63,6 +64,19 @@ def progress_cleared(path: Path) -> Iterator[None]:
         yield
     finally:
         _delete(path)
+
+
+@contextmanager
+def build_counted(metrics: Metrics) -> Iterator[None]:
+    """Count a build; one that is too large for a request is counted where it is given away."""
+    try:
+        yield
+    except TooManyObjects:
+        raise
+    except Exception:
+        metrics.add(1, BUILDS, "failed")
+        raise
+    metrics.add(1, BUILDS, "done")
 
 
 def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress:

@@ -26,6 +26,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,7 +248,8 @@ class CatalogWriter:
     def discard(self) -> None:
         """Remove what was written so far."""
         for file in (*self._files.values(), self._xy):
-            file.close()
+            with suppress(OSError):  # the disk may be full
+                file.close()
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _append(self, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from roiservice.catalog import engine
 from roiservice.catalog.engine import Threads, batches, cut_rows
 from roiservice.catalog.tracing import VertexLimits, traced_features
+from roiservice.geometry.polygons import Polygons
 from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
 from roiservice.vectorize.plane import trace_plane
 from tests.strategies import Plane, label_planes, rings_in_rings, snake, spiral
@@ -62,6 +63,10 @@ class Layer:
         return cast(LabelLayer, self)
 
 
+def features(plane: LayerPlane, labels: NDArray[Any], polygons: Polygons) -> Any:
+    return plane, labels, polygons
+
+
 @settings(max_examples=200, deadline=None)
 @given(label_planes(), st.integers(1, 40), st.integers(1, 3))
 @example(spiral(23), 1, 2)
@@ -72,7 +77,7 @@ def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int
     layer = Layer(np.stack([plane] * copies), rows).as_layer
     limits = VertexLimits(None, None)
     labels, polygons = trace_plane([plane])
-    found = list(traced_features(layer, Threads(2), limits, None, lambda _: None, whole=True))
+    found = list(traced_features(layer, Threads(2), limits, None, lambda _: None, features, whole=True))
     assert [each.index[2] for each, _, _ in found] == list(range(copies))
     for _, of_plane, outlines in found:
         assert of_plane.tobytes() == labels.tobytes()

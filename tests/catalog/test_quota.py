@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import engine as engine_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
@@ -242,6 +243,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
     """A layer of many blocks that are kept in files."""
     monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
     monkeypatch.setattr(tracing, "BLOCK_PIXELS", 500)
+    monkeypatch.setattr(engine_module, "BATCH_PIXELS", 0)
     monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 0.0)
     monkeypatch.setattr(quota_module, "COST", 0)
     write_image(tmp_path / "3.zarr", labels={"cells": squares(30, 60, 60)}, axes="zyx", chunks=(1, 60, 60))
