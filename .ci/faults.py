@@ -64,6 +64,7 @@ ALONE = {
 IMAGE_DATA = "/iviewer/image_data/1/"
 STRANGE = (
     "/iviewer/shape/{theirs}/page_data/",
+    "/iviewer/shape/{theirs}/image_data/",
     "/iviewer/shape_stats/?ids={theirs}&z=0&t=0&cs=0",
     "/api/v0/m/rois/?image=2",
 )

@@ -157,7 +157,7 @@ def passes(
         run.go()
         both_in_one_list(site, run, case, total)
         measured(run)
-        links(site, run, case, image, session)
+        links(site, run, case, image, session, total)
         if image["size"]["z"] > PROJECTED[1]:
             projection(site, run, image, session)
     except Exception as error:  # noqa: BLE001 (a browser fails in many ways, and the other cases still count)
@@ -216,18 +216,23 @@ def measured(run: Any) -> None:
     run.check("measured", "every shape on one plane is", row["measured"] == row["placed"], row["measured"])
 
 
-def links(site: Site, run: Any, case: Case, image: dict[str, Any], session: str) -> None:
-    """Links to the last ROI of the last plane, which is one of ours, and to one on OMERO's second page."""
+def links(site: Site, run: Any, case: Case, image: dict[str, Any], session: str, total: int) -> None:
+    """Links to the last ROI of the last plane, which is one of ours, and to the last of OMERO's.
+
+    Both open the list of both.
+    """
     z, t = (image["size"][axis] - 1 for axis in "zt")
     by_plane = f"/iviewer/rois_by_plane/{case.image}/{z}/{t}/"
     last = site.ask(f"{by_plane}?limit=1", session)["meta"]["totalCount"] - 1
-    linked(site, run, by_plane, last, session)
+    rows = [linked(site, run, by_plane, last, session)]
     if case.own > PAGE:
-        linked(site, run, by_plane, case.own - 20, session)
+        rows.append(linked(site, run, by_plane, case.own - 1, session))
+    counts = [row["paging"]["roi_count"] for row in rows]
+    run.check("links", "the count is that of both", set(counts) == {total}, counts)
 
 
-def linked(site: Site, run: Any, by_plane: str, place: int, session: str) -> None:
-    """A link to a shape of the ROI at a place in the list of a plane opens its page."""
+def linked(site: Site, run: Any, by_plane: str, place: int, session: str) -> dict[str, Any]:
+    """A link to a shape of the ROI at a place in the list of a plane opens its page. The phase."""
     z, t = map(int, by_plane.split("/")[4:6])
     roi = site.ask(f"{by_plane}?limit=1&offset={place}", session)["data"][0]
     here = (each for each in roi["shapes"] if (each.get("TheZ", z), each.get("TheT", t)) == (z, t))
@@ -249,6 +254,7 @@ def linked(site: Site, run: Any, by_plane: str, place: int, session: str) -> Non
     run.check(name, "it is the shape's plane", plane.items() <= row["plane"].items(), row["plane"])
     chosen = f"{roi['@id']}:{shape['@id']}"
     run.check(name, "the shape is chosen", chosen in row["model"]["selected"], row["model"]["selected"])
+    return dict(row)
 
 
 def projection(site: Site, run: Any, image: dict[str, Any], session: str) -> None:

@@ -124,6 +124,10 @@ def test_ids_tell_whose_a_roi_is(beside: Site) -> None:
     place = beside.get(f"{prefix}/iviewer/shape/{shape}/page_data/").json()
     assert (place["roi"]["id"], place["roi_index"]) == (roi, OWN + CELLS - 1)
     assert beside.get(f"{prefix}/iviewer/roi/2/page_data/").json()["roi_index"] == 1
+    # Whose image it is, is not told by the id.
+    assert beside.get(f"{prefix}/iviewer/roi/2/image_data/").json()["roi_count"] == OWN + CELLS
+    assert beside.get(f"{prefix}/iviewer/shape/501/image_data/").json()["roi_count"] == 2
+    assert beside.get(f"{prefix}/iviewer/shape/77/image_data/").status == 404
     asked = len(beside.web.requests)
     assert beside.get(f"{prefix}/api/v0/m/rois/{10**15 + 7}/").status == 404
     assert len(beside.web.requests) > asked  # OMERO.web had the last word

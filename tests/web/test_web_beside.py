@@ -212,6 +212,30 @@ def test_the_viewer_is_told_the_number_of_both(beside: Service, omero: OmeroWeb)
     assert (refused.status_code, refused.json) == (404, {"error": "Image not found"})
 
 
+@pytest.mark.parametrize("pass_unknown", [True, False])
+def test_who_follows_a_link_to_one_of_omero_s_is_told_the_number_of_both(
+    folder: Path, omero: OmeroWeb, pass_unknown: bool
+) -> None:
+    omero.add(OmeroImage(9999, squares(7, planes=PLANES, shapes=2), size=(2, 1, 3, 32, 32)))
+    omero.add(OmeroImage(77, squares(4, first=1001)))
+    service = start_service(folder, omero_web_url=omero.url, pass_unknown=pass_unknown)
+    client = log_in(service, omero)
+    for path, count in (("roi/3", 14), ("shape/11", 14), ("roi/1002", 4), ("shape/10010", 4)):
+        url = f"/iviewer/{path}/image_data/"
+        theirs = json.loads(directly(omero, client, url)[2])
+        answer = client.get(url)
+        assert answer.json == theirs | {"roi_count": count}
+    missing = client.get("/iviewer/roi/999/image_data/")
+    assert (missing.status_code, missing.data) == (
+        404,
+        directly(omero, client, "/iviewer/roi/999/image_data/")[2],
+    )
+    omero.always = "html200"
+    assert client.get("/iviewer/roi/3/image_data/").data == b"<html>maintenance</html>"
+    omero.always = 500
+    assert client.get("/iviewer/roi/3/image_data/").status_code == 500
+
+
 @pytest.mark.parametrize(
     "fault",
     [500, "hang", "slow", "malformed", "truncated", "html200", "redirect", "drop", "security", "down"],

@@ -14,8 +14,10 @@ import numpy as np
 from flask import Blueprint, Response, request
 
 from roiservice.catalog.reader import Catalog
-from roiservice.catalog.registry import Place
-from roiservice.errors import NotFound
+from roiservice.catalog.registry import FIRST_ID, Place
+from roiservice.errors import NotFound, RoiServiceError
+from roiservice.omeroweb.client import Answer
+from roiservice.omeroweb.places import member
 from roiservice.omeroweb.rois import RoiList, roi_count_of, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
@@ -71,7 +73,13 @@ def page_data(kind: str, identifier: int) -> Response:
 @blueprint.get('/<any("roi", "shape"):kind>/<id:identifier>/image_data/')
 @or_omero_web
 def image_data_of(kind: str, identifier: int) -> Response:
-    """The image of a ROI or shape; the answer for images is another one."""
+    """The image of a ROI or shape; the answer for images is another one.
+
+    Of those of OMERO's only OMERO.web knows the image, which may be one that is known here.
+    """
+    web = services().omero_web
+    if web is not None and identifier < FIRST_ID:
+        return _with_ours_counted(ask_omero_web(web))
     place = located(kind, identifier)
     _target(kind, identifier, place, available(place.image_id))
     # Relative, so that it holds below any prefix; a path without a final slash is one level less deep.
@@ -84,16 +92,29 @@ def image_data_of(kind: str, identifier: int) -> Response:
 def image_data(image_id: int) -> Response:
     """OMERO.web's description of an image, with our ROIs counted as well: the viewer pages by that number."""
     there = available(image_id)
-    service = services()
-    web = service.omero_web
+    web = services().omero_web
     if web is None:
         raise NotFound("only OMERO.web describes images to the viewer")
     answer = ask_omero_web(web)
-    if answer.status != 200:
-        return as_it_is(answer)
+    return as_it_is(answer) if answer.status != 200 else _counted(answer, image_id, there)
+
+
+def _with_ours_counted(answer: Answer) -> Response:
+    """OMERO.web's description of some image; as it is where that is no description, or of none of ours."""
+    try:
+        image_id = member(answer.json(), "id")
+        if type(image_id) is int:
+            return _counted(answer, image_id, available(image_id))
+    except RoiServiceError:  # the caller has what OMERO.web gives, whatever is here
+        pass
+    return as_it_is(answer)
+
+
+def _counted(answer: Answer, image_id: int, there: Available) -> Response:
+    omero = services().omero_rois
     theirs = roi_count_of(answer.body)
-    if theirs is not None and service.omero_rois is not None:
-        service.omero_rois.learn(image_id, caller_session(), theirs)
+    if theirs is not None and omero is not None:
+        omero.learn(image_id, caller_session(), theirs)
     body = with_roi_count(answer.body, _count(there, RoiQuery()))
     return as_it_is(replace(answer, body=body, headers=(*answer.headers, *there.headers.items())))
 
