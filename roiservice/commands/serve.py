@@ -15,7 +15,7 @@ from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
 from roiservice.metrics import Metrics
-from roiservice.server import Server, address_of, listen
+from roiservice.server import Server, address_of, keep_memory_small, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -51,6 +51,7 @@ def serve_on(
     """Serve on a socket that listens already."""
     from roiservice.web import create_app
 
+    keep_memory_small()
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
     gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory

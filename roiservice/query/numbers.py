@@ -98,7 +98,10 @@ def _at_ranks(keys: _Keys, ranks: Sequence[int], count: int, unknown: int) -> li
     for do, and so on until they are few.
     """
     if count <= SORTED:
-        few = np.concatenate(list(keys()))
+        few, filled = np.empty(count, np.uint64), 0
+        for piece in keys():
+            few[filled : filled + len(piece)] = piece
+            filled += len(piece)
         few.partition(ranks)
         return [int(few[rank]) for rank in ranks]
     if not unknown:

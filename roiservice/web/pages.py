@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from roiservice.web.routes import services
 
 _log = logging.getLogger(__name__)
 _making = tuple(threading.Lock() for _ in range(64))
+# As many at once as there are processors: more would take more memory, and no less time.
+_at_once = threading.BoundedSemaphore(max(os.cpu_count() or 1, 2))
 
 STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
 
@@ -37,7 +40,8 @@ def cached(cache: PageCache, key: str, make: Callable[[], Page]) -> Page:
     with _making[hash(key) % len(_making)]:
         page = cache.get(key)
         if page is None:
-            page = make()
+            with _at_once:
+                page = make()
             cache.put(key, page)
     return page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ from roiservice.web.responses import digest, not_modified, page_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("overview", __name__)
+_one_at_a_time = threading.Lock()  # all features of a layer are looked at, some tens of megabytes at once
 _VERSION = 1  # raise whenever the bytes below change for the same catalog
 
 
@@ -90,7 +92,8 @@ def _answer(
         return unchanged
 
     def page() -> Page:
-        document = make(catalog, query)
+        with _one_at_a_time:
+            document = make(catalog, query)
         return pack(orjson.dumps(document), document["features"], 1)
 
     made = cached(service.cache, key, page)
