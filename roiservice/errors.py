@@ -82,6 +82,14 @@ class Building(RoiServiceError):
         self.retry_after = retry_after
 
 
+class NoRoom(Building):
+    """A catalog finds no room while others are being built; try again in `retry_after` seconds."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        RoiServiceError.__init__(self, reason)
+        self.retry_after = retry_after
+
+
 class EngineFailed(RoiServiceError):
     """What traces layers, a dask cluster or processes of this host, is gone or does not do its work."""
 

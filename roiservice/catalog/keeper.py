@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, build_catalog
@@ -48,7 +49,8 @@ from roiservice.catalog.progress import (
 from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.writer import FORMAT, equal_catalogs, renumber_catalog
+from roiservice.catalog.versions import put_in_place
+from roiservice.catalog.writer import FORMAT
 from roiservice.errors import (
     Building,
     CatalogDamaged,
@@ -270,10 +272,15 @@ class Keeper:
                     self._build(layer, task, beside, inline_vertices, progress, before)
                     self._quota.check(layer, beside)
                 self._registry.locks.confirm(layer.number, layer.source.collection, ready=True)
-                catalog = self._put_in_place(task, beside, directory, is_known=not force)
+                renewed = partial(
+                    self._registry.version_number, layer.number, token, self._options, renew=True
+                )
+                placed = put_in_place(beside, directory, renewed, is_known=not force)
+                catalog = self._opened(placed) or open_catalog(placed)
             self._point_to(layer, catalog.version)
             self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
+            sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)  # half of it may be left
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
 
@@ -312,28 +319,6 @@ class Keeper:
     def _check_size(self, opened: LabelLayer | TableLayer) -> None:
         if opened.pixels > self._rules.inline_pixels:
             raise TooManyObjects(f"{opened.pixels} pixels")
-
-    def _put_in_place(
-        self, version: LayerVersion, built: Path, directory: Path, *, is_known: bool
-    ) -> Catalog:
-        """Give a catalog that was built beside its place that place, where it stays for good.
-
-        One of the same version may be there, if the build was forced: equal bytes change nothing, but other
-        bytes, from a source that changed and looks the same, are a version of their own. So are those that
-        cannot be compared, unless what they are made from `is_known`.
-        """
-        if is_known and not directory.exists():
-            os.rename(built, directory)
-        elif directory.exists() and equal_catalogs(built, directory):
-            shutil.rmtree(built)
-        else:
-            number = self._registry.version_number(
-                version.layer_number, version.token, self._options, renew=True
-            )
-            renumber_catalog(built, number)
-            directory = directory.with_name(str(number))
-            os.rename(built, directory)
-        return self._opened(directory) or open_catalog(directory)
 
     def _point_to(self, layer: LayerKey, version: int) -> None:
         directory = self.directory(layer)

@@ -27,7 +27,7 @@ from roiservice.catalog.leftovers import (
     layer_folders,
 )
 from roiservice.catalog.pointers import named_versions, pointers, version_in
-from roiservice.errors import RegistryFailed, SourceRefused
+from roiservice.errors import NoRoom, RegistryFailed, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
@@ -38,7 +38,7 @@ MANY = 100  # folders from which on a hundredth of the quota is freed at once, a
 DISK_BLOCK = 4096  # bytes: a file takes whole ones
 COLUMN_BYTES = 1.5  # that are written at the end of a build for each byte that was collected in `.raw` files
 LOOK_INTERVAL = 0.1  # seconds between looks at the size of what is being built
-SCAN_INTERVAL = 10.0  # seconds between looks at all other catalogs
+SCAN_INTERVAL = 1.0  # seconds between looks at all other catalogs
 COST = 20  # a look that took a second is repeated after so many
 LOCK_WAIT = 0.05  # seconds: who only looks at a lock holds it no longer
 
@@ -109,15 +109,15 @@ class Quota:
     def watched(self, layer: LayerKey, building: Path, tell: Progress | None) -> Progress | None:
         """What a build into `building` is to call as it goes on, and which calls `tell`.
 
-        It makes room for what the build has written, and raises SourceRefused where that cannot be done.
-        Raised here already if the same was built before and took too much. The layer's lock is held.
+        It makes room for what the build has written. Raises SourceRefused if it takes too much, even here if
+        the same was built before; NoRoom if others that are being built do. The layer's lock is held.
         """
         most = self._most
         if most is None:
             return tell
         noted = _noted_size(building)
         if noted and noted + _size_in_service(building.parent) > most:
-            raise _refusal(layer, noted, most, 0)
+            raise self._refused(layer, building, noted)
         others: int | None = None
         next_look = time.monotonic() + LOOK_INTERVAL
         next_scan = 0.0
@@ -126,14 +126,17 @@ class Quota:
             nonlocal others, next_look, next_scan
             began = time.monotonic()
             if began >= next_look:
-                size = _building_size(building)
+                size = sum(map(_needed, building.parent.glob(f"{building.name}*")))
                 if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
-                    raise self._refused(layer, building, size, most, 0)
+                    raise self._refused(layer, building, size)
                 if others is None or began >= next_scan or size + others > most:
                     others = self._make_room(building, size)
                     next_scan = _after(began, SCAN_INTERVAL)
                 if size + others > most:
-                    raise self._refused(layer, building, size, most, others)
+                    reason = (
+                        f"its catalog takes at least {size} bytes of disk, others {others} that cannot go"
+                    )
+                    raise NoRoom(f"{layer.source.collection}: {reason} now; {SETTING} allows {most}")
                 next_look = _after(began, LOOK_INTERVAL)
             if tell is not None:
                 tell(more, features)
@@ -144,7 +147,7 @@ class Quota:
         """Raise SourceRefused, and delete it, if the catalog in `built` alone is too large."""
         if self._most is not None and (size := _size(built)) > self._most:
             shutil.rmtree(built, ignore_errors=True)
-            raise self._refused(layer, built, size, self._most, 0)
+            raise self._refused(layer, built, size)
 
     def keep(self, built: Path) -> None:
         """Delete what is too much, but not the catalog `built`, whose layer's lock is held."""
@@ -240,27 +243,24 @@ class Quota:
                     with suppress(OSError):  # it went meanwhile
                         if entry.is_dir():
                             key = (entry.path, entry.inode())
-                            size = self._sizes.get(key) or _size(layer / entry.name)
+                            size = self._sizes.get(key) or _needed(layer / entry.name)
                             if entry.name.isdigit():
                                 sizes[key] = size
                             found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
         self._sizes = sizes
         return found
 
-    def _refused(self, layer: LayerKey, building: Path, size: int, most: int, others: int) -> SourceRefused:
-        """The refusal, noted for the next build of the same version if it is not the others' fault."""
-        if size + _size_in_service(building.parent) > most:
-            note = json.dumps({"build": building.name, "bytes": size})
-            with suppress(OSError):
-                (building.parent / TOO_LARGE).write_text(note, encoding="ascii")
-        return _refusal(layer, size, most, others)
-
-
-def _refusal(layer: LayerKey, size: int, most: int, others: int) -> SourceRefused:
-    reason = f"its catalog takes at least {size} bytes of disk while it is built; {SETTING} allows {most}"
-    if others:
-        reason += f", of which {others} are taken by catalogs that cannot go now"
-    return SourceRefused(layer.source.image.location, layer.source.path, reason)
+    def _refused(self, layer: LayerKey, building: Path, size: int) -> SourceRefused:
+        """The refusal of a build that takes so many bytes, noted for the next one of the same version."""
+        note = json.dumps({"build": building.name, "bytes": size})
+        with suppress(OSError):
+            (building.parent / TOO_LARGE).write_text(note, encoding="ascii")
+        reason = f"its catalog takes at least {size} bytes of disk while it is built"
+        beside = _size_in_service(building.parent)
+        if beside and size <= (self._most or 0):
+            reason += f", beside {beside} of the one in service"
+        reason += f"; {SETTING} allows {self._most}"
+        return SourceRefused(layer.source.image.location, layer.source.path, reason)
 
 
 def _delete(folder: _Folder, rank: int) -> bool:
@@ -288,10 +288,9 @@ def _is_part(path: Path, building: Path) -> bool:
     return path.parent == building.parent and path.name.split(".")[:2] == building.name.split(".")[:2]
 
 
-def _building_size(building: Path) -> int:
-    """Bytes that a build has written, or will have when it puts into columns what it has collected."""
-    folders = list(building.parent.glob(f"{building.name}*"))
-    return sum(_size(folder) + int(COLUMN_BYTES * _size(folder, ".raw")) for folder in folders)
+def _needed(folder: Path) -> int:
+    """Bytes of a folder, and of the columns that will be made of what a build has collected in it."""
+    return _size(folder) + int(COLUMN_BYTES * _size(folder, ".raw"))
 
 
 def _size_in_service(directory: Path) -> int:

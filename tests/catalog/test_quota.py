@@ -25,10 +25,11 @@ from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
+from roiservice.catalog.progress import NONE
 from roiservice.catalog.quota import TOO_LARGE, Quota
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, SourceRefused
+from roiservice.errors import Building, NoRoom, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
@@ -243,7 +244,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
     """A layer of many blocks that are kept in files."""
     monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
     monkeypatch.setattr(tracing, "BLOCK_PIXELS", 500)
-    monkeypatch.setattr(engine_module, "BATCH_PIXELS", 0)
+    monkeypatch.setattr(engine_module, "BATCH_PIXELS", 1)
     monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 0.0)
     monkeypatch.setattr(quota_module, "COST", 0)
     write_image(tmp_path / "3.zarr", labels={"cells": squares(30, 60, 60)}, axes="zyx", chunks=(1, 60, 60))
@@ -297,6 +298,26 @@ def test_the_catalog_in_service_stays_when_there_is_no_room_for_the_next(
     assert keeper.catalog(stack).version == old.version
     assert keeper.existing(layers[0]) is None, "others have made room"
     assert keeper_at(tmp_path, catalog_bytes=10**7).build(stack).version != old.version
+
+
+def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
+    tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey
+) -> None:
+    """What the other has collected it will need once more, for columns."""
+    keeper = keeper_at(tmp_path, catalog_bytes=2_000_000)
+    other = keeper.directory(layers[0])
+    with locked(other):
+        (other / "9.new.partial").mkdir()
+        (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
+        with pytest.raises(
+            NoRoom, match=r"others 17\d{5} that cannot go now; ROISERVICE_CATALOG_BYTES"
+        ) as told:
+            keeper.build(stack)
+        assert told.value.retry_after > 0
+        assert [path for path in keeper.directory(stack).iterdir() if path.is_dir()] == []
+        assert keeper.status(stack).state == NONE
+    assert keeper.build(stack).meta["counts"]["features"] == 30 * 100
+    assert not (other / "9.new.partial").exists()
 
 
 def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(

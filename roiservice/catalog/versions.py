@@ -1,0 +1,29 @@
+"""Where the catalog of a version stays for good once it has been built beside that place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from roiservice.catalog.writer import equal_catalogs, renumber_catalog
+
+
+def put_in_place(built: Path, directory: Path, renewed: Callable[[], int], *, is_known: bool) -> Path:
+    """Give a catalog that was built beside `directory` that place, or another; where it is now.
+
+    One of the same version may be there, if the build was forced: equal bytes change nothing, but other
+    bytes, from a source that changed and looks the same, are a version of their own, with the number that
+    `renewed` gives. So are those that cannot be compared, unless what they are made from `is_known`.
+    """
+    if is_known and not directory.exists():
+        os.rename(built, directory)
+    elif directory.exists() and equal_catalogs(built, directory):
+        shutil.rmtree(built)
+    else:
+        number = renewed()
+        renumber_catalog(built, number)
+        directory = directory.with_name(str(number))
+        os.rename(built, directory)
+    return directory
