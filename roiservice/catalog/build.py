@@ -32,7 +32,7 @@ from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
-from roiservice.sources.tokens import ChunkState, chunk_state
+from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.outlines import Outline, redraw
 from roiservice.vectorize.regions import region_measures
 
@@ -61,12 +61,15 @@ def build_catalog(
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
     before: Catalog | None = None,
+    state: ChunkState | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
     Where chunks tell what changed since the catalog `before` was built, of another state of the same source
-    with the same options, only the surroundings of these are traced; the outcome is the same.
+    with the same options, only the surroundings of these are traced; the outcome is the same. `state` is that
+    of the chunks from before `layer` was opened, so that what changes from then on counts as changed; None
+    where it cannot be told.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
     that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
@@ -76,9 +79,8 @@ def build_catalog(
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
         return
-    state = chunk_state(layer.source, layer.limits)  # before any pixel is read: changes from now on count
     build = _Build(layer, version, directory, registry, state, progress)
-    changes = None if before is None else _changes(build, before)
+    changes = None if before is None else _changes(build, before, stop_at_vertices)
     if before is not None and changes is not None:
         with suppress(TooMuch):
             _mend(build, before, changes, max_vertices)
@@ -138,7 +140,8 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
     layer, outline = build.layer, build.version.outline
     files = None
     if layer.pixels > SPILL_PIXELS:
-        files = BlockFiles(folder, f"{build.version.token} {block_rows(layer)}")
+        state = "" if build.state is None else build.state.token
+        files = BlockFiles(folder, f"{build.version.token} {state} {block_rows(layer)}")
     regions = _Regions(layer.source.measures)
     with build.writer() as writer:
 
@@ -156,14 +159,17 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
         build.finish(writer, regions)
 
 
-def _changes(build: _Build, before: Catalog) -> Changes | None:
+def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Changes | None:
     """What changed since a catalog was built, if only that need be traced."""
     layer, state = build.layer, build.state
-    if (
-        state is None
-        or state.rest != before.meta.get("rest")
-        or not can_be_mended(layer, build.version.outline)
-    ):
+    if state is None or state.rest != before.meta.get("rest"):
+        return None
+    if not can_be_mended(layer, build.version.outline):
+        return None
+    if stop_at_vertices is not None and before.meta["counts"]["vertices"] > stop_at_vertices:
+        return None
+    meta = _meta(layer, build.version, ())
+    if any(meta[name] != before.meta[name] for name in ("dtype", "layer_size", "frame", "image_size")):
         return None
     return changes_since(before.directory, layer, state)
 
@@ -183,6 +189,8 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
                     objects = labels.astype(np.int64)
                 (key,) = piece.plane.keys
                 writer.add_rows(_indices(key), before, piece.first, piece.last, objects)
+            if build.progress is not None:
+                build.progress(0, writer.features)
         if build.progress is not None:
             build.progress(layer.pixels, writer.features)
         build.finish(writer, _Regions(()))

@@ -18,7 +18,7 @@ from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.outlines import Outline
 
-MOST_CHUNKS = 1000  # that changed; where more did, all are traced again
+MOST_CHUNKS = 64  # that changed; where more did, tracing all takes less time
 
 Boxes = NDArray[np.int64]  # (k, 4) as (x0, y0, x1, y1), pixel edges of the layer's own grid
 
@@ -53,7 +53,8 @@ def columns_of(state: ChunkState) -> dict[str, Any]:
 def changes_since(directory: Path, layer: LabelLayer, state: ChunkState) -> Changes | None:
     """What changed since the catalog in `directory` was built; None where anything may have.
 
-    A chunk has changed if its file is new or gone, or of another size or mark.
+    A chunk has changed if its file is new or gone, or of another size or mark. A link to a folder of chunks
+    counts as one file, of which it cannot be told where it is.
     """
     try:
         columns = read_arrays(directory / "chunks.arrow")
@@ -67,14 +68,19 @@ def changes_since(directory: Path, layer: LabelLayer, state: ChunkState) -> Chan
         return None
     boxes: dict[tuple[int, int, int], list[tuple[int, int, int, int]]] = {}
     for name in sorted(changed):
-        for index, box in _boxes(layer, name):
+        try:
+            ranges = layer.chunk_ranges(name)
+        except ValueError:
+            return None
+        for index, box in _boxes(ranges):
             boxes.setdefault(index, []).append(box)
     return Changes({index: np.array(each, np.int64) for index, each in boxes.items()})
 
 
-def _boxes(layer: LabelLayer, name: str) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int, int]]]:
-    """Where a chunk's pixels are: layer plane and box. Nowhere, if the file is outside the array's grid."""
-    ranges = layer.chunk_ranges(name)
+def _boxes(
+    ranges: dict[str, range] | None,
+) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int, int]]]:
+    """Where a chunk's pixels are: layer plane and box. None: outside the array's grid, nowhere."""
     if ranges is None:
         return
     x, y = ranges["x"], ranges["y"]

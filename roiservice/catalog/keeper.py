@@ -61,11 +61,12 @@ from roiservice.errors import (
     TooManyObjects,
 )
 from roiservice.metrics import BUILDS, Metrics
+from roiservice.sources.layer import LABEL_IMAGE
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import TableLayer
-from roiservice.sources.tokens import source_token
+from roiservice.sources.tokens import chunk_state, source_token
 
 log = logging.getLogger(__name__)
 
@@ -293,6 +294,8 @@ class Keeper:
         progress: Progress | None,
         before: Catalog | None,
     ) -> None:
+        is_labels = layer.source.kind == LABEL_IMAGE
+        state = chunk_state(layer.source, self._limits) if is_labels else None
         opened = open_source(layer.source, self._limits)
         if inline_vertices is not None:
             self._check_size(opened)
@@ -313,6 +316,7 @@ class Keeper:
             stop_at_vertices=inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
             before=before,
+            state=state,
             engine=self._engine,
         )
 

@@ -61,6 +61,8 @@ def retraced(
     features that stay is another one, or a plane may have more than `max_vertices`.
     """
     left = None if max_vertices is None else max_vertices - before.meta["counts"]["vertices"]
+    if left is not None and left < 0:
+        raise TooMuch
     first_row = _first_rows(before)
     for plane in layer.planes:
         first, last = first_row.get(_key(plane), (0, 0))
@@ -120,7 +122,7 @@ class _Before:
 
 @dataclass(frozen=True)
 class _Window:
-    """A box that was traced: its features in the plane's frame, and which of them may be other ones now.
+    """A box that was traced: those of its features that may be other ones now, in the plane's frame.
 
     `rows` are those of the features before that may be other ones or gone.
     """
@@ -128,7 +130,6 @@ class _Window:
     box: Rows
     labels: NDArray[Any]
     polygons: Polygons
-    concerned: NDArray[np.bool_]
     rows: Rows
 
 
@@ -162,10 +163,12 @@ def _mended(
 def _settled(layer: LabelLayer, plane: LayerPlane, before: _Before, changed: Boxes) -> list[_Window]:
     """Windows that do not meet, and hold all pixels of every label that has some in a changed chunk."""
     boxes = [_around(before, box, before.meeting(box)) for box in changed]
+    known: dict[bytes, _Window] = {}
     while True:
         boxes = _apart(boxes)
         _check_size(layer, boxes)
-        windows = [_window(layer, plane, before, box, changed) for box in boxes]
+        windows = [known.get(box.tobytes()) or _window(layer, plane, before, box, changed) for box in boxes]
+        known = {window.box.tobytes(): window for window in windows}
         wider = [_around(before, window.box, window.rows) for window in windows]
         for one, other in _sharing(windows):
             wider[one] = wider[other] = _union(wider[one], wider[other])
@@ -188,15 +191,15 @@ def _window(layer: LabelLayer, plane: LayerPlane, before: _Before, box: Rows, ch
     new = labels[np.any([_meet(own, each) for each in inside], axis=0)]
     rows = np.concatenate([before.meeting(each) for each in inside])
     rows = np.union1d(rows, np.flatnonzero(np.isin(before.labels, new)))
-    concerned = np.isin(labels, new) | np.isin(labels, before.labels[rows])
-    return _Window(box, labels, polygons, concerned, rows)
+    concerned = np.flatnonzero(np.isin(labels, new) | np.isin(labels, before.labels[rows]))
+    return _Window(box, labels[concerned], polygons.take(concerned), rows)
 
 
 def _sharing(windows: Sequence[_Window]) -> Iterator[tuple[int, int]]:
     """Pairs of windows that have a label in common that may be another one now."""
     of: dict[int, int] = {}
     for number, window in enumerate(windows if len(windows) > 1 else ()):
-        for label in window.labels[window.concerned].tolist():
+        for label in window.labels.tolist():
             other = of.setdefault(label, number)
             if other != number:
                 yield other, number
@@ -209,14 +212,12 @@ def _check_size(layer: LabelLayer, boxes: Sequence[Rows]) -> None:
 
 
 def _together(windows: Sequence[_Window], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Polygons]:
-    """The concerned features of all windows."""
-    labels = [np.empty(0, dtype)]
-    xy = [np.empty((0, 2), np.int32)]
+    """The features of all windows."""
+    labels = [np.empty(0, dtype), *(window.labels for window in windows)]
+    xy = [np.empty((0, 2), np.int32), *(window.polygons.xy for window in windows)]
     counts: list[list[NDArray[np.int64]]] = [[], [], []]
     for window in windows:
-        own = window.polygons.take(np.flatnonzero(window.concerned))
-        labels.append(window.labels[window.concerned])
-        xy.append(own.xy)
+        own = window.polygons
         offsets = (own.vertex_offsets, own.ring_offsets, own.part_offsets)
         for each, count in zip(offsets, counts, strict=True):
             count.append(np.diff(each))

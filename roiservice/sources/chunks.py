@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.errors import SourceDamaged, SourceError
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection
 from roiservice.sources.store import Store
@@ -29,6 +30,10 @@ CHECKSUM_BYTES = 4
 
 Decode = Callable[[bytes, NDArray[np.uint8]], None]  # fills the array, or raises ValueError
 Shape = tuple[int, ...]
+
+
+class Unsafe(Exception):
+    """What decoding would read memory for that is not the chunk's."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ class Chunks:
     key: Callable[[Shape], str]
 
     def read(self, selection: Selection) -> NDArray[Any] | None:
-        """The selection as zarr gives it, of the native dtype; None where zarr must be asked."""
+        """The selection as zarr gives it, of the native dtype; None where zarr must be asked.
+
+        Raises SourceDamaged for chunks that no codec must see, SourceRefused for links that leave the store.
+        """
         spans = [
             (part.start, part.stop) if isinstance(part, slice) else (part, part + 1) for part in selection
         ]
@@ -69,6 +77,8 @@ class Chunks:
         try:
             for file in itertools.product(*map(_touched, spans, self.shards)):
                 self._read_file(file, spans, out, scratch)
+        except SourceError:
+            raise
         except Exception:  # noqa: BLE001 - codecs raise what they like; zarr will say what is wrong
             return None
         return out[tuple(0 if isinstance(part, int) else slice(None) for part in selection)]
@@ -95,8 +105,17 @@ class Chunks:
             if content is None:
                 out[tuple(target)] = self.fill
             else:
-                self.codecs.decode(content, scratch)
+                self._decode(file, chunk, content, scratch)
                 out[tuple(target)] = whole[tuple(source)]
+
+    def _decode(self, file: Shape, chunk: Shape, content: bytes, scratch: NDArray[np.uint8]) -> None:
+        """One chunk of a file. SourceDamaged for one that must not come to zarr either."""
+        try:
+            self.codecs.decode(content, scratch)
+        except Unsafe as error:
+            inner = zip(file, self.shards, self.chunks, chunk, strict=True)
+            number = ", ".join(str(at * shard // size + within) for at, shard, size, within in inner)
+            raise SourceDamaged(self.store.location, self.path, f"chunk ({number}): {error}") from None
 
     def _contents(self, file: Shape, wanted: Sequence[Shape]) -> Iterator[bytes | None]:
         """Encoded chunks of one file, by their numbers in it; None for those that are not stored."""
@@ -211,8 +230,11 @@ def _copy(content: Any, out: NDArray[np.uint8]) -> None:
 def _unblosc(content: bytes, out: NDArray[np.uint8]) -> None:
     from numcodecs import blosc
 
-    # The size stands in bytes 4 to 8 of the header; a chunk of fewer bytes would fill a part of `out` alone.
-    if len(content) < blosc.MAX_OVERHEAD or int.from_bytes(content[4:8], "little") != len(out):
+    # Decoded and encoded size stand in bytes 4 to 8 and 12 to 16 of the header, and blosc believes both.
+    size, encoded = (int.from_bytes(content[first : first + 4], "little") for first in (4, 12))
+    if len(content) < blosc.MAX_OVERHEAD or encoded > len(content):
+        raise Unsafe(f"has {len(content)} bytes of {max(encoded, blosc.MAX_OVERHEAD)}")
+    if size != len(out):
         raise ValueError("a chunk has another size")
     blosc.decompress(content, out)
 

@@ -125,11 +125,12 @@ class LabelLayer:
     def chunk_ranges(self, name: str) -> dict[str, range] | None:
         """Array indices along t, c, z, y and x of the chunk in file `name`, a path below the array.
 
-        An axis that the array has not is range(1). None if there is no such chunk, or the name is none's.
+        An axis that the array has not is range(1). None if the array has no such chunk. ValueError if the
+        name is not that of a chunk.
         """
         numbers = [int(number) for number in re.findall(r"\d+", name)]
         if len(numbers) != len(self._array.shape):
-            return None
+            raise ValueError(f"{name} is not a chunk of this layer")
         ranges = dict.fromkeys("tczyx", range(1))
         for axis, position in self._axes.items():
             size, whole = self._array.shards[position], self._array.shape[position]

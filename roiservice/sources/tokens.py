@@ -39,6 +39,14 @@ class ChunkState:
     sizes: Sequence[int]
     marks: Sequence[int]
 
+    @property
+    def token(self) -> str:
+        """Hex digest over all of it."""
+        digest = hashlib.sha256(self.rest.encode())
+        for stamp in zip(self.names, self.sizes, self.marks, strict=True):
+            _add(digest, stamp)
+        return digest.hexdigest()
+
 
 def chunk_state(source: LayerSource, limits: Limits) -> ChunkState | None:
     """The state of a label layer's chunks; None where not all of their files can be listed.

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-from roiservice.catalog import build as build_module
 from roiservice.catalog import cluster as cluster_module
 from roiservice.catalog.build import blocks_folder
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
@@ -197,9 +196,8 @@ def test_no_more_than_twice_as_many_blocks_as_threads_are_at_work(
 
 
 def test_workers_that_find_something_else_there_are_not_believed(
-    tmp_path: Path, engine: DaskEngine, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: DaskEngine, layer: LabelLayer
 ) -> None:
-    monkeypatch.setattr(build_module, "chunk_state", lambda *_: None)  # this process opens it no more
     write_image(tmp_path / "1.zarr", labels={"cells": np.zeros((3, 90, 80), np.uint16)}, axes="zyx")
     with pytest.raises(EngineFailed, match=r"1.zarr \[labels/cells\]: a worker on \S+ finds"):
         build(layer, tmp_path / "2", engine=engine)

@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import retrace
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.errors import SourceRefused, TooManyObjects
+from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_image
@@ -185,6 +188,66 @@ def test_all_is_traced_where_more_than_chunks_counts(
     windows.clear()
     keeper.build(layer.key(tmp_path), force=option == "force")
     assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+
+
+def test_a_folder_of_chunks_behind_a_link(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240), version="0.4")
+    row = layer.store / "labels/cells/0/3"
+    row.rename(layer.store / "moved")
+    row.symlink_to(layer.store / "moved", target_is_directory=True)
+    layer.keeper.build(layer.key(tmp_path))
+    row.unlink()
+    shutil.copytree(layer.store / "moved", row)
+    layer.array[50:60, 100:108] = 9999
+    shutil.rmtree(layer.store / "moved")
+    row.rename(layer.store / "moved")
+    row.symlink_to(layer.store / "moved", target_is_directory=True)
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert 9999 in catalog.rois["label"]
+
+
+def test_blocks_of_another_state_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source may change after its token was made, but before its chunks were listed."""
+    monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
+    layer = Layer(tmp_path, squares(160, 240))
+    layer.array[0:4, 0:4] = 8888
+    monkeypatch.setattr(keeper_module, "source_token", lambda *_: "the same")
+
+    def stop(pixels: int, _: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keeper_module.Keeper, "existing", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        layer.keeper.build(layer.key(tmp_path), progress=stop)
+    layer.array[50:60, 100:108] = 9999
+    assert 9999 in layer.keeper.build(layer.key(tmp_path)).rois["label"]
+
+
+def test_other_metadata_than_those_of_the_catalog_count(
+    tmp_path: Path, windows: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents may change after the state was told, but before the layer is opened."""
+    layer = Layer(
+        tmp_path, squares(160, 240), image_shape=(320, 480), scale=[1.0, 1.0], label_scale=[2.0, 2.0]
+    )
+    document = layer.store / "labels/cells/zarr.json"
+    state = keeper_module.chunk_state(layer.key(tmp_path).source, Limits())
+    document.write_text(document.read_text().replace("2.0", "1.5"))
+    monkeypatch.setattr(keeper_module, "chunk_state", lambda *_: state)
+    windows.clear()
+    assert layer.rebuilt().meta["frame"][0] == 1.5
+    assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+
+
+def test_limits_hold_for_what_stays_as_well(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    layer.array[0:4, 0:4] = 0
+    with pytest.raises(SourceRefused, match="more than 100 vertices"):
+        keeper_at(tmp_path, max_vertices=100).build(layer.key(tmp_path))
+    with pytest.raises(TooManyObjects):
+        keeper_at(tmp_path, inline_vertices=100)._bring_up(layer.key(tmp_path), 100)
 
 
 VALUES = st.sampled_from([0, 1, 5, 40, 2000, 2001])
