@@ -27,6 +27,8 @@ from roiservice.errors import OmeroWebFailed, SharedStoreFailed
 from roiservice.omeroweb.client import OmeroWeb
 
 COUNT_KEPT = 60  # seconds
+# The same where there is none: a page asks for no ROI then, and so would not show the first one for so long.
+NONE_KEPT = 10
 FAILURE_KEPT = 5.0
 MOST_FAILURES = 10_000
 MOST_PLANES = 1_000_000
@@ -98,18 +100,17 @@ class OmeroRois:
         Raises OmeroWebFailed. OMERO.web may give fewer ROIs at once than asked for; it is then asked again.
         An image that OMERO does not know has none.
         """
-        known = self.known_count(wanted, session)
+        key = self._name("rois", wanted, session)
+        known = self._recalled(key)
         if known is not None and (limit == 0 or offset >= known):
             return RoiSlice((), known)
-        key = _key("rois", wanted, session)
         found = self._tried(key, lambda: self._ask(wanted, session, offset, limit))
-        self._remember(key, str(found.total).encode())
+        self._remember_count(key, found.total)
         return found
 
     def known_count(self, wanted: RoiList, session: str | None) -> int | None:
         """How many ROIs the list has, as far as that is remembered; None if it is not. This asks nobody."""
-        known = self._recall(_key("rois", wanted, session))
-        return int(known) if known is not None and _COUNT.fullmatch(known) else None
+        return self._recalled(self._name("rois", wanted, session))
 
     def count(self, wanted: RoiList, session: str | None) -> int:
         """How many ROIs the list has. Raises OmeroWebFailed."""
@@ -117,11 +118,11 @@ class OmeroRois:
 
     def learn(self, image_id: int, session: str | None, total: int) -> None:
         """What OMERO.web has just said elsewhere of the number of ROIs of an image."""
-        self._remember(_key("rois", RoiList(image_id), session), str(total).encode())
+        self._remember_count(_key("rois", RoiList(image_id), session), total)
 
     def shape_counts(self, image_id: int, session: str | None) -> NDArray[np.int64]:
         """OMERO's shapes on each plane, (z, t). Raises OmeroWebFailed."""
-        key = _key("planes", RoiList(image_id), session)
+        key = self._name("planes", RoiList(image_id), session)
         known = self._recall(key)
         if known is not None:
             with suppress(ValueError, OmeroWebFailed):  # something else lies in the store
@@ -170,15 +171,33 @@ class OmeroRois:
                     self._failures.popitem(last=False)
             raise
 
+    def _name(self, kind: str, wanted: RoiList, session: str | None) -> str:
+        """What is remembered of a list goes by this name.
+
+        It holds the number of all ROIs of the image, so that lists by plane are asked for anew once that
+        changes, as it does when a user saves one and opens the image again.
+        """
+        whole = RoiList(wanted.image_id)
+        if kind == "rois" and wanted == whole:
+            return _key(kind, wanted, session)
+        return _key(f"{kind}:{self._recalled(_key('rois', whole, session))}", wanted, session)
+
+    def _recalled(self, key: str) -> int | None:
+        known = self._recall(key)
+        return int(known) if known is not None and _COUNT.fullmatch(known) else None
+
+    def _remember_count(self, key: str, count: int) -> None:
+        self._remember(key, str(count).encode(), COUNT_KEPT if count else NONE_KEPT)
+
     def _recall(self, key: str) -> bytes | None:
         try:
             return self._counts.get(key)
         except SharedStoreFailed:
             return None
 
-    def _remember(self, key: str, value: bytes) -> None:
+    def _remember(self, key: str, value: bytes, seconds: int = COUNT_KEPT) -> None:
         with suppress(SharedStoreFailed):
-            self._counts.put(key, value, COUNT_KEPT)
+            self._counts.put(key, value, seconds)
 
 
 def roi_count_of(body: bytes) -> int | None:

@@ -17,6 +17,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from roiservice.omeroweb.client import PATIENT, Answer
+from roiservice.omeroweb.client import OmeroWeb as OmeroWebClient
+from roiservice.omeroweb.rois import OmeroRois, RoiList
+from tests.auth.support import Store
 from tests.conftest import Service, start_service
 from tests.omeroweb.images import OmeroImage, squares
 from tests.omeroweb.standin import OmeroWeb
@@ -453,6 +456,34 @@ def test_processes_agree_on_counts(folder: Path, beside: Service, omero: OmeroWe
 def test_a_page_by_plane_is_by_default_as_long_as_may_be(beside: Service, omero: OmeroWeb) -> None:
     answer = log_in(beside, omero).get("/iviewer/rois_by_plane/1202/0/0/").json
     assert (len(answer["data"]), answer["meta"]["totalCount"]) == (500, 1201)
+
+
+def test_a_roi_that_was_just_saved_is_there_once_the_image_is_opened_again(
+    beside: Service, omero: OmeroWeb
+) -> None:
+    omero.add(OmeroImage(1202))
+    client = log_in(beside, omero)
+    client.get("/iviewer/image_data/1202/")
+    plane, counts = "/iviewer/rois_by_plane/1202/0/0/", "/iviewer/plane_shape_counts/1202/"
+    before = client.get(counts).json["data"][0][0]
+    assert page(client, plane, 500, 0)[1] == 1201
+    omero.images[1202].rois = squares(1)
+    assert client.get("/iviewer/image_data/1202/").json["roi_count"] == 1202
+    found, total = page(client, plane, 500, 0)
+    assert (found[0], total) == (1, 1202)
+    assert client.get(counts).json["data"] == [[before + 1]]
+
+
+def test_that_there_is_no_roi_is_believed_for_a_shorter_time(omero: OmeroWeb) -> None:
+    """A viewer's user who draws the first one looks for it at once; a page asks for others by itself."""
+    omero.add(OmeroImage(2))
+    omero.add(OmeroImage(3, squares(5)))
+    kept = {}
+    for image in (2, 3):
+        store = Store()
+        OmeroRois(OmeroWebClient(omero.url), store).count(RoiList(image), omero.login("ada"))
+        (kept[image],) = store.ttls.values()
+    assert kept[2] < kept[3] / 5
 
 
 def test_links_lead_to_where_the_caller_asked(beside: Service, omero: OmeroWeb) -> None:
