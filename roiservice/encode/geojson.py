@@ -67,13 +67,18 @@ def geometry_types(features: Features) -> Texts:
 
 def geometry_texts(features: Features) -> Texts:
     """The coordinates of each feature, nested as its geometry type asks."""
-    texts = coordinate_texts(features.polygons)
+    polygons = features.polygons
+    single = len(polygons.xy) == len(polygons) and (np.diff(polygons.part_offsets) == 1).all()
+    if single and (features.kind == POINT).all():  # centroids, mostly
+        x, y = (numbers_json(axis) for axis in polygons.xy.astype(np.float64).T)
+        return rows(len(features), [b"[", x, b",", y, b"]"])
+    texts = coordinate_texts(polygons)
     others = np.flatnonzero(is_open(features.kind)).tolist()
     if not others:
         return texts
     mixed = list(texts)
     for i in others:
-        mixed[i] = _open_text(features.polygons, i, features.kind[i] == POINT)
+        mixed[i] = _open_text(polygons, i, features.kind[i] == POINT)
     return Texts.of(mixed)
 
 

@@ -34,12 +34,14 @@ def summary(catalog: Catalog, query: RoiQuery) -> dict[str, Any]:
         column = catalog.features[name]
         return numbers(lambda: (column[rows] for rows in chosen.batches()))
 
-    return {
+    told = {
         "features": len(chosen),
         "rois": len(places),
         "measures": {name: measure(name) for name in MEASURES},
         "properties": {name: _described(column, places) for name, column in catalog.properties.items()},
     }
+    pa.default_memory_pool().release_unused()  # to tell texts apart may have taken hundreds of megabytes
+    return told
 
 
 def _described(column: pa.Array, places: Spans | Subset) -> dict[str, Any]:

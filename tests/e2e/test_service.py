@@ -140,6 +140,27 @@ def test_a_changed_source_is_seen_without_a_restart(tmp_path: Path) -> None:
         wait_for(lambda: service.json(path)["numberMatched"] == 2)
 
 
+def test_a_layer_that_is_rebuilt_during_a_walk(home: Home, tmp_path: Path) -> None:
+    path = cells(tmp_path / "1.zarr")
+    items = "/images/1/collections/labels:cells/items"
+    with serving(home, path, "--workers", 2) as service:
+        first = service.json(f"{items}?cursor=start&limit=50")
+        following = next(link["href"] for link in first["links"] if link["rel"] == "next")
+        following = following.removeprefix(service.base)
+        identifier = first["features"][7]["id"]
+        assert service.get(following)[0] == service.get(f"{items}/{identifier}")[0] == 200
+        path.rename(tmp_path / "old")
+        cells(path, size=200)
+        assert home.run("build", path).returncode == 0
+        for _ in range(6):  # whichever of the workers answers
+            status, body, _ = service.get(following)
+            assert (status, json.loads(body)["type"]) == (410, "/docs#cursor-expired")
+            assert b"cursor=start" in body
+            status, body, _ = service.get(f"{items}/{identifier}")
+            assert (status, json.loads(body)["type"]) == (410, "/docs#gone")
+            assert service.json(f"{items}?cursor=start&limit=50")["numberMatched"] == 800
+
+
 def test_requests_that_run_are_answered_before_the_end(home: Home, tmp_path: Path) -> None:
     with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service:
         path = "/images/1/collections/labels:cells/items?f=ndjson"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import ROIS
 from roiservice.errors import Gone, NotFound
-from roiservice.query import remembered
+from roiservice.query import remembered, select
 from roiservice.query.pages import (
     feature_page,
     feature_row,
@@ -22,7 +23,7 @@ from roiservice.query.pages import (
     roi_page,
     shape_row,
 )
-from roiservice.query.select import RoiQuery, selected
+from roiservice.query.select import PropertyFilter, RoiQuery, selected
 from tests.catalog.support import roi_column, squares, write_catalog
 from tests.query.support import EVERY, matches, on_planes, plain, queries, random_catalog
 
@@ -206,6 +207,34 @@ def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: p
     latest = RoiQuery(z=(4, 5), min_area=29.0)
     selected(catalogs[1], latest)
     assert selected(catalogs[1], latest) is selected(catalogs[1], latest)
+
+
+@pytest.mark.parametrize("few", [0, 10**9])  # as if features were always many, as if never
+def test_conditions_on_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    own = {
+        label: {"score": label / 4, "even": label % 2 == 0, "name": f"n{label % 3}", "n": label}
+        for label in range(1, 40, 3)
+    }
+    planes = [([(0, 0, z)], squares(60, 60)) for z in range(3)]
+    catalog = write_catalog(tmp_path / "2", planes, properties=own)
+    monkeypatch.setattr(select, "_FEW", few)
+    labels = catalog.features["label"].tolist()
+    for conditions, holds in (
+        ((PropertyFilter("score", 2.0, 5.5),), lambda has: 2 <= has["score"] <= 5.5),
+        ((PropertyFilter("score", None, 5.5),), lambda has: has["score"] <= 5.5),
+        ((PropertyFilter("n", 7.5, None),), lambda has: has["n"] >= 7.5),
+        ((PropertyFilter("even", True, True),), lambda has: has["even"]),
+        ((PropertyFilter("name", "n1", "n1"),), lambda has: has["name"] == "n1"),
+        ((PropertyFilter("area", 17.0, None), PropertyFilter("n", None, 20.0)), lambda _: False),
+        ((PropertyFilter("perimeter", 0.0, 99.0), PropertyFilter("n", 4.0, 4.0)), lambda has: has["n"] == 4),
+    ):
+        for bbox in (None, (0.0, 0.0, 25.0, 25.0)):
+            query = RoiQuery(bbox=bbox, properties=conditions, z=(1, 2))
+            plane = [
+                feature.row for feature in plain(catalog) if matches(feature, replace(query, properties=()))
+            ]
+            expected = [row for row in plane if labels[row] in own and holds(own[labels[row]])]
+            assert selected(catalog, query).page(0, 10**9).tolist() == expected
 
 
 def test_labels_that_the_layer_s_dtype_cannot_hold_match_nothing(tmp_path: Path) -> None:
