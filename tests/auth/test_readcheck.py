@@ -194,7 +194,7 @@ def test_a_thousand_first_requests_are_one_check(web: OmeroWeb, check: ReadCheck
 
 
 def test_those_who_wait_share_a_failure_too(web: OmeroWeb, check: ReadCheck) -> None:
-    web.latency, web.faults = 0.3, [500]
+    web.latency, web.faults = 1.0, [500]  # long enough for all to come meanwhile on a busy machine
     ada = web.login("ada")
     with ThreadPoolExecutor(50) as threads:
         assert set(threads.map(lambda _: check.may_read(ada, 1), range(50))) == {UNAVAILABLE}
