@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import cluster
+from roiservice.catalog.registry import Registry
 from roiservice.commands import build as build_module
 from roiservice.commands import processes
 from roiservice.commands.build import build
 from roiservice.errors import EngineFailed
+from roiservice.sources.limits import Limits
+from tests.catalog.support import RULES
 from tests.e2e.support import Home, wait_for
 from tests.stores import write_image, write_plate
 
@@ -271,3 +274,18 @@ def test_a_scheduler_that_is_not_there_is_one_line(home: Home, plate: Path) -> N
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("roiservice: --dask: nowhere: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_processes_use_the_registry_that_the_command_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def noted(*arguments: object) -> Registry:
+        asked.extend(arguments)
+        return Registry(tmp_path)
+
+    monkeypatch.setattr(processes, "Registry", noted)
+    url = "postgresql://h/d"
+    processes._keeper.__wrapped__(tmp_path, tmp_path, url, RULES, Limits(), None)
+    assert asked == [tmp_path, url]

@@ -88,7 +88,7 @@ def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -
     pixels = open_source(task.layer.source, task.limits).pixels
     if pixels > most_pixels:
         return None
-    keeper = _keeper(task.catalogs, task.state, task.rules, task.limits, cluster)
+    keeper = _keeper(task.catalogs, task.state, task.registry_url, task.rules, task.limits, cluster)
     try:
         with compiled_code(signal.SIGTERM) as step:
             catalog = keeper.build(task.layer, force=force, progress=lambda *_: step())
@@ -98,7 +98,14 @@ def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -
 
 
 @lru_cache(1)
-def _keeper(catalogs: Path, state: Path, rules: Rules, limits: Limits, cluster: Cluster | None) -> Keeper:
+def _keeper(
+    catalogs: Path,
+    state: Path,
+    registry_url: str | None,
+    rules: Rules,
+    limits: Limits,
+    cluster: Cluster | None,
+) -> Keeper:
     """That of this process, which works with one thread, as there are as many processes as processors."""
     engine = Threads(1) if cluster is None else DaskEngine(cluster, threads=1)
-    return Keeper(catalogs, Registry(state), rules, limits, engine=engine)
+    return Keeper(catalogs, Registry(state, registry_url), rules, limits, engine=engine)
