@@ -18,12 +18,13 @@ from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Task
 from roiservice.catalog.engine import Engine
+from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, open_registry
-from roiservice.catalog.writer import CatalogWriter, RoiColumns
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound, RegistryFailed, SettingsError, SourceError
 from roiservice.geometry.frames import Frame

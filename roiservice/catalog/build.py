@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.changes import Changes, can_be_mended, changes_since, columns_of
 from roiservice.catalog.engine import Engine, Threads
+from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, roi_numbers
-from roiservice.catalog.retrace import TooMuch, Traced, retraced
+from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
+from roiservice.catalog.splice import Replaced, splice_catalog
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
-from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
+from roiservice.catalog.writer import CatalogWriter, PlaneIndex, feature_columns
 from roiservice.errors import EngineFailed, SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
+from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Measures, Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
 from roiservice.sources.objects import packed
@@ -38,6 +41,7 @@ from roiservice.vectorize.regions import region_measures
 
 SPILL_PIXELS = 2**22  # of all planes: blocks of larger layers are kept in files
 
+Describe = Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
 
 
@@ -124,15 +128,14 @@ class _Build:
             writer.discard()
             raise
 
-    def finish(self, writer: CatalogWriter, regions: _Regions) -> None:
-        """Once all features are there."""
+    def described(self, regions: _Regions) -> tuple[Describe, dict[str, Any], dict[str, Any] | None]:
+        """What is told of the ROIs, of the layer, and of the chunks that it is made from."""
         joined, warnings = _joined(self.layer)
         describe = partial(_describe, self.layer, joined, regions, self.registry, self.version.layer_number)
         meta = _meta(self.layer, self.version, [*self.layer.warnings, *warnings])
         if self.state is None:
-            writer.finish(describe, meta)
-        else:
-            writer.finish(describe, {**meta, "rest": self.state.rest}, columns_of(self.state))
+            return describe, meta, None
+        return describe, {**meta, "rest": self.state.rest}, columns_of(self.state)
 
 
 def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) -> None:
@@ -156,7 +159,7 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
                 regions.add(features)
                 features.write(writer, exact=outline.is_exact)
                 advance(0)
-        build.finish(writer, regions)
+        writer.finish(*build.described(regions))
 
 
 def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Changes | None:
@@ -176,24 +179,28 @@ def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Ch
 
 def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> None:
     """Trace what changed, and take all else from the catalog before. Raises TooMuch if that is no use."""
-    layer = build.layer
-    with build.writer() as writer:
-        for piece in retraced(layer, before, changes, max_vertices):
-            if isinstance(piece, Traced):
-                features = _prepared(layer, build.version.outline, piece.plane, piece.labels, piece.polygons)
-                features.write(writer, exact=True)
-            else:
-                labels = before.features["label"][piece.first : piece.last]
-                objects = _objects(layer, piece.plane, labels, Polygons.empty())
-                if objects is None:
-                    objects = labels.astype(np.int64)
-                (key,) = piece.plane.keys
-                writer.add_rows(_indices(key), before, piece.first, piece.last, objects)
-            if build.progress is not None:
-                build.progress(0, writer.features)
-        if build.progress is not None:
-            build.progress(layer.pixels, writer.features)
-        build.finish(writer, _Regions(()))
+    replaced = []
+    for each in retraced(build.layer, before, changes, max_vertices):
+        features = _prepared(build.layer, build.version.outline, each.plane, each.labels, each.polygons)
+        replaced.append(features.in_place_of(each.number, each.gone, each.places, build.layer.frame))
+    describe, meta, chunks = build.described(_Regions(()))
+    objects = _roi_objects(build.layer, before)
+    splice_catalog(build.directory, before, objects, replaced, describe, meta, chunks)
+    if build.progress is not None:
+        build.progress(build.layer.pixels, before.meta["counts"]["features"])
+
+
+def _roi_objects(layer: LabelLayer, before: Catalog) -> NDArray[np.int64]:
+    """What tells the ROIs of a catalog of the layer apart: see `_objects`."""
+    labels = before.rois["label"]
+    if layer.source.objects == BY_LABEL:
+        return labels.astype(np.int64)
+    first_rows = before.roi_rows[before.roi_first[:-1]]
+    of_plane = np.searchsorted(before.planes["first"], first_rows, side="right") - 1
+    time_of = {_indices(key): plane.index[0] for plane in layer.planes for key in plane.keys}
+    keys = zip(*(before.planes[name].tolist() for name in ("t", "c", "z")), strict=True)
+    times = np.array([time_of[key] for key in keys], np.int64)
+    return np.asarray(labels.astype(np.int64) + (times[of_plane] << 32))
 
 
 @dataclass(frozen=True)
@@ -223,6 +230,18 @@ class _Features:
             objects=self.objects,
             measures=self.measures,
         )
+
+    def in_place_of(
+        self, number: int, gone: NDArray[np.int64], places: NDArray[np.int64], frame: Frame
+    ) -> Replaced:
+        """The same as what comes in place of others; see `Replaced`. Outlines are exact."""
+        objects = self.labels.astype(np.int64) if self.objects is None else self.objects
+        (key,) = self.plane.keys
+        kind = np.zeros(len(self.labels), np.uint8)
+        columns = feature_columns(
+            _indices(key), self.labels, self.pixel_count, self.measures, frame.pixel_area, kind
+        )
+        return Replaced(number, gone, places, objects, columns, self.outlines)
 
 
 def _prepared(

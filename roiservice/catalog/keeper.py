@@ -35,6 +35,7 @@ from roiservice.catalog.elsewhere import (
     start_build,
 )
 from roiservice.catalog.engine import Engine
+from roiservice.catalog.indexes import FORMAT
 from roiservice.catalog.leftovers import sweep, sweep_all
 from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
@@ -50,7 +51,6 @@ from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.versions import put_in_place
-from roiservice.catalog.writer import FORMAT
 from roiservice.errors import (
     Building,
     CatalogDamaged,

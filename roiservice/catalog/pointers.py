@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.writer import FORMAT
+from roiservice.catalog.indexes import FORMAT
 
 
 def pointer_name(options: str, asked: str) -> str:

@@ -7,33 +7,91 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import read_arrays, read_columns
+from roiservice.catalog.indexes import FORMAT
 from roiservice.catalog.registry import FIRST_ID, ROIS
-from roiservice.catalog.writer import FORMAT
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
+
+Int64 = NDArray[np.int64]
+
+OUTLINES = {"parts": "first", "rings": "first", "vertices": "xy"}  # columns by file
+LATER = "later_"  # what the names of files begin with in which features of a later version are stored
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Features as they lie in files: see `roiservice.catalog.writer`.
+
+    `columns` (n,) by name; `xy` (v, 2); `ring_vertices` and `part_rings` are the first vertex of each ring
+    and the first ring of each part, and one more.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    part_rings: Int64
+    ring_vertices: Int64
+    xy: NDArray[Any]
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return len(self.part_rings) - 1
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """A column of which some rows are stored in the files of an earlier version, others in later ones.
+
+    Row i is `base[stored[i]]`, or, beyond its end, of `later`.
+    """
+
+    base: NDArray[Any]
+    later: NDArray[Any]
+    stored: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Int64 | slice) -> NDArray[Any]:
+        stored = self.stored[rows]
+        late = np.flatnonzero(stored >= len(self.base))
+        if not len(late):
+            return np.asarray(self.base[stored])
+        values = self.base[np.minimum(stored, len(self.base) - 1)]
+        values[late] = self.later[stored[late] - len(self.base)]
+        return np.asarray(values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All features of one layer version; see `roiservice.catalog.writer` for the columns."""
+    """All features of one layer version; see `roiservice.catalog.writer` and `indexes` for the columns.
+
+    `features` has those of the features, and of the rows `place` and `shape_first`: arrays, or `Spliced`
+    ones, of which rows are taken as of arrays. `later` is what is stored beside `base`, None where nothing
+    is; a part of number `base.parts` + i is its part i.
+    """
 
     directory: Path
     version: int
     layer_number: int
     meta: dict[str, Any]
-    features: dict[str, NDArray[Any]]
-    part_rings: NDArray[Any]
-    ring_vertices: NDArray[Any]
-    xy: NDArray[Any]
+    features: dict[str, Any]
+    base: Stored
+    later: Stored | None
+    stored: NDArray[Any] | None
     blocks: NDArray[Any]
     planes: dict[str, NDArray[Any]]
     rois: dict[str, NDArray[Any]]
     properties: dict[str, pa.Array]
     roi_rows: NDArray[Any]
+    roi_first: NDArray[Any]
     page_rows: NDArray[Any]
     # What queries found out once and may use again, such as the distinct ROIs of a plane range.
     remembered: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -85,19 +143,31 @@ def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
     def read(name: str) -> dict[str, NDArray[Any]]:
         return read_columns(directory / f"{name}.arrow")
 
+    def read_stored(prefix: str) -> Stored:
+        outlines = (read(f"{prefix}{name}")[column] for name, column in OUTLINES.items())
+        return Stored(read(f"{prefix}features"), *outlines)
+
+    rows, planes, rois, roi_rows = read("rows"), read("planes"), read("rois"), read("roi_rows")["row"]
+    base, stored = read_stored(""), rows.pop("stored", None)
+    later: Stored | None = None
+    features: dict[str, Any] = dict(base.columns)
+    if stored is not None:
+        later = read_stored(LATER)
+        features = {name: Spliced(column, later.columns[name], stored) for name, column in features.items()}
     return Catalog(
         directory=directory,
         version=meta["version"],
         layer_number=meta["layer_number"],
         meta=meta,
-        features=read("features"),
-        part_rings=read("parts")["first"],
-        ring_vertices=read("rings")["first"],
-        xy=read("vertices")["xy"],
+        features={**features, **rows},
+        base=base,
+        later=later,
+        stored=stored,
         blocks=read("blocks")["box"],
-        planes=read("planes"),
-        rois=read("rois"),
+        planes=planes,
+        rois={"label": rois["roi"].view(base.columns["label"].dtype), **rois},
         properties=read_arrays(directory / "properties.arrow") if meta["property_names"] else {},
-        roi_rows=read("roi_rows")["row"],
-        page_rows=read("page_rows")["row"],
+        roi_rows=roi_rows,
+        roi_first=read("roi_first")["first"],
+        page_rows=read("page_rows")["row"] if len(planes["t"]) > 1 else roi_rows,
     )

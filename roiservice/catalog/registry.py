@@ -217,9 +217,10 @@ def open_registry(state_dir: Path, url: str | None = None, uuid: str | None = No
 
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
     """ROI numbers of distinct labels: labels from 1 to 2**31 - 1 themselves, else lasting ones."""
+    if not len(labels) or (labels.min() >= 1 and labels.max() < FIRST_EXTRA_ROI):
+        return labels.astype(np.int64)
     outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
     numbers = np.where(outside, 0, labels).astype(np.int64)
-    if outside.any():
-        keys = [str(label) for label in labels[outside].tolist()]
-        numbers[outside] = registry.extra_roi_numbers(layer_number, keys)
+    keys = [str(label) for label in labels[outside].tolist()]
+    numbers[outside] = registry.extra_roi_numbers(layer_number, keys)
     return numbers

@@ -7,23 +7,25 @@ that these labels' features had; every window is traced, and what it shows of th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.before import PlaneBefore, meet
 from roiservice.catalog.changes import Boxes, Changes
 from roiservice.catalog.reader import Catalog
-from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.features import EVERY_INDEX
-from roiservice.geometry.hilbert import hilbert_keys, shift_of
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.plane import trace_plane
 
 WINDOW_PIXELS = 2**26  # of one window at most, and
+STRIP_PIXELS = 2**22  # of a window that are read at once
 PLANE_SHARE = 4  # all windows of a plane are at most one so many-th of it
 
 Rows = NDArray[np.int64]
@@ -34,90 +36,55 @@ class TooMuch(Exception):
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Features that stay: rows `first` to `last` of the catalog before."""
+class Retraced:
+    """What of a plane was traced anew.
+
+    `number` is the plane's in the catalog before, `gone` (g,) are rows of that which go, sorted. `labels`
+    (k,) and `polygons`, as `roiservice.vectorize.plane` gives them, come: each before that one of `places`
+    (k,), rows of the catalog before, sorted.
+    """
 
     plane: LayerPlane
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class Traced:
-    """Features of a plane that were traced anew, as `roiservice.vectorize.plane` gives them."""
-
-    plane: LayerPlane
+    number: int
+    gone: Rows
     labels: NDArray[Any]
     polygons: Polygons
+    places: Rows
 
 
 def retraced(
     layer: LabelLayer, before: Catalog, changes: Changes, max_vertices: int | None
-) -> Iterator[Kept | Traced]:
-    """All features of the layer in the order of a catalog's rows.
+) -> Iterator[Retraced]:
+    """What of the planes with changes is to be replaced in the catalog before, plane by plane in its order.
 
     `before` is a catalog of the layer, for which `can_be_mended` holds, and `changes` what changed since.
-    Raises TooMuch, before anything of a plane has been given, where the windows are too large, the order of
-    features that stay is another one, or a plane may have more than `max_vertices`.
+    Raises TooMuch where the windows are too large, the order of features that stay is another one, or a
+    plane may have more than `max_vertices`.
     """
     left = None if max_vertices is None else max_vertices - before.meta["counts"]["vertices"]
     if left is not None and left < 0:
         raise TooMuch
-    first_row = _first_rows(before)
-    for plane in layer.planes:
-        first, last = first_row.get(_key(plane), (0, 0))
+    planes = {_key(plane): plane for plane in layer.planes}
+    columns = (before.planes[name].tolist() for name in ("t", "c", "z", "first", "count"))
+    for number, (t, c, z, first, count) in enumerate(zip(*columns, strict=True)):
+        plane = planes.pop((t, c, z), None)
+        if plane is None:
+            raise TooMuch
         boxes = changes.boxes.get(plane.index)
-        if boxes is None:
-            yield Kept(plane, first, last)
-        else:
-            windows = _settled(layer, plane, _Before(before, first, last), boxes)
+        if boxes is not None:
+            own = PlaneBefore(before, first, first + count)
+            windows = _settled(layer, plane, own, boxes)
             if left is not None and sum(len(window.polygons.xy) for window in windows) > left:
                 raise TooMuch
-            yield from _mended(layer, plane, _Before(before, first, last), windows)
-
-
-def _first_rows(before: Catalog) -> dict[tuple[int, int, int], tuple[int, int]]:
-    """First row and end of each plane's, by its (t, c, z) in the image."""
-    columns = (before.planes[name].tolist() for name in ("t", "c", "z", "first", "count"))
-    return {(t, c, z): (first, first + count) for t, c, z, first, count in zip(*columns, strict=True)}
+            yield _replaced(layer, plane, number, own, windows)
+    if planes:
+        raise TooMuch
 
 
 def _key(plane: LayerPlane) -> tuple[int, int, int]:
     (key,) = plane.keys
     t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
     return t, c, z
-
-
-@dataclass(frozen=True)
-class _Before:
-    """The features of one plane in the catalog before: its rows `first` to `last`."""
-
-    catalog: Catalog
-    first: int
-    last: int
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """(f,) labels."""
-        return self.catalog.features["label"][self.first : self.last]
-
-    def boxes(self, rows: Rows | slice) -> NDArray[np.float64]:
-        """Boxes of rows of the plane, counted from 0, on the layer's own grid: whole numbers."""
-        frame = self.catalog.frame
-        boxes = self.catalog.features["box"][self.first : self.last][rows]
-        if not frame.is_identity:
-            boxes = np.rint(np.stack(frame.box_to_layer(tuple(boxes.T)), axis=1))
-        return np.asarray(boxes)
-
-    def meeting(self, box: Rows) -> Rows:
-        """Rows of the plane, counted from 0, whose boxes have pixels in common with `box`."""
-        (x0, y0, x1, y1) = self.catalog.frame.to_image(box.reshape(2, 2)).reshape(4)
-        blocks = self.catalog.blocks[self.first // BLOCK_ROWS : -(-self.last // BLOCK_ROWS)]
-        hit = (blocks[:, 0] <= x1) & (blocks[:, 2] >= x0) & (blocks[:, 1] <= y1) & (blocks[:, 3] >= y0)
-        block = np.flatnonzero(hit) + self.first // BLOCK_ROWS
-        rows = (block[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel() - self.first
-        rows = rows[(rows >= 0) & (rows < self.last - self.first)]
-        return rows[_meet(self.boxes(rows), box)]
 
 
 @dataclass(frozen=True)
@@ -133,34 +100,30 @@ class _Window:
     rows: Rows
 
 
-def _mended(
-    layer: LabelLayer, plane: LayerPlane, before: _Before, windows: Sequence[_Window]
-) -> Iterator[Kept | Traced]:
-    """The features of a plane, those of the windows among those that stay."""
-    stays = np.ones(before.last - before.first, bool)
-    for window in windows:
-        stays[window.rows] = False
-    labels, polygons = _together(windows, layer.dtype)
-    kept = np.flatnonzero(stays)
-    order, places = _places(before, kept, labels, measure(polygons).boxes)
-    labels, polygons = labels[order], polygons.take(order)
-    # Runs of features that stay end where one goes, and where new ones come.
-    ends = np.flatnonzero(np.diff(kept) > 1) + 1
-    cuts = np.unique(np.r_[0, ends, places, len(kept)])
-    come = np.searchsorted(places, cuts)
-    for cut, end, first, last in zip(
-        cuts, np.r_[cuts[1:], len(kept)], come, np.r_[come[1:], len(places)], strict=True
-    ):
-        if first < last:
-            yield Traced(plane, labels[first:last], polygons.take(np.arange(first, last)))
-        if cut < end:
-            row = before.first + int(kept[cut])
-            yield Kept(plane, row, row + int(end - cut))
-    if not len(kept) and not len(labels):
-        yield Kept(plane, before.first, before.first)
+def _replaced(
+    layer: LabelLayer, plane: LayerPlane, number: int, before: PlaneBefore, windows: Sequence[_Window]
+) -> Retraced:
+    """What the windows replace: features that were traced anew and are what they were stay."""
+    gone = np.unique(np.concatenate([np.empty(0, np.int64), *(window.rows for window in windows)]))
+    labels = np.concatenate([np.empty(0, layer.dtype), *(window.labels for window in windows)])
+    polygons = Polygons.joined([Polygons.empty(), *(window.polygons for window in windows)])
+    _, those_before, those_now = np.intersect1d(
+        before.labels(gone), labels, assume_unique=True, return_indices=True
+    )
+    alike = before.outlines(gone[those_before]).alike(polygons.take(those_now))
+    changed = np.setdiff1d(np.arange(len(labels)), those_now[alike], assume_unique=True)
+    gone, labels, polygons = np.delete(gone, those_before[alike]), labels[changed], polygons.take(changed)
+    boxes = measure(polygons).boxes
+    shift = before.shift(gone, boxes, max(layer.height, layer.width))
+    if shift is None:
+        raise TooMuch
+    order, places = before.places(labels, boxes, shift)
+    return Retraced(
+        plane, number, gone + before.first, labels[order], polygons.take(order), places + before.first
+    )
 
 
-def _settled(layer: LabelLayer, plane: LayerPlane, before: _Before, changed: Boxes) -> list[_Window]:
+def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed: Boxes) -> list[_Window]:
     """Windows that do not meet, and hold all pixels of every label that has some in a changed chunk."""
     boxes = [_around(before, box, before.meeting(box)) for box in changed]
     known: dict[bytes, _Window] = {}
@@ -177,22 +140,29 @@ def _settled(layer: LabelLayer, plane: LayerPlane, before: _Before, changed: Box
         boxes = wider
 
 
-def _window(layer: LabelLayer, plane: LayerPlane, before: _Before, box: Rows, changed: Boxes) -> _Window:
-    x0, y0, x1, y1 = box.tolist()
-    labels, polygons = trace_plane([layer.read(plane.index, y0, y1, (x0, x1))])
-    polygons = Polygons(
-        polygons.xy + np.array([x0, y0], np.int32),
-        polygons.vertex_offsets,
-        polygons.ring_offsets,
-        polygons.part_offsets,
-    )
-    inside = changed[_meet(changed, box)]
+def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Rows, changed: Boxes) -> _Window:
+    labels, polygons = _traced(layer, plane, box)
+    inside = changed[meet(changed, box)]
     own = measure(polygons).boxes
-    new = labels[np.any([_meet(own, each) for each in inside], axis=0)]
+    new = labels[np.any([meet(own, each) for each in inside], axis=0)]
     rows = np.concatenate([before.meeting(each) for each in inside])
-    rows = np.union1d(rows, np.flatnonzero(np.isin(before.labels, new)))
-    concerned = np.flatnonzero(np.isin(labels, new) | np.isin(labels, before.labels[rows]))
+    rows = np.union1d(rows, before.among(new))
+    concerned = np.flatnonzero(np.isin(labels, new) | np.isin(labels, before.labels(rows)))
     return _Window(box, labels[concerned], polygons.take(concerned), rows)
+
+
+def _traced(layer: LabelLayer, plane: LayerPlane, box: Rows) -> tuple[NDArray[Any], Polygons]:
+    """Labels and polygons of a box, in the plane's frame. Strips of chunks are read on all processors."""
+    x0, y0, x1, y1 = box.tolist()
+    rows = layer.strip_rows(STRIP_PIXELS * layer.width // (x1 - x0))
+    starts = [y0, *range((y0 // rows + 1) * rows, y1, rows)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        strips = pool.map(
+            lambda first, end: layer.read(plane.index, first, end, (x0, x1)), starts, [*starts[1:], y1]
+        )
+        labels, polygons = trace_plane(strips)
+    xy = polygons.xy + np.array([x0, y0], np.int32)
+    return labels, Polygons(xy, polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
 
 
 def _sharing(windows: Sequence[_Window]) -> Iterator[tuple[int, int]]:
@@ -211,53 +181,7 @@ def _check_size(layer: LabelLayer, boxes: Sequence[Rows]) -> None:
         raise TooMuch
 
 
-def _together(windows: Sequence[_Window], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Polygons]:
-    """The features of all windows."""
-    labels = [np.empty(0, dtype), *(window.labels for window in windows)]
-    xy = [np.empty((0, 2), np.int32), *(window.polygons.xy for window in windows)]
-    counts: list[list[NDArray[np.int64]]] = [[], [], []]
-    for window in windows:
-        own = window.polygons
-        offsets = (own.vertex_offsets, own.ring_offsets, own.part_offsets)
-        for each, count in zip(offsets, counts, strict=True):
-            count.append(np.diff(each))
-    vertex, ring, part = (np.r_[0, np.cumsum(np.concatenate(count))] for count in counts)
-    return np.concatenate(labels), Polygons(np.concatenate(xy), vertex, ring, part)
-
-
-def _places(
-    before: _Before, kept: Rows, labels: NDArray[Any], boxes: NDArray[np.float64]
-) -> tuple[Rows, Rows]:
-    """The order of new features, and for each in that order before which of those that stay it comes.
-
-    Both are sorted by Hilbert key, then label, as `roiservice.vectorize.assemble` does. Raises TooMuch where
-    those that stay are not: the farthest box, on which the keys depend, is another one.
-    """
-    own_boxes = before.boxes(slice(None))
-    shift = shift_of(own_boxes[kept], boxes)
-    stay, come = hilbert_keys(own_boxes, shift)[kept], hilbert_keys(boxes, shift)
-    names = before.labels.view(np.uint64)  # the order that the tracer gives them
-    own = labels.astype(before.labels.dtype).view(np.uint64)
-    same = np.flatnonzero(stay[1:] == stay[:-1])
-    if (stay[1:] < stay[:-1]).any() or (names[kept[same]] > names[kept[same + 1]]).any():
-        raise TooMuch
-    order = np.lexsort((own, come))
-    come, own = come[order], own[order]
-    places = np.searchsorted(stay, come)
-    ends = np.searchsorted(stay, come, side="right")
-    for number in np.flatnonzero(places < ends).tolist():
-        equal = names[kept[places[number] : ends[number]]]
-        places[number] += np.searchsorted(equal, own[number])
-    return order, places
-
-
-def _meet(boxes: NDArray[Any], box: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which of (n, 4) boxes have pixels in common with one."""
-    x0, y0, x1, y1 = box.tolist()
-    return np.asarray((boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0))
-
-
-def _around(before: _Before, box: Rows, rows: Rows) -> Rows:
+def _around(before: PlaneBefore, box: Rows, rows: Rows) -> Rows:
     """The box around `box` and those of these rows."""
     return _hull(np.concatenate([box[None], before.boxes(rows).astype(np.int64)]))
 
@@ -275,7 +199,7 @@ def _apart(boxes: Sequence[Rows]) -> list[Rows]:
     done: list[Rows] = []
     for box in boxes:
         while True:
-            met = [bool(_meet(other[None], box)[0]) for other in done]
+            met = [bool(meet(other[None], box)[0]) for other in done]
             if not any(met):
                 break
             for other, is_met in zip(done, met, strict=True):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.properties import named_columns
 from roiservice.catalog.registry import Registry, roi_numbers
-from roiservice.catalog.writer import CatalogWriter, PlaneIndex, RoiColumns
+from roiservice.catalog.writer import CatalogWriter, PlaneIndex
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.kinds import is_open, measure_kinds

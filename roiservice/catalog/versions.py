@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from roiservice.catalog.writer import equal_catalogs, renumber_catalog
+from roiservice.catalog.equality import equal_catalogs
+from roiservice.catalog.indexes import renumber_catalog
 
 
 def put_in_place(built: Path, directory: Path, renewed: Callable[[], int], *, is_known: bool) -> Path:

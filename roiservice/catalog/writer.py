@@ -1,52 +1,37 @@
-"""Write a catalog: planes as they come, indexes at the end, then one rename puts it in place.
+"""Write a catalog: features plane by plane as they come, indexes at the end; a rename puts it in place.
 
 | file | one row per | columns |
 |---|---|---|
-| features | feature, by plane (t, z, c), then Hilbert key | place, label, kind, plane, box, measures, parts |
+| features | feature | label, kind, plane, box, measures, parts |
 | parts, rings | part, ring (and one more) | first ring, first vertex |
 | vertices | vertex | xy, int32 or float64, on the layer's own grid |
-| blocks | 1024 features | box |
-| planes | plane | t, c, z, first, count |
-| rois | ROI, sorted by number | roi, label, row_first, row_count, color |
-| properties | ROI, in that order | the objects' own properties, typed |
-| roi_rows | feature, sorted by (ROI, plane) | row |
-| page_rows | feature, sorted by (plane, ROI) | row |
 | chunks | file of a chunk of the label image, sorted | name, size, mark |
 
-`place` is a feature's row among the ROIs. `layer.json` holds the rest. Boxes, areas, centroids and perimeters
-are in image pixels.
+For the other files see `roiservice.catalog.indexes`. `layer.json` holds the rest. Boxes, areas, centroids and
+perimeters are in image pixels.
 """
 
 from __future__ import annotations
 
-import filecmp
-import json
 import mmap
 import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import GrowingColumn, write_columns
+from roiservice.catalog.indexes import RoiColumns, Rows, block_boxes, write_indexes
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.grouping import distinct, grouped
 from roiservice.geometry.kinds import measure_kinds
 from roiservice.geometry.polygons import Measures, Polygons
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from roiservice.catalog.reader import Catalog
-
-FORMAT = 3  # raise whenever the bytes of a catalog change for the same source
-BLOCK_ROWS = 1024
 PIECE_ROWS = 2**18  # that are sorted at a time
 
 # Columns that are appended plane by plane: dtype, and width where a row holds several numbers.
@@ -68,15 +53,6 @@ _SPOOLED: dict[str, tuple[Any, int]] = {
 }
 
 PlaneIndex = tuple[int, int, int]  # t, c, z; EVERY_INDEX where an object lies on all of them
-
-
-@dataclass(frozen=True)
-class RoiColumns:
-    """Of m objects: ROI numbers, distinct; colors as RGBA packed into 32 bits, -1 for none; properties."""
-
-    number: NDArray[np.int64]
-    color: NDArray[np.int64]
-    properties: Mapping[str, pa.Array]
 
 
 class CatalogWriter:
@@ -105,7 +81,7 @@ class CatalogWriter:
         self._xy = GrowingColumn(self._work / "vertices.arrow", "xy", vertices, 2)
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._runs: list[tuple[int, int, int, int, int]] = []
-        self.features = self.shapes = 0
+        self.features = 0
         self._parts = self._rings = self._vertices = 0
 
     def add_plane(
@@ -141,62 +117,17 @@ class CatalogWriter:
         for t, c, z in planes:
             n = len(labels)
             self._runs.append((t, c, z, self.features, n))
-            self._append(
-                {
-                    "object": objects,
-                    "label": labels,
-                    "kind": kind,
-                    "t": np.full(n, t),
-                    "c": np.full(n, c),
-                    "z": np.full(n, z),
-                    "box": measures.boxes,
-                    "area": pixel_count * self._frame.pixel_area if exact else measures.area,
-                    "pixel_count": pixel_count,
-                    "perimeter": measures.perimeter,
-                    "centroid": measures.centroid,
-                    "part_first": part_first,
-                    "part_count": part_count,
-                }
+            columns = feature_columns(
+                (t, c, z), labels, pixel_count, measures, self._frame.pixel_area if exact else None, kind
             )
+            own = {"object": objects, "part_first": part_first, "part_count": part_count}
+            self._append({**columns, **own})
             self.features += n
-            self.shapes += int(polygons.part_offsets[-1])
         self._append({"parts": ring_first, "rings": vertex_first})
         self._xy.append(polygons.xy)
         self._parts += len(ring_first)
         self._rings += len(vertex_first)
         self._vertices += len(polygons.xy)
-
-    def add_rows(
-        self, plane: PlaneIndex, before: Catalog, first: int, last: int, objects: NDArray[np.int64]
-    ) -> None:
-        """Add the features of rows `first` to `last` of another catalog to one image plane, as they are.
-
-        They lie in that catalog in the order of its rows. `objects` as in `add_plane`.
-        """
-        t, c, z = plane
-        rows = slice(first, last)
-        self._runs.append((t, c, z, self.features, last - first))
-        if first == last:
-            return
-        columns = {name: before.features[name][rows] for name in self._types if name in before.features}
-        ends = int(columns["part_first"][0]), int(columns["part_first"][-1] + columns["part_count"][-1])
-        parts = slice(*ends)
-        rings = slice(*before.part_rings[list(ends)].tolist())
-        vertices = slice(*before.ring_vertices[[rings.start, rings.stop]].tolist())
-        columns["part_first"] = columns["part_first"] - parts.start + self._parts
-        self._append({**columns, "object": objects})
-        self._append(
-            {
-                "parts": before.part_rings[parts] - rings.start + self._rings,
-                "rings": before.ring_vertices[rings] - vertices.start + self._vertices,
-            }
-        )
-        self._xy.append(before.xy[vertices])
-        self.features += last - first
-        self.shapes += parts.stop - parts.start
-        self._parts += parts.stop - parts.start
-        self._rings += rings.stop - rings.start
-        self._vertices += vertices.stop - vertices.start
 
     def finish(
         self,
@@ -220,30 +151,23 @@ class CatalogWriter:
         order = np.argsort(rois.number, kind="stable")
         place = grouped(order, len(order)).astype(np.int32)[which]
         del first, which
-        self._write_features(place)
+        self._write_features()
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
         self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
         self._xy.finish()
-        self._write("planes", dict(zip(("t", "c", "z", "first", "count"), planes.T, strict=True)))
-        self._write_orders(place, planes)
-        self._write_rois(place, rois, labels, order)
-        blocks = _block_boxes(self._column("box"))
-        self._write("blocks", {"box": blocks})
-        if chunks is not None:
-            self._write("chunks", chunks)
-        extent = None
-        if self.features:
-            extent = [*blocks[:, :2].min(axis=0).tolist(), *blocks[:, 2:].max(axis=0).tolist()]
-        counts = {
-            "features": self.features,
-            "rois": len(objects),
-            "shapes": self.shapes,
-            "vertices": self._vertices,
-        }
-        names = list(rois.properties)
-        meta = {"format": FORMAT, **meta, "counts": counts, "extent": extent, "property_names": names}
-        _write_meta(self._work / "layer.json", meta)
-        self._put_in_place()
+        indexed = Rows(
+            place,
+            self._column("part_count"),
+            block_boxes(self._column("box")),
+            planes,
+            labels[order],
+            rois.taken(order),
+            self._vertices,
+        )
+        write_indexes(self._work, indexed, meta, chunks, self._release)
+        for path in self._work.glob("*.raw"):
+            path.unlink()
+        rename_into_place(self._work, self._final)
 
     def discard(self) -> None:
         """Remove what was written so far."""
@@ -292,65 +216,43 @@ class CatalogWriter:
     def _write(self, name: str, columns: Mapping[str, Any]) -> None:
         write_columns(self._work / f"{name}.arrow", columns, self._release)
 
-    def _write_features(self, place: NDArray[np.int32]) -> None:
-        part_count = self._column("part_count")
-        shape_first = np.cumsum(part_count, dtype=np.int64) - part_count
-        columns: dict[str, NDArray[Any]] = {}
-        for name in self._types:
-            if name == "part_first":
-                columns["shape_first"] = shape_first
-            if name not in ("object", "parts", "rings"):
-                columns[name] = self._column(name)
-        self._write("features", {**columns, "place": place})
-
-    def _write_orders(self, place: NDArray[np.int32], planes: NDArray[np.int64]) -> None:
-        plane_of = np.repeat(np.arange(len(planes)), planes[:, 4])
-        by_roi = grouped(place, int(place.max(initial=-1)) + 1)
-        self._write("roi_rows", {"row": by_roi})
-        self._write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(planes))]})
-
-    def _write_rois(
-        self, place: NDArray[np.int32], rois: RoiColumns, labels: NDArray[Any], order: NDArray[np.int64]
-    ) -> None:
-        count = np.bincount(place, minlength=len(order))
-        columns = {
-            "roi": rois.number[order],
-            "label": labels[order],
-            "row_first": np.cumsum(count) - count,
-            "row_count": count,
-            "color": rois.color[order],
-        }
-        self._write("rois", columns)
-        if rois.properties:
-            self._write("properties", {name: column.take(order) for name, column in rois.properties.items()})
-
-    def _put_in_place(self) -> None:
-        for path in self._work.glob("*.raw"):
-            path.unlink()
-        try:
-            os.rename(self._work, self._final)
-        except OSError:
-            if not (self._final / "layer.json").exists():
-                raise
-            shutil.rmtree(self._work)  # same version, so the same bytes
+    def _write_features(self) -> None:
+        kept = [name for name in self._types if name not in ("object", "parts", "rings")]
+        self._write("features", {name: self._column(name) for name in kept})
 
 
-def renumber_catalog(directory: Path, version: int) -> None:
-    """Give a catalog that is not in service yet another version number; only `layer.json` holds it."""
-    path = directory / "layer.json"
-    _write_meta(path, {**json.loads(path.read_text(encoding="utf-8")), "version": version})
+def feature_columns(
+    plane: PlaneIndex,
+    labels: NDArray[Any],
+    pixel_count: NDArray[np.int64],
+    measures: Measures,
+    pixel_area: float | None,
+    kind: NDArray[np.uint8],
+) -> dict[str, NDArray[Any]]:
+    """Columns of the features on one image plane, but for those of their outlines.
+
+    The area is that of the pixels, each of `pixel_area`; None: that of the outlines.
+    """
+    return {
+        "label": labels,
+        "kind": kind,
+        **{name: np.full(len(labels), index, np.int32) for name, index in zip("tcz", plane, strict=True)},
+        "box": measures.boxes,
+        "area": measures.area if pixel_area is None else pixel_count * pixel_area,
+        "pixel_count": pixel_count,
+        "perimeter": measures.perimeter,
+        "centroid": measures.centroid,
+    }
 
 
-def equal_catalogs(one: Path, other: Path) -> bool:
-    """Whether two catalogs, given by their folders, are the same files with the same bytes."""
-    names = sorted(path.name for path in one.iterdir())
-    if names != sorted(path.name for path in other.iterdir()):
-        return False
-    return filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
-
-
-def _write_meta(path: Path, meta: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
+def rename_into_place(work: Path, final: Path) -> None:
+    """Rename a whole catalog to where it belongs; one that is there already is kept, as it is the same."""
+    try:
+        os.rename(work, final)
+    except OSError:
+        if not (final / "layer.json").exists():
+            raise
+        shutil.rmtree(work)
 
 
 def _planes_of(runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
@@ -373,10 +275,3 @@ def _planes_of(runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
     planes = planes[begins]
     planes[:, 3], planes[:, 4] = np.cumsum(counts) - counts, counts
     return planes, rows
-
-
-def _block_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    first = np.arange(0, len(boxes), BLOCK_ROWS)
-    if not len(first):
-        return np.empty((0, 4))
-    return np.hstack((np.minimum.reduceat(boxes[:, :2], first), np.maximum.reduceat(boxes[:, 2:], first)))

@@ -13,6 +13,7 @@ Int64 = NDArray[np.int64]
 
 SPARSE = 4  # numbers up to so many times their count, and a million, are worth a table
 SPARE = 2**20
+_MASK = 2**22 - 1
 
 
 def distinct(numbers: NDArray[Any]) -> tuple[NDArray[Any], Int64, Int64]:
@@ -30,6 +31,14 @@ def distinct(numbers: NDArray[Any]) -> tuple[NDArray[Any], Int64, Int64]:
 def grouped(which: NDArray[Any], groups: int) -> Int64:
     """Rows sorted by `which` (n,), the number 0 to `groups` - 1 of the group of each; else as they come."""
     return np.asarray(_grouped(which, groups))
+
+
+def rows_among(numbers: NDArray[Any], wanted: NDArray[Any]) -> Int64:
+    """Rows of the integers `numbers` (n,) that are among the few `wanted` (k,), sorted."""
+    wanted, seen = wanted.astype(numbers.dtype), np.zeros(_MASK + 1, bool)
+    seen[wanted & _MASK] = True
+    rows = np.flatnonzero(seen[numbers & _MASK])  # and some others whose lower bits are alike
+    return rows[np.isin(numbers[rows], wanted)]
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,20 @@ class Polygons:
         nothing = np.zeros(1, np.int64)
         return Polygons(np.empty((0, 2), np.int32), nothing, nothing, nothing)
 
+    @staticmethod
+    def joined(pieces: Sequence[Polygons]) -> Polygons:
+        """The features of all pieces, one after another; at least one piece, vertices of one dtype."""
+
+        def running(offsets: Iterable[Int64]) -> Int64:
+            return np.asarray(np.r_[0, np.cumsum(np.concatenate([np.diff(each) for each in offsets]))])
+
+        return Polygons(
+            np.concatenate([each.xy for each in pieces]),
+            running(each.vertex_offsets for each in pieces),
+            running(each.ring_offsets for each in pieces),
+            running(each.part_offsets for each in pieces),
+        )
+
     def __len__(self) -> int:
         return len(self.part_offsets) - 1
 
@@ -48,6 +63,12 @@ class Polygons:
         rings, ring_offsets = _take(self.ring_offsets, parts)
         vertices, vertex_offsets = _take(self.vertex_offsets, rings)
         return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, part_offsets)
+
+    def alike(self, others: Polygons) -> NDArray[np.bool_]:
+        """(f,) whether each feature is made of the same numbers as that of `others`, of as many features."""
+        own = (self.xy, self.vertex_offsets, self.ring_offsets, self.part_offsets)
+        theirs = (others.xy, others.vertex_offsets, others.ring_offsets, others.part_offsets)
+        return np.asarray(_alike(*own, *theirs))
 
     def in_raster_order(self, features: NDArray[np.bool_]) -> Polygons:
         """With the parts of the chosen `features` (f,), and each part's holes, sorted by their first vertex.
@@ -172,3 +193,35 @@ def _measure(xy: Any, vertex_offsets: Any, rings_of: Any) -> Any:
         centroid[i, 0] = ox + (mx / (3 * twice) if twice != 0 else 0.0)
         centroid[i, 1] = oy + (my / (3 * twice) if twice != 0 else 0.0)
     return boxes, areas, centroid, perimeter
+
+
+@compiled
+def _alike(
+    xy: Any,
+    vertex: Any,
+    ring: Any,
+    part: Any,
+    others_xy: Any,
+    others_vertex: Any,
+    others_ring: Any,
+    others_part: Any,
+) -> Any:
+    alike = np.zeros(len(part) - 1, np.bool_)
+    for feature in range(len(alike)):
+        parts = part[feature + 1] - part[feature]
+        equal = others_part[feature + 1] - others_part[feature] == parts
+        # Rings of a feature follow one another, so do their vertices: ends count from where it begins.
+        ring_at, other_ring_at = ring[part[feature]], others_ring[others_part[feature]]
+        for i in range(1, parts + 1 if equal else 0):
+            equal &= (
+                ring[part[feature] + i] - ring_at == others_ring[others_part[feature] + i] - other_ring_at
+            )
+        rings = ring[part[feature + 1]] - ring_at
+        vertex_at, other_at = vertex[ring_at], others_vertex[other_ring_at]
+        for i in range(1, rings + 1 if equal else 0):
+            equal &= vertex[ring_at + i] - vertex_at == others_vertex[other_ring_at + i] - other_at
+        for i in range(vertex[ring_at + rings] - vertex_at if equal else 0):
+            equal &= xy[vertex_at + i, 0] == others_xy[other_at + i, 0]
+            equal &= xy[vertex_at + i, 1] == others_xy[other_at + i, 1]
+        alike[feature] = equal
+    return alike

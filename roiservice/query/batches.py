@@ -13,7 +13,7 @@ from roiservice.query.subsets import Rows
 
 def roi_batches(catalog: Catalog, most: int) -> Iterator[Rows]:
     """Rows of whole ROIs in the order of their ids, at most `most` at a time, or one ROI if it has more."""
-    begins, rois, rows = catalog.rois["row_first"], len(catalog.rois["roi"]), len(catalog.roi_rows)
+    begins, rois, rows = catalog.roi_first, len(catalog.rois["roi"]), len(catalog.roi_rows)
     first = 0
     while first < rois:
         full = int(begins[first]) + most

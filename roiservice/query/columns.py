@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import to_arrow
+from roiservice.catalog.outlines import outlines
 from roiservice.catalog.reader import Catalog
-from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import Features
 from roiservice.geometry.polygons import Polygons
 from roiservice.query.subsets import Rows
@@ -25,8 +25,8 @@ def read_features(
     """
     columns = {name: column[rows] for name, column in catalog.features.items()}
     if drawn is None:
-        outlines = read_polygons(catalog, columns["part_first"], columns["part_count"])
-        drawn = outlines, columns["kind"]
+        polygons = read_polygons(catalog, columns["part_first"], columns["part_count"])
+        drawn = polygons, columns["kind"]
     places = columns["place"]
     return Features(
         layer=catalog.name,
@@ -44,7 +44,7 @@ def read_features(
         centroid=columns["centroid"],
         boxes=columns["box"],
         polygons=drawn[0],
-        color=_colors(catalog.rois["color"][places]),
+        color=_colors(catalog, places),
         properties={name: taken(column, places) for name, column in catalog.properties.items()},
         text=catalog.meta.get("text", ""),
     )
@@ -52,28 +52,12 @@ def read_features(
 
 def read_polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
     """Polygons with these parts, in image pixels."""
-    return _polygons(catalog, part_first, part_count).in_image(catalog.frame)
+    return outlines(catalog, part_first, part_count).in_image(catalog.frame)
 
 
 def gathered(catalog: Catalog, rows: Rows) -> Polygons:
     """The outlines of these rows on the layer's own grid."""
-    return _polygons(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
-
-
-def vertex_counts(catalog: Catalog, rows: Rows) -> NDArray[np.int64]:
-    """Vertices of the outlines of these rows, each."""
-    first = catalog.features["part_first"][rows]
-    last = first + catalog.features["part_count"][rows]
-    offsets, rings = catalog.ring_vertices, catalog.part_rings
-    return np.asarray(offsets[rings[last]] - offsets[rings[first]])
-
-
-def _polygons(catalog: Catalog, part_first: NDArray[np.int64], part_count: NDArray[Any]) -> Polygons:
-    return Polygons(
-        *_gather(
-            catalog.xy, catalog.ring_vertices, catalog.part_rings, part_first, part_count.astype(np.int64)
-        )
-    )
+    return outlines(catalog, catalog.features["part_first"][rows], catalog.features["part_count"][rows])
 
 
 def taken(column: pa.Array, rows: NDArray[Any] | slice) -> pa.Array:
@@ -83,10 +67,10 @@ def taken(column: pa.Array, rows: NDArray[Any] | slice) -> pa.Array:
     return column.take(to_arrow(rows))
 
 
-def _colors(packed: NDArray[np.int64]) -> list[tuple[int, int, int, int] | None]:
-    if (packed < 0).all():
-        return [None] * len(packed)
-    return [_rgba(color) for color in packed.tolist()]
+def _colors(catalog: Catalog, places: NDArray[Any]) -> list[tuple[int, int, int, int] | None]:
+    if "color" not in catalog.rois:
+        return [None] * len(places)
+    return [_rgba(color) for color in catalog.rois["color"][places].tolist()]
 
 
 def _rgba(packed: int) -> tuple[int, int, int, int] | None:
@@ -94,31 +78,3 @@ def _rgba(packed: int) -> tuple[int, int, int, int] | None:
         return None
     red, green, blue, alpha = packed.to_bytes(4, "big")
     return red, green, blue, alpha
-
-
-@compiled
-def _gather(xy: Any, vertex_first: Any, ring_first: Any, part_first: Any, part_count: Any) -> Any:
-    """Ragged arrays of the chosen features: vertices, and offsets of rings, parts and features."""
-    n = part_first.size
-    parts = np.zeros(n + 1, np.int64)
-    rings_in, vertices_in = 0, 0
-    for i in range(n):
-        parts[i + 1] = parts[i] + part_count[i]
-        first, last = ring_first[part_first[i]], ring_first[part_first[i] + part_count[i]]
-        rings_in += last - first
-        vertices_in += vertex_first[last] - vertex_first[first]
-    rings = np.zeros(parts[n] + 1, np.int64)
-    vertices = np.zeros(rings_in + 1, np.int64)
-    out = np.empty((vertices_in, 2), xy.dtype)
-    part, ring, filled = 0, 0, 0
-    for i in range(n):
-        for p in range(part_first[i], part_first[i] + part_count[i]):
-            for r in range(ring_first[p], ring_first[p + 1]):
-                for v in range(vertex_first[r], vertex_first[r + 1]):
-                    out[filled, 0], out[filled, 1] = xy[v, 0], xy[v, 1]
-                    filled += 1
-                ring += 1
-                vertices[ring] = filled
-            part += 1
-            rings[part] = ring
-    return out, vertices, rings, parts

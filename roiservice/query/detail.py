@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import LINE, POINT, POLYGON
 from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.simplify import simplified
-from roiservice.query.columns import gathered, read_features, vertex_counts
+from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
 from roiservice.query.select import Rows
 

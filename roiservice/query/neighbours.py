@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.reader import Catalog
-from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import Polygons

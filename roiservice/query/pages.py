@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
-from roiservice.query.columns import vertex_counts
 from roiservice.query.remembered import remembered
 from roiservice.query.select import RoiQuery, matching_planes, plane_spans, rows_of_rois, selected
 from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset

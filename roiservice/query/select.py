@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import to_arrow, to_numpy
+from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI
-from roiservice.catalog.writer import BLOCK_ROWS
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.columns import taken
 from roiservice.query.remembered import remembered
@@ -214,7 +214,8 @@ def _rows_of_objects(catalog: Catalog, query: RoiQuery) -> Rows | None:
 
 def rows_of_rois(catalog: Catalog, places: Rows) -> Rows:
     """All rows of the ROIs at these places of the ROI table, ROI by ROI, each by plane."""
-    first, count = catalog.rois["row_first"][places], catalog.rois["row_count"][places]
+    first = catalog.roi_first[places]
+    count = catalog.roi_first[places + 1] - first
     ends = np.cumsum(count)
     total = int(ends[-1]) if len(ends) else 0
     return np.asarray(catalog.roi_rows[np.arange(total) + np.repeat(first - (ends - count), count)])

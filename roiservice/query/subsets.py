@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.writer import BLOCK_ROWS
+from roiservice.catalog.indexes import BLOCK_ROWS
 
 Rows = NDArray[np.int64]
 Span = tuple[int, int]

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.properties import joined_columns
 from roiservice.catalog.reader import Catalog, open_catalog
-from roiservice.catalog.writer import CatalogWriter, RoiColumns
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.writer import BLOCK_ROWS, FORMAT
+from roiservice.catalog.indexes import BLOCK_ROWS, FORMAT
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.kinds import measure_kinds
 from roiservice.geometry.polygons import Polygons
@@ -36,9 +36,9 @@ def catalog_files(planes: Sequence[Plane], frame: Frame, meta: dict[str, Any], f
     parts = columns["part_count"].astype(np.int64)
     columns["shape_first"] = np.cumsum(parts) - parts
     rois, place = np.unique(columns["label"], return_inverse=True)
-    columns["place"] = place.astype(np.int32)
-    order = ["kind", "t", "c", "z", "box", "area", "pixel_count", "perimeter", "centroid", "shape_first"]
-    order += ["part_first", "part_count", "label", "place"]
+    order = ["kind", "t", "c", "z", "box", "area", "pixel_count", "perimeter", "centroid"]
+    order += ["part_first", "part_count", "label"]
+    _write(folder, "rows", {"place": place.astype(np.int32), "shape_first": columns["shape_first"]})
     _write(folder, "features", {name: columns[name] for name in order})
     _write(folder, "parts", {"first": _running([plane.polygons.ring_offsets for plane in planes])})
     _write(folder, "rings", {"first": _running([plane.polygons.vertex_offsets for plane in planes])})
@@ -52,11 +52,10 @@ def catalog_files(planes: Sequence[Plane], frame: Frame, meta: dict[str, Any], f
     _write(folder, "blocks", {"box": blocks})
     _write(folder, "roi_rows", {"row": np.lexsort((np.arange(len(place)), place))})
     plane_of = np.repeat(np.arange(len(each)), counts)
-    _write(folder, "page_rows", {"row": np.lexsort((place, plane_of))})
-    count = np.bincount(place)
-    color = np.full(len(rois), -1)
-    rows_of = {"roi": rois, "label": rois, "row_first": np.cumsum(count) - count, "row_count": count}
-    _write(folder, "rois", {**rows_of, "color": color})
+    if len(each) > 1:
+        _write(folder, "page_rows", {"row": np.lexsort((place, plane_of))})
+    _write(folder, "roi_first", {"first": np.r_[0, np.cumsum(np.bincount(place))]})
+    _write(folder, "rois", {"roi": rois})
     totals = {
         "features": len(place),
         "rois": len(rois),

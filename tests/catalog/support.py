@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.writer import CatalogWriter, RoiColumns
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import measure
 from roiservice.sources.images import ImageSource, find_images

@@ -182,7 +182,7 @@ def test_a_redrawn_layer_has_the_areas_of_what_is_drawn(tmp_path: Path) -> None:
     for outline in (Outline(simplify=1.5), Outline(smooth=True)):
         catalog = keeper_at(tmp_path, outline=outline).catalog(layer_key(Registry(tmp_path / "state"), store))
         features = all_features(catalog)
-        assert catalog.xy.dtype == np.float64
+        assert catalog.base.xy.dtype == np.float64
         assert features.area[0] == pytest.approx(plane.sum(), rel=0.1)
         assert features.area[0] != plane.sum()
         assert catalog.features["pixel_count"].tolist() == [plane.sum()]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roiservice.catalog import indexes as indexes_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
 from roiservice.catalog import reader as reader_module
@@ -126,7 +127,7 @@ def test_nothing_is_left_after_the_next_build(tmp_path: Path, layer: LayerKey, m
     keeper = keeper_at(tmp_path)
     catalog = keeper.build(layer)
     assert names(keeper, layer) == clean(keeper, layer, [catalog.version])
-    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 10 + 1
+    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 12 + 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -235,7 +236,7 @@ def test_catalogs_of_another_format_go_when_nobody_uses_them_any_more(
 ) -> None:
     """Another release may be at work beside this one: it notes its uses as this one does."""
     with monkeypatch.context() as patch:
-        for module in (keeper_module, pointers_module, reader_module, writer_module):
+        for module in (keeper_module, pointers_module, reader_module, indexes_module):
             patch.setattr(module, "FORMAT", 1)
         earlier = keeper_at(tmp_path).build(layer).version
     keeper = keeper_at(tmp_path, keep_replaced=60.0)

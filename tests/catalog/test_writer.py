@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_columns
+from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
-from roiservice.catalog.writer import BLOCK_ROWS, CatalogWriter
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 from roiservice.query.columns import read_features, read_polygons
@@ -24,6 +25,7 @@ from tests.vectorize.support import rings_of
 
 FILES = [
     "features",
+    "rows",
     "parts",
     "rings",
     "vertices",
@@ -31,6 +33,7 @@ FILES = [
     "blocks",
     "rois",
     "roi_rows",
+    "roi_first",
     "page_rows",
     "properties",
 ]
@@ -42,6 +45,9 @@ def noise(
     chance = np.random.default_rng(seed)
     small = chance.integers(0, labels, (-(-shape[0] // 4), -(-shape[1] // 4)))
     return small.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]].astype(dtype)
+
+
+TWO_PLANES = [([(0, 0, 0)], noise(4)), ([(0, 0, 1)], noise(1))]
 
 
 @pytest.fixture
@@ -86,10 +92,10 @@ def test_planes_say_where_their_rows_are(catalog: Catalog) -> None:
 def test_rois_know_all_their_rows(catalog: Catalog) -> None:
     rois = catalog.rois
     assert (np.diff(rois["roi"]) > 0).all()
-    for roi, label, first, count in zip(
-        *(rois[name] for name in ("roi", "label", "row_first", "row_count")), strict=True
+    for roi, label, first, last in zip(
+        rois["roi"], rois["label"], catalog.roi_first, catalog.roi_first[1:], strict=False
     ):
-        rows = catalog.roi_rows[first : first + count]
+        rows = catalog.roi_rows[first:last]
         assert rows.tolist() == np.flatnonzero(roi_column(catalog) == roi).tolist()
         assert set(catalog.features["label"][rows].tolist()) == {label}
     assert sorted(catalog.roi_rows.tolist()) == list(range(len(roi_column(catalog))))
@@ -135,7 +141,7 @@ def test_measures_are_in_image_pixels(tmp_path: Path) -> None:
     assert features.polygons.xy.tolist() == [[20, 0], [26, 0], [26, 3], [20, 3]]
     assert catalog.features["pixel_count"].tolist() == [6]
     assert catalog.extent == (20, 0, 26, 3)
-    assert catalog.xy.dtype == np.int32
+    assert catalog.base.xy.dtype == np.int32
 
 
 def test_ids_follow_from_the_numbers(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_rows_come_in_the_order_asked_for(catalog: Catalog) -> None:
 
 def test_the_same_planes_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a/2", "b/2"):
-        write_catalog(tmp_path / name, [([(0, 0, 0)], noise(4))], properties={1: {"x": 1.5}})
+        write_catalog(tmp_path / name, TWO_PLANES, properties={1: {"x": 1.5}})
     files = sorted(path.name for path in (tmp_path / "a/2").iterdir())
     assert files == sorted([*(f"{name}.arrow" for name in FILES), "layer.json"])
     for name in files:
@@ -211,7 +217,7 @@ def test_an_equal_catalog_that_is_there_already_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*(f"{name}.arrow" for name in FILES), "layer.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "zeros"])
 def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> None:
-    write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))], properties={1: {"x": 1.5}})
+    write_catalog(tmp_path / "2", TWO_PLANES, properties={1: {"x": 1.5}})
     path = tmp_path / "2" / name
     content = path.read_bytes()
     path.unlink()

@@ -171,8 +171,9 @@ def test_no_geometry(cells: Catalog) -> None:
 
 def test_points_and_lines(tmp_path: Path) -> None:
     """They have boxes without an area, and are left as they are where polygons are simplified."""
+    from roiservice.catalog.indexes import RoiColumns
     from roiservice.catalog.reader import open_catalog
-    from roiservice.catalog.writer import CatalogWriter, RoiColumns
+    from roiservice.catalog.writer import CatalogWriter
 
     xy = np.array([[1.5, 2], [0, 5], [9, 5], [1, 1], [3, 1.2], [5, 1], [0, 0], [9, 0], [9, 9]], float)
     ends = np.arange(5)

@@ -1,0 +1,59 @@
+"""Whether two catalogs tell the same."""
+
+from __future__ import annotations
+
+import filecmp
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from roiservice.catalog.outlines import outlines
+from roiservice.catalog.reader import LATER, OUTLINES, Catalog, open_catalog
+from roiservice.errors import CatalogDamaged
+from roiservice.geometry.polygons import Polygons
+
+PIECE_ROWS = 2**18  # that are compared at a time
+
+
+def equal_catalogs(one: Path, other: Path) -> bool:
+    """Whether two catalogs, given by their folders, tell the same, wherever their features are stored.
+
+    That is said by `stored` and `part_first`; all else is the same bytes.
+    """
+    files = {path.name for path in (*one.iterdir(), *other.iterdir())}
+    different = {name for name in files if not _equal_files(one / name, other / name)}
+    if not different:
+        return True
+    stored = {f"{name}.arrow" for name in ("features", *OUTLINES)}
+    stored |= {"rows.arrow", *(LATER + name for name in stored)}
+    try:
+        return different <= stored and _equal_features(open_catalog(one), open_catalog(other))
+    except CatalogDamaged:
+        return False
+
+
+def _equal_files(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and filecmp.cmp(one, other, shallow=False)
+
+
+def _equal_features(one: Catalog, other: Catalog) -> bool:
+    """Whether the features of all rows are the same ones."""
+    count = len(one.features["place"])
+    if count != len(other.features["place"]) or one.features.keys() != other.features.keys():
+        return False
+    return all(_equal_rows(one, other, slice(at, at + PIECE_ROWS)) for at in range(0, count, PIECE_ROWS))
+
+
+def _equal_rows(one: Catalog, other: Catalog, rows: slice) -> bool:
+    names = [name for name in one.features if name != "part_first"]
+    if not all(np.array_equal(one.features[name][rows], other.features[name][rows]) for name in names):
+        return False
+    own, others = (_outlines(each, rows) for each in (one, other))
+    return all(
+        np.array_equal(getattr(own, each.name), getattr(others, each.name)) for each in fields(Polygons)
+    )
+
+
+def _outlines(catalog: Catalog, rows: slice) -> Polygons:
+    return outlines(catalog, *(catalog.features[name][rows] for name in ("part_first", "part_count")))

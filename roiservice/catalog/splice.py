@@ -1,0 +1,207 @@
+"""A catalog made from the one before: features that stay are not written again.
+
+The files of stored features never change, so versions share them by hard links. What has come since lies
+beside them in files of its own, whose names begin with `later_`; the rows say where each feature is stored.
+So a catalog has two sets of files at most: with every change the second one is written anew, and once it
+has grown to a share of the first everything is built anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.columns import write_columns
+from roiservice.catalog.indexes import PLANE_COLUMNS, RoiColumns, Rows, block_boxes, write_indexes
+from roiservice.catalog.outlines import vertex_counts
+from roiservice.catalog.reader import LATER, OUTLINES, Catalog, Spliced, Stored
+from roiservice.catalog.retrace import TooMuch
+from roiservice.catalog.writer import rename_into_place
+from roiservice.geometry.polygons import Polygons
+
+LATER_SHARE = 8  # features stored later are at most one so many-th of the others
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Features of a plane that come in place of others.
+
+    `number` is the plane's in the catalog before. Rows `gone` (g,) go; k features come, each before that
+    row of `places` (k,), sorted. `columns` are theirs, but for those of their outlines, and `objects` tell
+    their ROIs apart.
+    """
+
+    number: int
+    gone: Int64
+    places: Int64
+    objects: Int64
+    columns: Mapping[str, NDArray[Any]]
+    outlines: Polygons
+
+
+def splice_catalog(
+    directory: Path,
+    before: Catalog,
+    objects: Int64,
+    replaced: Sequence[Replaced],
+    describe: Callable[[Int64, NDArray[Any]], RoiColumns],
+    meta: Mapping[str, Any],
+    chunks: Mapping[str, Any] | None,
+) -> None:
+    """Write the catalog `before` with some features replaced to `directory`.
+
+    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. Nothing is left
+    behind on failure. Raises TooMuch where nothing would be gained.
+    """
+    come = _joined(replaced, before)
+    rows = _rows_after(before, come)
+    later, stored = _stored_after(before, come, rows)
+    work = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        for name in ("features", *OUTLINES):
+            _share(before.directory / f"{name}.arrow", work / f"{name}.arrow")
+        _write_later(work, later)
+        place, labels, rois = _rois_after(before, objects, come, rows, describe)
+        boxes, parts = (
+            Spliced(before.base.columns[name], later.columns[name], stored) for name in ("box", "part_count")
+        )
+        vertices = before.meta["counts"]["vertices"] - int(vertex_counts(before, come.gone).sum())
+        after = Rows(
+            place,
+            parts[:],
+            block_boxes(boxes),
+            _planes_after(before, replaced),
+            labels,
+            rois,
+            vertices + len(come.outlines.xy),
+            stored,
+        )
+        write_indexes(work, after, meta, chunks)
+        rename_into_place(work, directory)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _joined(replaced: Sequence[Replaced], before: Catalog) -> Replaced:
+    """What is replaced on all planes; its `columns` have the types of those before."""
+    none = np.empty(0, np.int64)
+    own = {name: column for name, column in before.base.columns.items() if not name.startswith("part_")}
+    return Replaced(
+        -1,
+        np.concatenate([none, *(each.gone for each in replaced)]),
+        np.concatenate([none, *(each.places for each in replaced)]),
+        np.concatenate([none, *(each.objects for each in replaced)]),
+        {
+            name: np.concatenate(
+                [column[:0], *(each.columns[name].astype(column.dtype) for each in replaced)]
+            )
+            for name, column in own.items()
+        },
+        Polygons.joined([Polygons.empty(), *(each.outlines for each in replaced)]),
+    )
+
+
+def _rows_after(before: Catalog, come: Replaced) -> Int64:
+    """For each row its row before; those that come count on from the last one before."""
+    count = len(before.features["place"])
+    rows = np.insert(np.arange(count), come.places, count + np.arange(len(come.places)))
+    stays = np.ones(len(rows), bool)
+    stays[come.gone] = False
+    return rows[stays[rows]] if len(come.gone) else rows
+
+
+def _stored_after(before: Catalog, come: Replaced, rows: Int64) -> tuple[Stored, NDArray[Any]]:
+    """What is stored later, in the order of the rows, and where each row is stored."""
+    base = len(before.base.columns["label"])
+    was_stored = np.arange(base) if before.stored is None else before.stored
+    known = 0 if before.later is None else len(before.later.columns["label"])
+    stored = np.concatenate((was_stored, base + known + np.arange(len(come.places))))[rows]
+    late = np.flatnonzero(stored >= base)
+    unused = base - (len(rows) - len(late))
+    if (unused + len(late)) * LATER_SHARE > base:
+        raise TooMuch
+    taken = stored[late] - base
+    stored[late] = base + np.arange(len(late))
+    columns = {
+        name: np.concatenate(([] if before.later is None else [before.later.columns[name]]) + [column])[taken]
+        for name, column in come.columns.items()
+    }
+    outlines = [come.outlines] if before.later is None else [_outlines(before.later, before), come.outlines]
+    polygons = Polygons.joined(outlines).take(taken)
+    columns["part_first"] = before.base.parts + polygons.part_offsets[:-1]
+    columns["part_count"] = np.diff(polygons.part_offsets).astype(np.int32)
+    columns = {name: columns[name] for name in before.base.columns}
+    return Stored(columns, polygons.ring_offsets, polygons.vertex_offsets, polygons.xy), stored
+
+
+def _outlines(later: Stored, before: Catalog) -> Polygons:
+    """All that is stored later: one feature's parts lie there after another's."""
+    parts = np.append(later.columns["part_first"] - before.base.parts, later.parts)
+    return Polygons(later.xy, later.ring_vertices, later.part_rings, parts)
+
+
+def _rois_after(
+    before: Catalog,
+    objects: Int64,
+    come: Replaced,
+    rows: Int64,
+    describe: Callable[[Int64, NDArray[Any]], RoiColumns],
+) -> tuple[NDArray[np.int32], NDArray[Any], RoiColumns]:
+    """Place of each row among the ROIs, their labels, and what else belongs to them."""
+    own, first, which = np.unique(come.objects, return_index=True, return_inverse=True)
+    own_labels = come.columns["label"][first]
+    number, numbers = describe(own, own_labels).number, before.rois["roi"]
+    at = np.searchsorted(numbers, number)
+    is_known = np.append(numbers, -1)[at] == number
+    fresh = np.flatnonzero(~is_known)
+    fresh = fresh[np.argsort(number[fresh])]
+    count = len(numbers)
+    index = at.copy()
+    index[fresh] = count + np.arange(len(fresh))
+    place = before.features["place"]
+    left = np.diff(before.roi_first) - np.bincount(place[come.gone], minlength=count)
+    stays = np.append(left > 0, np.ones(len(fresh), bool))
+    stays[index] = True
+    order = np.insert(np.arange(count), at[fresh], index[fresh])
+    order = order[stays[order]]
+    place_of = np.zeros(len(stays), np.int32)
+    place_of[order] = np.arange(len(order))
+    labels = np.append(before.rois["label"], own_labels[fresh])[order]
+    rois = describe(np.append(objects, own[fresh])[order], labels)
+    return place_of[np.append(place, index[which])[rows]], labels, rois
+
+
+def _planes_after(before: Catalog, replaced: Sequence[Replaced]) -> Int64:
+    planes = np.column_stack([before.planes[name] for name in PLANE_COLUMNS])
+    for each in replaced:
+        planes[each.number, 4] += len(each.places) - len(each.gone)
+    planes[:, 3] = np.cumsum(planes[:, 4]) - planes[:, 4]
+    return planes
+
+
+def _write_later(folder: Path, later: Stored) -> None:
+    write_columns(folder / f"{LATER}features.arrow", later.columns)
+    for (name, column), values in zip(
+        OUTLINES.items(), (later.part_rings, later.ring_vertices, later.xy), strict=True
+    ):
+        write_columns(folder / f"{LATER}{name}.arrow", {column: values})
+
+
+def _share(path: Path, other: Path) -> None:
+    """Have a file, which nobody changes, under another name as well; a copy where links are not possible."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)

@@ -1,0 +1,170 @@
+"""A catalog made from the one before: what stays is stored once, and told as if all had been written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roiservice.catalog import keeper as keeper_module
+from roiservice.catalog import splice
+from roiservice.catalog.columns import read_columns, write_columns
+from roiservice.catalog.equality import equal_catalogs
+from roiservice.catalog.reader import Catalog
+from roiservice.query.columns import gathered, read_features
+from roiservice.query.pages import feature_page, largest_features, roi_page
+from roiservice.query.select import PropertyFilter, RoiQuery
+from roiservice.query.summary import summary
+from tests.catalog.support import squares
+from tests.catalog.test_incremental import Layer, contents
+from tests.vectorize.support import rings_of
+
+SHARED = ("features", "parts", "rings", "vertices")
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Layer:
+    return Layer(tmp_path, squares(160, 240, dtype="uint32"))
+
+
+def inodes(catalog: Catalog, *names: str) -> list[int]:
+    return [(catalog.directory / f"{name}.arrow").stat().st_ino for name in names]
+
+
+def test_files_are_shared_and_hold_what_did_not_change(layer: Layer) -> None:
+    layer.array[50:60, 100:108] = 7777
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert inodes(catalog, *SHARED) == inodes(layer.first, *SHARED)
+    now, before = set(catalog.features["label"][:].tolist()), set(layer.first.features["label"].tolist())
+    later = set(catalog.later.columns["label"].tolist())
+    assert 7777 in later
+    assert now - before <= later
+    assert len(later) < 8, "cells of the window that are what they were are stored again"
+
+
+def test_one_change_after_another(layer: Layer) -> None:
+    """What was stored later and is replaced again is stored no longer."""
+    stored = []
+    for value in range(7001, 7006):
+        layer.array[50:56, 100:106] = value
+        catalog = layer.keeper.build(layer.key(layer.folder))
+        assert catalog.later is not None
+        stored.append(len(catalog.later.columns["label"]))
+        assert inodes(catalog, *SHARED) == inodes(layer.first, *SHARED)
+    assert len(set(stored)) == 1
+    layer.array[3, 200:210] = 8000
+    catalog = layer.keeper.build(layer.key(layer.folder))
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_all_is_written_once_much_is_stored_later(layer: Layer) -> None:
+    kinds = set()
+    for column in range(0, 240, 16):
+        layer.array[:, column : column + 2] = 7000 + column
+        catalog = layer.keeper.build(layer.key(layer.folder))
+        kinds.add(catalog.later is None)
+        if catalog.later is not None:
+            base = len(catalog.base.columns["label"])
+            assert len(catalog.later.columns["label"]) * splice.LATER_SHARE <= base
+        assert contents(catalog) == contents(layer.from_scratch())
+    assert kinds == {True, False}
+
+
+def test_where_files_cannot_be_linked_they_are_copied(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refused)
+    layer.array[50:60, 100:108] = 7777
+    catalog = layer.rebuilt()
+    assert set(inodes(catalog, *SHARED)).isdisjoint(inodes(layer.first, *SHARED))
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_the_old_version_may_go(layer: Layer) -> None:
+    layer.array[50:60, 100:108] = 7777
+    catalog = layer.rebuilt()
+    shutil.rmtree(layer.first.directory)
+    assert contents(layer.keeper.build(layer.key(layer.folder))) == contents(layer.from_scratch())
+    assert catalog.later is not None
+
+
+QUERIES = [
+    RoiQuery(),
+    RoiQuery(bbox=(80.5, 40, 130, 70)),
+    RoiQuery(labels=(1, 300, 7777)),
+    RoiQuery(min_area=17.0),
+    RoiQuery(bbox=(90, 40, 140, 70), properties=(PropertyFilter("perimeter", 3, 17),)),
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_queries_find_what_they_find_in_a_whole_catalog(layer: Layer, query: RoiQuery) -> None:
+    layer.array[50:60, 100:108] = 7777
+    layer.array[54:56, 103:105] = 0
+    layer.array[20:23, 40:43] = layer.array[1, 1]  # a second part
+    one, other = layer.rebuilt(), layer.from_scratch()
+    assert one.later is not None
+    assert other.later is None
+    for page in (
+        lambda catalog: feature_page(catalog, query, 3, 200),
+        lambda catalog: roi_page(catalog, query, 2, 200),
+        lambda catalog: largest_features(catalog, query, 50, 300),
+    ):
+        pages = page(one), page(other)
+        assert pages[0].rows.tolist() == pages[1].rows.tolist()
+        features = [
+            read_features(catalog, each.rows) for catalog, each in zip((one, other), pages, strict=True)
+        ]
+        assert rings_of(features[0].polygons) == rings_of(features[1].polygons)
+        assert features[0].label.tolist() == features[1].label.tolist()
+        assert features[0].boxes.tolist() == features[1].boxes.tolist()
+    assert summary(one, query) == summary(other, query)
+
+
+def test_rows_may_come_in_any_order(layer: Layer) -> None:
+    layer.array[50:60, 100:108] = 7777
+    one, other = layer.rebuilt(), layer.from_scratch()
+    rows = np.random.default_rng(1).permutation(len(one.features["place"]))
+    assert rings_of(gathered(one, rows)) == rings_of(gathered(other, rows))
+
+
+def test_a_forced_build_of_the_same_source_changes_nothing(layer: Layer) -> None:
+    layer.array[50:60, 100:108] = 7777
+    catalog = layer.rebuilt()
+    again = layer.keeper.build(layer.key(layer.folder), force=True)
+    assert again.directory == catalog.directory
+
+
+@pytest.mark.parametrize("damaged", ["features", "later_features", "vertices", "later_vertices", "rois"])
+def test_catalogs_that_tell_other_things_are_not_equal(layer: Layer, tmp_path: Path, damaged: str) -> None:
+    layer.array[50:60, 100:108] = 7777
+    folder = layer.rebuilt().directory
+    copy, whole = tmp_path / "copy", tmp_path / "whole"
+    shutil.copytree(folder, copy)
+    shutil.copytree(layer.from_scratch().directory, whole)
+    meta = (folder / "layer.json").read_text()
+    (whole / "layer.json").write_text(meta)
+    assert equal_catalogs(copy, whole)
+    columns = read_columns(copy / f"{damaged}.arrow")
+    name = {"vertices": "xy", "rois": "roi"}.get(damaged.removeprefix("later_"), "area")
+    changed = {**columns, name: columns[name] + 1}
+    (copy / f"{damaged}.arrow").unlink()
+    write_columns(copy / f"{damaged}.arrow", changed)
+    assert not equal_catalogs(copy, whole)
+
+
+def test_a_build_that_fails_leaves_nothing(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = {path.name for path in layer.first.directory.parent.iterdir()}
+    layer.array[50:60, 100:108] = 7777
+    monkeypatch.setattr(splice, "write_indexes", full)
+    with pytest.raises(keeper_module.NotWritten):
+        layer.rebuilt()
+    assert {path.name for path in layer.first.directory.parent.iterdir()} == before | {"failure.json"}
