@@ -14,9 +14,9 @@ from roiservice.catalog.indexes import renumber_catalog
 def put_in_place(built: Path, directory: Path, renewed: Callable[[], int], *, is_known: bool) -> Path:
     """Give a catalog that was built beside `directory` that place, or another; where it is now.
 
-    One of the same version may be there, if the build was forced: equal bytes change nothing, but other
-    bytes, from a source that changed and looks the same, are a version of their own, with the number that
-    `renewed` gives. So are those that cannot be compared, unless what they are made from `is_known`.
+    One of the same version may be there, if the build was forced: one that tells the same changes nothing,
+    but another, from a source that changed and looks the same, is a version of its own, with the number that
+    `renewed` gives. So is what cannot be compared, unless what it is made from `is_known`.
     """
     if is_known and not directory.exists():
         os.rename(built, directory)
