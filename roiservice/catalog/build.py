@@ -179,15 +179,16 @@ def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Ch
 
 def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> None:
     """Trace what changed, and take all else from the catalog before. Raises TooMuch if that is no use."""
+    advance = build.progress or (lambda *_: None)
     replaced = []
     for each in retraced(build.layer, before, changes, max_vertices):
         features = _prepared(build.layer, build.version.outline, each.plane, each.labels, each.polygons)
         replaced.append(features.in_place_of(each.number, each.gone, each.places, build.layer.frame))
+        advance(0, before.meta["counts"]["features"])
     describe, meta, chunks = build.described(_Regions(()))
     objects = _roi_objects(build.layer, before)
-    splice_catalog(build.directory, before, objects, replaced, describe, meta, chunks)
-    if build.progress is not None:
-        build.progress(build.layer.pixels, before.meta["counts"]["features"])
+    begin = partial(advance, build.layer.pixels)  # all has been traced
+    splice_catalog(build.directory, before, objects, replaced, describe, meta, chunks, begin)
 
 
 def _roi_objects(layer: LabelLayer, before: Catalog) -> NDArray[np.int64]:

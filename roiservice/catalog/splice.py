@@ -56,15 +56,18 @@ def splice_catalog(
     describe: Callable[[Int64, NDArray[Any]], RoiColumns],
     meta: Mapping[str, Any],
     chunks: Mapping[str, Any] | None,
+    begin: Callable[[int], None],
 ) -> None:
     """Write the catalog `before` with some features replaced to `directory`.
 
-    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. Nothing is left
-    behind on failure. Raises TooMuch where nothing would be gained.
+    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. Before anything is
+    written `begin` is told how many features there will be, and may raise. Nothing is left behind on failure.
+    Raises TooMuch where nothing would be gained.
     """
     come = _joined(replaced, before)
     rows = _rows_after(before, come)
     later, stored = _stored_after(before, come, rows)
+    begin(len(rows))
     work = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,14 @@ from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import splice
 from roiservice.catalog.columns import read_columns, write_columns
 from roiservice.catalog.equality import equal_catalogs
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.pages import feature_page, largest_features, roi_page
 from roiservice.query.select import PropertyFilter, RoiQuery
 from roiservice.query.summary import summary
-from tests.catalog.support import squares
+from tests.catalog.support import keeper_at, squares
 from tests.catalog.test_incremental import Layer, contents
+from tests.catalog.test_leftovers import before, renaming_of, replacing_of
 from tests.vectorize.support import rings_of
 
 SHARED = ("features", "parts", "rings", "vertices")
@@ -93,6 +97,11 @@ def test_the_old_version_may_go(layer: Layer) -> None:
     assert catalog.later is not None
 
 
+def names(layer: Layer) -> set[str]:
+    """What there is in the folder of the layer."""
+    return {path.name for path in layer.first.directory.parent.iterdir()}
+
+
 QUERIES = [
     RoiQuery(),
     RoiQuery(bbox=(80.5, 40, 130, 70)),
@@ -162,9 +171,74 @@ def test_a_build_that_fails_leaves_nothing(layer: Layer, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    before = {path.name for path in layer.first.directory.parent.iterdir()}
+    there = names(layer)
     layer.array[50:60, 100:108] = 7777
     monkeypatch.setattr(splice, "write_indexes", full)
     with pytest.raises(keeper_module.NotWritten):
         layer.rebuilt()
-    assert {path.name for path in layer.first.directory.parent.iterdir()} == before | {"failure.json"}
+    assert names(layer) == there | {"failure.json"}
+
+
+def test_a_build_that_is_stopped_leaves_nothing(layer: Layer) -> None:
+    """Who is told of progress may stop it: another builder took over, or the disk is too full."""
+
+    def stop(pixels: int, _: int) -> None:
+        if pixels:
+            raise RuntimeError
+
+    there = names(layer)
+    layer.array[50:60, 100:108] = 7777
+    with pytest.raises(RuntimeError):
+        layer.keeper.build(layer.key(layer.folder), progress=stop)
+    assert names(layer) == there | {"failure.json"}
+
+
+def test_progress_is_told_of_all_pixels_once(layer: Layer) -> None:
+    told: list[tuple[int, int]] = []
+    layer.array[50:60, 100:108] = 7777
+    layer.array[1:5, 1:5] = 0
+    catalog = layer.keeper.build(layer.key(layer.folder), progress=lambda *each: told.append(each))
+    assert catalog.later is not None
+    assert sum(pixels for pixels, _ in told) == 160 * 240
+    assert told[-1][1] == catalog.meta["counts"]["features"]
+
+
+IN_SERVICE = "before what is left is deleted"
+MOMENTS: dict[str, Callable[[], Any]] = {
+    "before files are shared": lambda: before(os, "link"),
+    "when some are": lambda: before(os, "link", lambda paths: Path(paths[0]).name == "rings.arrow"),
+    "while later ones are written": lambda: before(splice, "write_columns"),
+    "before the indexes are": lambda: before(splice, "write_indexes"),
+    "before it is whole": renaming_of(".partial"),
+    "before it is in place": renaming_of(".new"),
+    "before it is in service": lambda: before(keeper_module, "write_pointer"),
+    "while it is put into service": replacing_of("current-"),
+    IN_SERVICE: lambda: before(keeper_module, "sweep"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_build_that_is_killed_harms_nobody(layer: Layer, moment: str) -> None:
+    """Neither the version whose files are shared, nor the next build."""
+    layer.array[3:9, 3:9] = 6666
+    old = layer.keeper.build(layer.key(layer.folder))
+    told = [contents(layer.first), contents(old)]
+    layer.array[50:60, 100:108] = 7777
+    child = os.fork()
+    if child == 0:
+        try:
+            MOMENTS[moment]()
+            keeper_at(layer.folder).build(layer.key(layer.folder))
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it was not killed"
+    there = keeper_at(layer.folder).existing(layer.key(layer.folder))
+    assert there is not None
+    assert (there.version == old.version) == (moment != IN_SERVICE)
+    new = keeper_at(layer.folder).build(layer.key(layer.folder))
+    assert new.later is not None
+    assert contents(new) == contents(layer.from_scratch())
+    assert [contents(open_catalog(each.directory)) for each in (layer.first, old)] == told
+    assert {name for name in names(layer) if "." in name} == {
+        Path(layer.keeper._pointer(layer.key(layer.folder))).name
+    }
