@@ -18,7 +18,7 @@ from roiservice.catalog.changes import Changes, can_be_mended, changes_since, co
 from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
@@ -26,7 +26,7 @@ from roiservice.catalog.splice import Replaced, splice_catalog
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, feature_columns
-from roiservice.errors import EngineFailed, SourceError, SourceRefused
+from roiservice.errors import CatalogDamaged, EngineFailed, SourceError, SourceRefused
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Measures, Polygons, measure
@@ -64,16 +64,17 @@ def build_catalog(
     max_vertices: int | None,
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
-    before: Catalog | None = None,
+    before: Path | None = None,
     state: ChunkState | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
 
-    Where chunks tell what changed since the catalog `before` was built, of another state of the same source
-    with the same options, only the surroundings of these are traced; the outcome is the same. `state` is that
-    of the chunks from before `layer` was opened, so that what changes from then on counts as changed; None
-    where it cannot be told.
+    Where chunks tell what changed since the catalog in `before` was built, of another state of the same
+    source with the same options, only the surroundings of these are traced; the outcome is the same. Its
+    files are shared: nobody may put another catalog there meanwhile. `state` is that of the chunks from
+    before `layer` was opened, so that what changes from then on counts as changed; None where it cannot be
+    told.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
     that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
@@ -84,11 +85,8 @@ def build_catalog(
         _build_table(layer, version, directory, registry)
         return
     build = _Build(layer, version, directory, registry, state, progress)
-    changes = None if before is None else _changes(build, before, stop_at_vertices)
-    if before is not None and changes is not None:
-        with suppress(TooMuch):
-            _mend(build, before, changes, max_vertices)
-            return
+    if before is not None and _is_mended(build, before, max_vertices, stop_at_vertices):
+        return
     folder = blocks_folder(directory)
     try:
         _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices), engine or Threads())
@@ -160,6 +158,17 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
                 features.write(writer, exact=outline.is_exact)
                 advance(0)
         writer.finish(*build.described(regions))
+
+
+def _is_mended(build: _Build, before: Path, max_vertices: int | None, stop_at_vertices: int | None) -> bool:
+    """Make the catalog from the one in `before`, if that is of any use."""
+    with suppress(CatalogDamaged, TooMuch):
+        catalog = open_catalog(before)  # one opened earlier might not be what lies there now
+        changes = _changes(build, catalog, stop_at_vertices)
+        if changes is not None:
+            _mend(build, catalog, changes, max_vertices)
+            return True
+    return False
 
 
 def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Changes | None:

@@ -269,7 +269,7 @@ class Keeper:
                 if force:  # a source that changed and looks the same
                     shutil.rmtree(blocks_folder(beside), ignore_errors=True)
                 with build_counted(self._metrics):
-                    before = None if force else existing
+                    before = None if force or existing is None else existing.directory
                     self._build(layer, task, beside, inline_vertices, progress, before)
                     self._quota.check(layer, beside)
                 self._registry.locks.confirm(layer.number, layer.source.collection, ready=True)
@@ -292,7 +292,7 @@ class Keeper:
         directory: Path,
         inline_vertices: int | None,
         progress: Progress | None,
-        before: Catalog | None,
+        before: Path | None,
     ) -> None:
         is_labels = layer.source.kind == LABEL_IMAGE
         state = chunk_state(layer.source, self._limits) if is_labels else None

@@ -97,6 +97,27 @@ def test_the_old_version_may_go(layer: Layer) -> None:
     assert catalog.later is not None
 
 
+def test_a_version_that_others_built_again_meanwhile(layer: Layer) -> None:
+    """What is open is what it was; features may be stored elsewhere in the files that lie there now."""
+    other = keeper_at(layer.folder, keep_replaced=0.0)
+    layer.array[50:60, 100:108] = 7777
+    spliced = layer.rebuilt()
+    assert spliced.later is not None
+    state = layer.folder / "state of the source"
+    shutil.copytree(layer.store, state)
+    layer.array[:, ::3] = 0
+    assert other.build(layer.key(layer.folder)).later is None
+    assert not spliced.directory.exists()
+    shutil.rmtree(layer.store)
+    shutil.copytree(state, layer.store)
+    again = other.build(layer.key(layer.folder))
+    assert (again.version, again.later) == (spliced.version, None)
+    layer.array[3:9, 3:9] = 6666
+    catalog = layer.keeper.build(layer.key(layer.folder))
+    assert catalog.later is not None
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def names(layer: Layer) -> set[str]:
     """What there is in the folder of the layer."""
     return {path.name for path in layer.first.directory.parent.iterdir()}
