@@ -22,7 +22,7 @@ from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
-from roiservice.catalog.splice import Replaced, splice_catalog
+from roiservice.catalog.splice import Replaced, spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter, PlaneIndex, feature_columns
@@ -194,10 +194,11 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
         features = _prepared(build.layer, build.version.outline, each.plane, each.labels, each.polygons)
         replaced.append(features.in_place_of(each.number, each.gone, each.places, build.layer.frame))
         advance(0, before.meta["counts"]["features"])
-    describe, meta, chunks = build.described(_Regions(()))
-    objects = _roi_objects(build.layer, before)
-    begin = partial(advance, build.layer.pixels)  # all has been traced
-    splice_catalog(build.directory, before, objects, replaced, describe, meta, chunks, begin)
+    splice = spliced(before, replaced)
+    count = len(splice.rows)
+    advance(build.layer.pixels, count)
+    objects, about = _roi_objects(build.layer, before), build.described(_Regions(()))
+    write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))
 
 
 def _roi_objects(layer: LabelLayer, before: Catalog) -> NDArray[np.int64]:

@@ -126,7 +126,7 @@ class Quota:
             nonlocal others, next_look, next_scan
             began = time.monotonic()
             if began >= next_look:
-                size = sum(map(_needed, building.parent.glob(f"{building.name}*")))
+                size = sum(_needed(path, own=True) for path in building.parent.glob(f"{building.name}*"))
                 if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
                     raise self._refused(layer, building, size)
                 if others is None or began >= next_scan or size + others > most:
@@ -288,23 +288,30 @@ def _is_part(path: Path, building: Path) -> bool:
     return path.parent == building.parent and path.name.split(".")[:2] == building.name.split(".")[:2]
 
 
-def _needed(folder: Path) -> int:
-    """Bytes of a folder, and of the columns that will be made of what a build has collected in it."""
-    return _size(folder) + int(COLUMN_BYTES * _size(folder, ".raw"))
+def _needed(folder: Path, *, own: bool = False) -> int:
+    """Bytes of a folder, and of the columns that will be made of what a build has collected in it.
+
+    `own`: without what it shares with other folders.
+    """
+    return _size(folder, own=own) + int(COLUMN_BYTES * _size(folder, ".raw"))
 
 
 def _size_in_service(directory: Path) -> int:
     return sum(_size(directory / name) for name in named_versions(directory))
 
 
-def _size(folder: Path, suffix: str = "") -> int:
-    """Bytes of disk of the files in a folder whose names end so; 0 if it is not there."""
+def _size(folder: Path, suffix: str = "", *, own: bool = False) -> int:
+    """Bytes of disk of the files in a folder whose names end so; 0 if it is not there.
+
+    `own`: of those that have no other name.
+    """
     size = 0
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(suffix):
                 with suppress(OSError):
-                    size += -(-entry.stat().st_size // DISK_BLOCK) * DISK_BLOCK
+                    if not own or entry.stat().st_nlink == 1:
+                        size += -(-entry.stat().st_size // DISK_BLOCK) * DISK_BLOCK
     return size
 
 

@@ -26,7 +26,7 @@ from roiservice.catalog.retrace import TooMuch
 from roiservice.catalog.writer import rename_into_place
 from roiservice.geometry.polygons import Polygons
 
-LATER_SHARE = 8  # features stored later are at most one so many-th of the others
+LATER_SHARE = 8  # features stored later, and those no longer used, are at most one so many-th of the others
 
 Int64 = NDArray[np.int64]
 
@@ -48,26 +48,44 @@ class Replaced:
     outlines: Polygons
 
 
-def splice_catalog(
+@dataclass(frozen=True)
+class Splice:
+    """What becomes of the features of the catalog `before`.
+
+    `come` is what is replaced on all planes. `rows` (n,) are the rows before, those that come counted on from
+    the last one; `later` is what is stored later, and `stored` (n,) where each row is stored.
+    """
+
+    before: Catalog
+    replaced: Sequence[Replaced]
+    come: Replaced
+    rows: Int64
+    later: Stored
+    stored: NDArray[Any]
+
+
+def spliced(before: Catalog, replaced: Sequence[Replaced]) -> Splice:
+    """The catalog `before` with some features replaced. Raises TooMuch where nothing would be gained."""
+    come = _joined(replaced, before)
+    rows = _rows_after(before, come)
+    return Splice(before, replaced, come, rows, *_stored_after(before, come, rows))
+
+
+def write_splice(
     directory: Path,
-    before: Catalog,
+    splice: Splice,
     objects: Int64,
-    replaced: Sequence[Replaced],
     describe: Callable[[Int64, NDArray[Any]], RoiColumns],
     meta: Mapping[str, Any],
     chunks: Mapping[str, Any] | None,
-    begin: Callable[[int], None],
+    confirm: Callable[[], None],
 ) -> None:
-    """Write the catalog `before` with some features replaced to `directory`.
+    """Write the catalog to `directory`.
 
-    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. Before anything is
-    written `begin` is told how many features there will be, and may raise. Nothing is left behind on failure.
-    Raises TooMuch where nothing would be gained.
+    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. `confirm` is
+    called before the catalog is put in place, and may raise. Nothing is left behind on failure.
     """
-    come = _joined(replaced, before)
-    rows = _rows_after(before, come)
-    later, stored = _stored_after(before, come, rows)
-    begin(len(rows))
+    before, come, later, stored = splice.before, splice.come, splice.later, splice.stored
     work = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -75,7 +93,7 @@ def splice_catalog(
         for name in ("features", *OUTLINES):
             _share(before.directory / f"{name}.arrow", work / f"{name}.arrow")
         _write_later(work, later)
-        place, labels, rois = _rois_after(before, objects, come, rows, describe)
+        place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
         boxes, parts = (
             Spliced(before.base.columns[name], later.columns[name], stored) for name in ("box", "part_count")
         )
@@ -84,13 +102,14 @@ def splice_catalog(
             place,
             parts[:],
             block_boxes(boxes),
-            _planes_after(before, replaced),
+            _planes_after(before, splice.replaced),
             labels,
             rois,
             vertices + len(come.outlines.xy),
             stored,
         )
         write_indexes(work, after, meta, chunks)
+        confirm()
         rename_into_place(work, directory)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -126,7 +145,7 @@ def _rows_after(before: Catalog, come: Replaced) -> Int64:
 
 
 def _stored_after(before: Catalog, come: Replaced, rows: Int64) -> tuple[Stored, NDArray[Any]]:
-    """What is stored later, in the order of the rows, and where each row is stored."""
+    """What is stored later, in the order of the rows, and where each row is stored. May raise TooMuch."""
     base = len(before.base.columns["label"])
     was_stored = np.arange(base) if before.stored is None else before.stored
     known = 0 if before.later is None else len(before.later.columns["label"])

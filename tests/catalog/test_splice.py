@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import keeper as keeper_module
+from roiservice.catalog import quota as quota_module
 from roiservice.catalog import splice
 from roiservice.catalog.columns import read_columns, write_columns
 from roiservice.catalog.equality import equal_catalogs
 from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.errors import SourceRefused
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.pages import feature_page, largest_features, roi_page
 from roiservice.query.select import PropertyFilter, RoiQuery
@@ -32,6 +34,10 @@ SHARED = ("features", "parts", "rings", "vertices")
 @pytest.fixture
 def layer(tmp_path: Path) -> Layer:
     return Layer(tmp_path, squares(160, 240, dtype="uint32"))
+
+
+def refused(*_: object) -> None:
+    raise OSError(95, "Operation not supported")
 
 
 def inodes(catalog: Catalog, *names: str) -> list[int]:
@@ -79,9 +85,6 @@ def test_all_is_written_once_much_is_stored_later(layer: Layer) -> None:
 
 
 def test_where_files_cannot_be_linked_they_are_copied(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
     monkeypatch.setattr(os, "link", refused)
     layer.array[50:60, 100:108] = 7777
     catalog = layer.rebuilt()
@@ -203,15 +206,37 @@ def test_a_build_that_fails_leaves_nothing(layer: Layer, monkeypatch: pytest.Mon
 def test_a_build_that_is_stopped_leaves_nothing(layer: Layer) -> None:
     """Who is told of progress may stop it: another builder took over, or the disk is too full."""
 
-    def stop(pixels: int, _: int) -> None:
-        if pixels:
-            raise RuntimeError
-
     there = names(layer)
     layer.array[50:60, 100:108] = 7777
-    with pytest.raises(RuntimeError):
-        layer.keeper.build(layer.key(layer.folder), progress=stop)
-    assert names(layer) == there | {"failure.json"}
+    for calls in (1, 2, 3):  # a plane was traced, all are, all is written
+        left = iter([None] * (calls - 1))
+
+        def stop(_pixels: int, _features: int, left: Iterator[None] = left) -> None:
+            next(left)
+
+        with pytest.raises(StopIteration):
+            layer.keeper.build(layer.key(layer.folder), progress=stop)
+        assert names(layer) == there | {"failure.json"}
+    assert layer.rebuilt().later is not None
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_shared_files_take_no_room(layer: Layer, monkeypatch: pytest.MonkeyPatch, is_linked: bool) -> None:
+    """The quota is of what is on the disk while there are two versions; the one before goes after that."""
+    monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(quota_module, "COST", 0)
+    if not is_linked:
+        monkeypatch.setattr(os, "link", refused)
+    size = sum(path.stat().st_size for path in layer.first.directory.iterdir())
+    keeper = keeper_at(layer.folder, catalog_bytes=int(1.8 * size))
+    layer.array[50:60, 100:108] = 7777
+    if is_linked:
+        assert keeper.build(layer.key(layer.folder)).later is not None
+        assert not layer.first.directory.exists()
+    else:
+        with pytest.raises(SourceRefused, match="beside"):
+            keeper.build(layer.key(layer.folder))
+        assert {name for name in names(layer) if name[0].isdigit()} == {layer.first.directory.name}
 
 
 def test_progress_is_told_of_all_pixels_once(layer: Layer) -> None:
