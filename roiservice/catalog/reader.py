@@ -56,8 +56,10 @@ class Spliced:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def __getitem__(self, rows: Int64 | slice) -> NDArray[Any]:
+    def __getitem__(self, rows: Int64 | slice | int) -> Any:
         stored = self.stored[rows]
+        if not stored.ndim:  # one row
+            return self.base[stored] if stored < len(self.base) else self.later[stored - len(self.base)]
         late = np.flatnonzero(stored >= len(self.base))
         if not len(late):
             return np.asarray(self.base[stored])

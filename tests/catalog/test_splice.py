@@ -166,6 +166,20 @@ def test_rows_may_come_in_any_order(layer: Layer) -> None:
     assert rings_of(gathered(one, rows)) == rings_of(gathered(other, rows))
 
 
+def test_columns_are_taken_from_as_arrays_are(layer: Layer) -> None:
+    layer.array[50:60, 100:108] = 7777
+    one, other = layer.rebuilt(), layer.from_scratch()
+    count = len(other.features["place"])
+    is_large = other.features["area"] > 12
+    for rows in (slice(10, 2000, 3), np.arange(count)[::-7], is_large, np.empty(0, np.int64)):
+        for name, column in other.features.items():
+            if name != "part_first":
+                assert one.features[name][rows].tolist() == column[rows].tolist()
+    for name in ("label", "box"):
+        assert [each.tolist() for each in one.features[name]] == other.features[name].tolist()
+        assert np.array_equal(one.features[name], other.features[name])
+
+
 def test_a_forced_build_of_the_same_source_changes_nothing(layer: Layer) -> None:
     layer.array[50:60, 100:108] = 7777
     catalog = layer.rebuilt()

@@ -143,7 +143,7 @@ def _target(kind: str, identifier: int, place: Place, there: Available) -> _Targ
             raise NotFound(f"there is no ROI {identifier}")
         return _Target(identifier, RoiQuery(), {})
     row = shape_row(catalog, identifier)
-    roi, t, z = (int(catalog.features[column][row : row + 1][0]) for column in ("place", "t", "z"))
+    roi, t, z = (int(catalog.features[column][row]) for column in ("place", "t", "z"))
     on_plane = RoiQuery(t=(t, t) if t >= 0 else None, z=(z, z) if z >= 0 else None)
     plane = {"theZ": z if z >= 0 else None, "theT": t if t >= 0 else None}
     return _Target(catalog.first_roi_id + int(catalog.rois["roi"][roi]), on_plane, plane)
