@@ -17,26 +17,24 @@ from numpy.typing import NDArray
 from roiservice.catalog.changes import Changes, can_be_mended, changes_since, columns_of
 from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.indexes import RoiColumns
+from roiservice.catalog.prepared import PreparedFeatures, objects_of, prepared
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
-from roiservice.catalog.splice import Replaced, spliced, write_splice
+from roiservice.catalog.splice import spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
-from roiservice.catalog.writer import CatalogWriter, PlaneIndex, feature_columns
-from roiservice.errors import CatalogDamaged, EngineFailed, SourceError, SourceRefused
-from roiservice.geometry.features import EVERY_INDEX
-from roiservice.geometry.frames import Frame
-from roiservice.geometry.polygons import Measures, Polygons, measure
-from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME, LayerSource
+from roiservice.catalog.writer import CatalogWriter
+from roiservice.errors import CatalogDamaged, EngineFailed, SourceError
+from roiservice.sources.layer import BY_LABEL, LayerSource
 from roiservice.sources.objects import packed
-from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
+from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.sources.tokens import ChunkState
-from roiservice.vectorize.outlines import Outline, redraw
+from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.regions import region_measures
 
 SPILL_PIXELS = 2**22  # of all planes: blocks of larger layers are kept in files
@@ -150,7 +148,7 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
             if build.progress is not None:
                 build.progress(pixels, writer.features)
 
-        prepare = partial(_prepared, layer, outline)
+        prepare = partial(prepared, layer, outline)
         whole = bool(outline.simplify)  # shared borders need all who share them
         with closing(traced_features(layer, engine, limits, files, advance, prepare, whole=whole)) as traced:
             for features in traced:
@@ -191,87 +189,14 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
     advance = build.progress or (lambda *_: None)
     replaced = []
     for each in retraced(build.layer, before, changes, max_vertices):
-        features = _prepared(build.layer, build.version.outline, each.plane, each.labels, each.polygons)
+        features = prepared(build.layer, build.version.outline, each.plane, each.labels, each.polygons)
         replaced.append(features.in_place_of(each.number, each.gone, each.places, build.layer.frame))
         advance(0, before.meta["counts"]["features"])
     splice = spliced(before, replaced)
     count = len(splice.rows)
     advance(build.layer.pixels, count)
-    objects, about = _roi_objects(build.layer, before), build.described(_Regions(()))
+    objects, about = objects_of(build.layer, before), build.described(_Regions(()))
     write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))
-
-
-def _roi_objects(layer: LabelLayer, before: Catalog) -> NDArray[np.int64]:
-    """What tells the ROIs of a catalog of the layer apart: see `_objects`."""
-    labels = before.rois["label"]
-    if layer.source.objects == BY_LABEL:
-        return labels.astype(np.int64)
-    first_rows = before.roi_rows[before.roi_first[:-1]]
-    of_plane = np.searchsorted(before.planes["first"], first_rows, side="right") - 1
-    time_of = {_indices(key): plane.index[0] for plane in layer.planes for key in plane.keys}
-    keys = zip(*(before.planes[name].tolist() for name in ("t", "c", "z")), strict=True)
-    times = np.array([time_of[key] for key in keys], np.int64)
-    return np.asarray(labels.astype(np.int64) + (times[of_plane] << 32))
-
-
-@dataclass(frozen=True)
-class _Features:
-    """Some features of a plane of a label layer, as the layer's options want them.
-
-    `polygons` are exact, `outlines` what the catalog gets in their place, and `measures` are those of the
-    outlines in the image. `objects` None: the label tells ROIs apart.
-    """
-
-    plane: LayerPlane
-    labels: NDArray[Any]
-    objects: NDArray[np.int64] | None
-    pixel_count: NDArray[np.int64]
-    polygons: Polygons
-    outlines: Polygons
-    measures: Measures
-
-    def write(self, writer: CatalogWriter, *, exact: bool) -> None:
-        """Add the features to a catalog; `exact`: the outlines are."""
-        writer.add_plane(
-            [_indices(key) for key in self.plane.keys],
-            self.labels,
-            self.outlines,
-            self.pixel_count,
-            exact=exact,
-            objects=self.objects,
-            measures=self.measures,
-        )
-
-    def in_place_of(
-        self, number: int, gone: NDArray[np.int64], places: NDArray[np.int64], frame: Frame
-    ) -> Replaced:
-        """The same as what comes in place of others; see `Replaced`. Outlines are exact."""
-        objects = self.labels.astype(np.int64) if self.objects is None else self.objects
-        (key,) = self.plane.keys
-        kind = np.zeros(len(self.labels), np.uint8)
-        columns = feature_columns(
-            _indices(key), self.labels, self.pixel_count, self.measures, frame.pixel_area, kind
-        )
-        return Replaced(number, gone, places, objects, columns, self.outlines)
-
-
-def _prepared(
-    layer: LabelLayer, outline: Outline, plane: LayerPlane, labels: NDArray[Any], polygons: Polygons
-) -> _Features:
-    """Features of a plane as the options want them; for several threads at once."""
-    if layer.source.objects == BY_COMPONENT:
-        labels, polygons = _components(labels, polygons)
-    measures = measure(polygons)
-    pixel_count = measures.area.astype(np.int64)
-    kept = np.flatnonzero(pixel_count * layer.frame.pixel_area >= outline.min_area)
-    is_measured = outline.is_exact and layer.frame.is_identity and len(kept) == len(polygons)
-    if len(kept) < len(polygons):
-        labels, polygons, pixel_count = labels[kept], polygons.take(kept), pixel_count[kept]
-    outlines = redraw(polygons, outline)
-    if not is_measured:
-        measures = measure(outlines.in_image(layer.frame))
-    objects = _objects(layer, plane, labels, polygons)
-    return _Features(plane, labels, objects, pixel_count, polygons, outlines, measures)
 
 
 def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:
@@ -314,7 +239,7 @@ class _Regions:
         self._pixels: list[NDArray[np.int64]] = []
         self._values: list[NDArray[np.float64]] = []
 
-    def add(self, features: _Features) -> None:
+    def add(self, features: PreparedFeatures) -> None:
         """Measure some features of a plane, if anything is to be measured."""
         if self._names:
             objects = features.labels if features.objects is None else features.objects
@@ -332,47 +257,6 @@ class _Regions:
         values = np.concatenate(self._values)[largest]
         columns = zip(self._names, values.T, strict=True)
         return named_columns({name: pa.array(column, from_pandas=True) for name, column in columns})
-
-
-def _components(labels: NDArray[Any], polygons: Polygons) -> tuple[NDArray[Any], Polygons]:
-    """Every part as a feature of its own."""
-    parts = np.diff(polygons.part_offsets)
-    each = np.arange(polygons.part_offsets[-1] + 1)
-    return np.repeat(labels, parts), Polygons(
-        polygons.xy, polygons.vertex_offsets, polygons.ring_offsets, each
-    )
-
-
-def _objects(
-    layer: LabelLayer, plane: LayerPlane, labels: NDArray[Any], polygons: Polygons
-) -> NDArray[np.int64] | None:
-    """What tells ROIs apart, where that is not the label: a number that lasts while the object does.
-
-    A component's is one more than the index of its first pixel in the array, in C order; at time 0 a label's
-    is the label, later ones have the time in the bits above 32.
-    """
-    if layer.source.objects == BY_COMPONENT:
-        return _first_pixels(polygons, layer.width) + 1 + layer.pixels_before(plane)
-    if layer.source.objects == BY_TIME:
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
-            reason = "labels of one time each must lie from 1 to 2147483647"
-            raise SourceRefused(layer.source.image.location, layer.source.path, reason)
-        return labels.astype(np.int64) + (plane.index[0] << 32)
-    return None
-
-
-def _first_pixels(polygons: Polygons, width: int) -> NDArray[np.int64]:
-    """Index (row * width + column) of the topmost, then leftmost pixel of features of one part each."""
-    if not len(polygons):
-        return np.empty(0, np.int64)
-    index = polygons.xy[:, 1].astype(np.int64) * width + polygons.xy[:, 0]
-    first = polygons.vertex_offsets[polygons.ring_offsets[polygons.part_offsets[:-1]]]
-    return np.asarray(np.minimum.reduceat(index, first))
-
-
-def _indices(key: PlaneKey) -> PlaneIndex:
-    t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
-    return t, c, z
 
 
 def _describe(
