@@ -100,6 +100,22 @@ def test_the_old_version_may_go(layer: Layer) -> None:
     assert catalog.later is not None
 
 
+@pytest.mark.parametrize("name", ["features", "rings", "rows", "chunks", ""])
+def test_nothing_is_shared_with_a_damaged_catalog(layer: Layer, name: str) -> None:
+    """It may be open and in service."""
+    path = layer.first.directory / f"{name}.arrow" if name else layer.first.directory
+    if name:
+        beginning = path.read_bytes()[:100]
+        path.unlink()
+        path.write_bytes(beginning)
+    else:
+        shutil.rmtree(path)
+    layer.array[50:60, 100:108] = 7777
+    catalog = layer.keeper.build(layer.key(layer.folder))
+    assert catalog.later is None
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_a_version_that_others_built_again_meanwhile(layer: Layer) -> None:
     """What is open is what it was; features may be stored elsewhere in the files that lie there now."""
     other = keeper_at(layer.folder, keep_replaced=0.0)
