@@ -115,3 +115,25 @@ def test_parts_and_holes_in_another_order_find_back_to_raster_order(pattern: NDA
     again = from_shapely(turned).in_raster_order(np.ones(len(turned), bool)) if len(turned) else traced
     for one, other in zip(vars(again).values(), vars(traced).values(), strict=True):
         assert np.array_equal(one, other)
+
+
+@some
+@given(st.lists(patterns, min_size=1, max_size=3))
+def test_joining_pieces_is_joining_lists(pieces: list[NDArray[Any]]) -> None:
+    each = [polygons_of(piece) for piece in pieces]
+    assert rings_of(Polygons.joined(each)) == [feature for piece in each for feature in rings_of(piece)]
+
+
+@some
+@given(patterns, patterns, st.data())
+def test_features_alike_are_equal_lists(
+    pattern: NDArray[Any], other: NDArray[Any], data: st.DataObject
+) -> None:
+    both = Polygons.joined([polygons_of(pattern), polygons_of(other)])
+    choices = st.lists(st.integers(0, len(both) - 1), min_size=6, max_size=6)
+    one, two = (both.take(np.array(data.draw(choices) if len(both) else [], np.int64)) for _ in range(2))
+    expected = [own == others for own, others in zip(rings_of(one), rings_of(two), strict=True)]
+    assert one.alike(two).tolist() == expected
+    moved = Polygons(one.xy + 1, one.vertex_offsets, one.ring_offsets, one.part_offsets)
+    assert one.alike(one).all()
+    assert not one.alike(moved).any()
