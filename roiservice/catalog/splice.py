@@ -189,6 +189,7 @@ def _rois_after(
     is_known = np.append(numbers, -1)[at] == number
     fresh = np.flatnonzero(~is_known)
     fresh = fresh[np.argsort(number[fresh])]
+    # From here on a ROI goes by its place before, new ones by `count` and on, in the order of their numbers.
     count = len(numbers)
     index = at.copy()
     index[fresh] = count + np.arange(len(fresh))
