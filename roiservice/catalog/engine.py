@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roiservice.sources.planes import LabelLayer
-from roiservice.sources.slabs import SLAB_BYTES
 from roiservice.vectorize.blocks import Block, trace_block
 
 BYTES_AT_WORK = 2**29  # pixels of all batches at work, but always one batch
 BATCH_PIXELS = 2**20  # of small planes that are traced in one go
+SHARED_BYTES = 2**27  # decoded at once for several planes that share chunks
+Index = tuple[int, int, int]  # t, c, z
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -29,7 +32,7 @@ THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 class Rows:
     """Rows `row0` to `row1` of the plane `index` (t, c, z) of a layer; with `last` they end the plane."""
 
-    index: tuple[int, int, int]
+    index: Index
     row0: int
     row1: int
     last: bool
@@ -87,6 +90,11 @@ class Threads:
         )
 
 
+def shared_pixels(layer: LabelLayer) -> int:
+    """Most pixels that are decoded at once for several planes."""
+    return SHARED_BYTES // layer.dtype.itemsize
+
+
 def cut_rows(layer: LabelLayer, rows: int) -> list[tuple[int, int]]:
     """First and last row of the blocks of a plane; only a plane of one row has a block of one row."""
     starts = list(range(0, layer.height, max(rows, 2)))
@@ -96,55 +104,82 @@ def cut_rows(layer: LabelLayer, rows: int) -> list[tuple[int, int]]:
 
 
 def batches(layer: LabelLayer, rows: int, pixels: int) -> Iterator[Batch]:
-    """All blocks in order. Whole planes come together up to so many `pixels`, or if they share chunks."""
-    cuts = cut_rows(layer, rows)
+    """All blocks; rows of planes that share chunks together, else as many as have up to so many `pixels`."""
     batch: list[Rows] = []
-    for plane in layer.planes:
-        blocks = [Rows(plane.index, row0, row1, row1 == layer.height) for row0, row1 in cuts]
-        if len(blocks) > 1:
-            yield from ([each] for each in blocks)
-        elif batch and not _belongs(layer, batch, blocks[0], pixels):
+    filled = 0
+    for group in _groups(layer, rows):
+        size = sum((each.row1 - each.row0) * layer.width for each in group)
+        if batch and filled + size > pixels:
             yield batch
-            batch = blocks
-        else:
-            batch = [*batch, *blocks]
+            batch, filled = [], 0
+        batch += group
+        filled += size
     if batch:
         yield batch
 
 
-def _belongs(layer: LabelLayer, batch: Batch, plane: Rows, pixels: int) -> bool:
-    """Whether one more whole plane is to be traced with those of the batch."""
-    filled = (len(batch) + 1) * layer.height * layer.width
-    if _slab(layer, plane) == _slab(layer, batch[-1]):
-        return filled * layer.dtype.itemsize <= SLAB_BYTES
-    return filled <= pixels
+def _groups(layer: LabelLayer, rows: int) -> Iterator[Batch]:
+    """All blocks; those together that are decoded at once: the same rows of planes that share chunks."""
+    slabs: dict[Index, list[Index]] = {}
+    for plane in layer.planes:
+        slabs.setdefault(_slab(layer, plane.index), []).append(plane.index)
+    for planes in slabs.values():
+        for row0, row1 in cut_rows(layer, rows):
+            most = shared_pixels(layer) // ((row1 - row0) * layer.width)
+            for some in _within(planes, most):
+                yield [Rows(index, row0, row1, row1 == layer.height) for index in some]
 
 
-def _slab(layer: LabelLayer, rows: Rows) -> tuple[int, ...]:
+def _within(planes: Sequence[Index], most: int) -> Iterator[Sequence[Index]]:
+    """As many of the planes at a time as lie within a box of no more than `most`, but always one."""
+    some: list[Index] = []
+    low = high = planes[0]
+    for index in planes:
+        low, high = _each(min, low, index), _each(max, high, index)
+        if some and math.prod(last - first + 1 for first, last in zip(low, high, strict=True)) > most:
+            yield some
+            some = []
+            low = high = index
+        some.append(index)
+    yield some
+
+
+def _each(choose: Callable[[int, int], int], one: Index, other: Index) -> Index:
+    t, c, z = map(choose, one, other)
+    return t, c, z
+
+
+def _slab(layer: LabelLayer, index: Index) -> Index:
     """What planes have in common whose pixels lie in the same chunks."""
-    return tuple(position // size for position, size in zip(rows.index, layer.chunk_depth, strict=True))
+    return _each(int.__floordiv__, index, layer.chunk_depth)
 
 
 def _most_pixels(layer: LabelLayer, rows: int) -> int:
     """Most pixels of a batch that are in working memory at once."""
     block = rows * layer.width
-    if rows < layer.height:
-        return block
-    return max(block, min(block * math.prod(layer.chunk_depth), SLAB_BYTES // layer.dtype.itemsize))
+    return max(block, min(block * math.prod(layer.chunk_depth), shared_pixels(layer)))
 
 
 def trace_batch(layer: LabelLayer, batch: Batch, max_vertices: int | None) -> Iterator[Block]:
     """The blocks of a batch, one after the other. Raises SourceDamaged, and TooManyObjects."""
-    if len(batch) > 1:
-        layer = layer.apart()  # so that batches at work side by side do not push out what others share
-    for rows in batch:
-        yield trace_rows(layer, rows, max_vertices)
+    for _, group in groupby(batch, lambda rows: (_slab(layer, rows.index), rows.row0)):
+        together = list(group)
+        for rows, pixels in zip(together, _pixels(layer, together), strict=True):
+            yield trace_rows(pixels, rows, max_vertices)
 
 
-def trace_rows(layer: LabelLayer, rows: Rows, max_vertices: int | None) -> Block:
+def _pixels(layer: LabelLayer, together: Batch) -> Iterator[NDArray[Any]]:
+    """The pixels of the same rows of planes that share chunks."""
+    row0, row1 = together[0].row0, together[0].row1
+    if len(together) == 1:
+        yield layer.read(together[0].index, row0, row1)
+    else:
+        yield from layer.read_planes([rows.index for rows in together], row0, row1)
+
+
+def trace_rows(pixels: NDArray[Any], rows: Rows, max_vertices: int | None) -> Block:
     """One block, from its pixels; without its first row, unless it is the plane's."""
-    pixels = layer.read(rows.index, rows.row0, rows.row1)
-    above, first = np.zeros(layer.width, layer.dtype), rows.row0
+    above, first = np.zeros_like(pixels[0]), rows.row0
     if first:
         above, pixels, first = pixels[0], pixels[1:], first + 1
     return trace_block(above, pixels, first, last=rows.last, max_vertices=max_vertices)

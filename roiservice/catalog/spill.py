@@ -51,8 +51,12 @@ class BlockFiles:
 
     def keep(self, name: str, block: Block) -> Block:
         """Write a block to its file; the same block, from there."""
+        _write(self._folder / f"{name}.block", self._key, _arrays_of(block))
+        return self.load(name)
+
+    def load(self, name: str) -> Block:
+        """A block that has been kept or found. It takes a file descriptor while it is used."""
         path = self._folder / f"{name}.block"
-        _write(path, self._key, _arrays_of(block))
         arrays = self._mapped(path, checked=False)
         if arrays is None:
             raise OSError(f"{path}: cannot be read again")

@@ -6,6 +6,8 @@ number of threads, and wherever they were traced.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.engine import Batch, Engine, Tracer, cut_rows
+from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, shared_pixels
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
@@ -84,8 +86,8 @@ def _result_of(future: Future[Result], tick: Callable[[], None]) -> Result:
 
 
 def block_rows(layer: LabelLayer) -> int:
-    """Rows of a block of a layer: whole rows of chunks."""
-    return layer.strip_rows(BLOCK_PIXELS)
+    """Rows of a block of a layer: whole rows of chunks, fewer where many planes share them."""
+    return layer.strip_rows(min(BLOCK_PIXELS, shared_pixels(layer) // math.prod(layer.chunk_depth)))
 
 
 def traced_features(
@@ -107,7 +109,7 @@ def traced_features(
     """
     rows = block_rows(layer)
     with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
-        joined = _joined(layer, _blocks(tracer, files, lambda: advance(0)), rows, limits, advance)
+        joined = _joined(layer, _blocks(layer, tracer, rows, files, advance), rows, limits)
         planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
         if rows >= layer.height:  # small planes are put in order side by side
             planes = _in_order(pool, _assembled, joined, engine.threads)
@@ -117,20 +119,34 @@ def traced_features(
             del assembly  # before the next plane is joined
 
 
-def _blocks(tracer: Tracer, files: BlockFiles | None, tick: Callable[[], None]) -> Iterator[Block]:
-    """All blocks in order, from their files or their pixels."""
+def _blocks(
+    layer: LabelLayer, tracer: Tracer, rows: int, files: BlockFiles | None, advance: Callable[[int], None]
+) -> Iterator[Block]:
+    """All blocks plane by plane, from their files or their pixels."""
 
-    def trace(batch: Batch) -> list[Block]:
+    def trace(batch: Batch) -> dict[Rows, Callable[[], Block]]:
+        """What gives each block; of those in files only when it is its turn, as there may be very many."""
         if files is None:
-            return list(tracer.trace(batch))
-        found = {rows: files.find(rows.name) for rows in batch}
-        missing = [rows for rows, block in found.items() if block is None]
-        for rows, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
-            found[rows] = files.keep(rows.name, block)
-        return [block for block in found.values() if block is not None]
+            blocks = zip(batch, tracer.trace(batch), strict=True)
+            return {each: partial(_same, block) for each, block in blocks}
+        missing = [each for each in batch if files.find(each.name) is None]
+        for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
+            files.keep(each.name, block)
+        return {each: partial(files.load, each.name) for each in batch}
 
-    for batch in _in_order(tracer.crew, trace, tracer.batches, tracer.at_once, tick):
-        yield from batch
+    traced: dict[Rows, Callable[[], Block]] = {}
+    batches = _in_order(tracer.crew, trace, tracer.batches, tracer.at_once, lambda: advance(0))
+    for plane, (row0, row1) in itertools.product(layer.planes, cut_rows(layer, rows)):
+        block = Rows(plane.index, row0, row1, row1 == layer.height)
+        while block not in traced:  # batches go through all planes that share chunks, strip by strip
+            more = next(batches)
+            traced |= more
+            advance(sum(each.row1 - each.row0 for each in more) * layer.width)
+        yield traced.pop(block)()
+
+
+def _same(block: Block) -> Block:
+    return block
 
 
 def _assembled(joined: tuple[LayerPlane, PlaneJoiner]) -> tuple[LayerPlane, Assembly]:
@@ -143,7 +159,6 @@ def _joined(
     blocks: Iterator[Block],
     rows: int,
     limits: VertexLimits,
-    advance: Callable[[int], None],
 ) -> Iterator[tuple[LayerPlane, PlaneJoiner]]:
     """All planes in order, once all their blocks are joined."""
     cuts = cut_rows(layer, rows)
@@ -153,13 +168,12 @@ def _joined(
         joiner = PlaneJoiner(layer.dtype, left if is_last_straw else limits.of_plane)
         above: NDArray[Any] | None = None
         try:
-            for row0, row1 in cuts:
+            for row0, _ in cuts:
                 block = next(blocks)
                 if above is not None:
                     joiner.join(trace_block(above, block.above[np.newaxis], row0, last=False))
                 joiner.join(block)
                 above = block.last_row
-                advance((row1 - row0) * layer.width)
         except TooManyObjects as error:
             if is_last_straw:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +45,6 @@ class LabelArray:
     def read(self, selection: Selection) -> NDArray[Any]:
         """One block; missing chunks are the fill value. SourceDamaged naming the first chunk that fails."""
         return self.slabs.read(selection, self.load)
-
-    def apart(self) -> LabelArray:
-        """The same array, which keeps for later reads what it reads itself."""
-        return replace(self, slabs=Slabs(self.shape, self.chunks, self.array.dtype.itemsize))
 
     def load(self, selection: Selection) -> NDArray[Any]:
         """As `read`, but nothing is kept for later reads."""

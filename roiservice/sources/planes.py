@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import total_ordering
 from typing import Any
 
@@ -101,12 +101,11 @@ class LabelLayer:
     @property
     def chunk_depth(self) -> tuple[int, int, int]:
         """How many indices of t, c and z lie in one chunk."""
-        t, c, z = (self._array.chunks[self._axes[name]] if name in self._axes else 1 for name in "tcz")
-        return t, c, z
+        return self._depth("t"), self._depth("c"), self._depth("z")
 
-    def apart(self) -> LabelLayer:
-        """The same layer, which does not share with this one what is kept of chunks of several planes."""
-        return replace(self, _array=self._array.apart())
+    def _depth(self, name: str) -> int:
+        axis = self._axes.get(name)
+        return 1 if axis is None else min(self._array.chunks[axis], self._array.shape[axis])
 
     def read(
         self, index: tuple[int, int, int], row0: int, row1: int, columns: tuple[int, int] | None = None
@@ -117,7 +116,28 @@ class LabelLayer:
         hold the fill value; those that cannot be decoded raise SourceDamaged naming the array and the chunk.
         ValueError if the rows, the columns or the index are not of this layer.
         """
-        block = self._array.read(self._selection(index, row0, row1, *(columns or (0, self.width))))
+        return self._plane(
+            self._array.read(self._selection(index, row0, row1, *(columns or (0, self.width))))
+        )
+
+    def read_planes(
+        self, indices: Sequence[tuple[int, int, int]], row0: int, row1: int
+    ) -> Iterator[NDArray[Any]]:
+        """As `read`, for several planes that share chunks, which are decoded once; one after the other.
+
+        All that lies between the planes is in working memory meanwhile.
+        """
+        selections = [self._selection(index, row0, row1, 0, self.width) for index in indices]
+        spans = [_span(parts) for parts in zip(*selections, strict=True)]
+        block = self._array.load(tuple(spans))
+        for selection in selections:
+            inner = (
+                slice(None) if isinstance(part, slice) else part - span.start
+                for part, span in zip(selection, spans, strict=True)
+            )
+            yield self._plane(block[tuple(inner)])
+
+    def _plane(self, block: NDArray[Any]) -> NDArray[Any]:
         if self._axes["x"] < self._axes["y"]:
             block = block.T
         return np.ascontiguousarray(block, dtype=self.dtype)
@@ -156,6 +176,14 @@ class LabelLayer:
         selection[self._axes["y"]] = slice(row0, row1)
         selection[self._axes["x"]] = slice(column0, column1)
         return tuple(selection)
+
+
+def _span(parts: Sequence[int | slice]) -> slice:
+    """What holds all of these indices of an axis, or all of these slices, which are equal."""
+    indices = [part for part in parts if isinstance(part, int)]
+    if indices:
+        return slice(min(indices), max(indices) + 1)
+    return next(part for part in parts if isinstance(part, slice))
 
 
 def open_layer(source: LayerSource, limits: Limits) -> LabelLayer:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from roiservice.catalog import tracing
+from roiservice.catalog import engine, tracing
 from roiservice.catalog.build import LayerVersion, build_catalog, roi_numbers
 from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.reader import open_catalog
@@ -221,8 +221,13 @@ def pixels_before_the_stop(layer: LabelLayer, directory: Path, registry: Registr
     return sum(read)
 
 
-def test_too_many_vertices_of_all_planes_stop_the_build(tmp_path: Path) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(9, 32, 32)}, axes="zyx")
+def test_too_many_vertices_of_all_planes_stop_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_image(
+        tmp_path / "1.zarr", labels={"cells": noisy(9, 32, 32)}, axes="zyx", chunks=(1, 32, 32)
+    )
+    monkeypatch.setattr(engine, "BATCH_PIXELS", 32 * 32)
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
     read = pixels_before_the_stop(layer, tmp_path / "2", registry, 5000)

@@ -82,10 +82,11 @@ def test_a_cluster_gives_the_same_bytes(
     assert not blocks_folder(tmp_path / "there").exists()
 
 
-@pytest.mark.parametrize("chunks", [(1, 40, 30), (4, 40, 30), (3, 20, 30)])
+@pytest.mark.parametrize("chunks", [(1, 40, 30), (4, 40, 30), (3, 10, 30)])
 def test_planes_that_are_traced_in_one_go_are_the_same(
-    tmp_path: Path, engine: DaskEngine, chunks: tuple[int, int, int]
+    tmp_path: Path, engine: DaskEngine, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, int, int]
 ) -> None:
+    monkeypatch.setattr(cluster_module, "BATCH_PIXELS", 3000)
     write_image(tmp_path / "1.zarr", labels={"cells": blobs(6, 40, 30)}, axes="zyx", chunks=chunks)
     layer = layer_in(tmp_path)
     for name, by in (("plain", None), ("there", engine)):

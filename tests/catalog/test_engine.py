@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog import engine
 from roiservice.catalog.engine import Threads, batches, cut_rows
-from roiservice.catalog.tracing import VertexLimits, traced_features
+from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.geometry.polygons import Polygons
 from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
 from roiservice.vectorize.plane import trace_plane
@@ -52,11 +53,15 @@ class Layer:
     def strip_rows(self, _max_pixels: int) -> int:
         return min(self.rows, self.height)
 
-    def apart(self) -> Layer:
-        return self
-
     def read(self, index: tuple[int, int, int], row0: int, row1: int) -> NDArray[Any]:
         return np.ascontiguousarray(self.array[index[2], row0:row1])
+
+    def read_planes(
+        self, indices: list[tuple[int, int, int]], row0: int, row1: int
+    ) -> Iterator[NDArray[Any]]:
+        assert len({index[2] // self.depth for index in indices}) == 1
+        for index in indices:
+            yield self.read(index, row0, row1)
 
     @property
     def as_layer(self) -> LabelLayer:
@@ -68,13 +73,13 @@ def features(plane: LayerPlane, labels: NDArray[Any], polygons: Polygons) -> Any
 
 
 @settings(max_examples=200, deadline=None)
-@given(label_planes(), st.integers(1, 40), st.integers(1, 3))
-@example(spiral(23), 1, 2)
-@example(snake(40, 21), 3, 1)
-@example(rings_in_rings(24), 23, 2)
-@example(np.ones((1, 5), np.uint8), 1, 1)
-def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int) -> None:
-    layer = Layer(np.stack([plane] * copies), rows).as_layer
+@given(label_planes(), st.integers(1, 40), st.integers(1, 3), st.integers(1, 2))
+@example(spiral(23), 1, 2, 2)
+@example(snake(40, 21), 3, 1, 1)
+@example(rings_in_rings(24), 23, 2, 1)
+@example(np.ones((1, 5), np.uint8), 1, 1, 1)
+def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int, depth: int) -> None:
+    layer = Layer(np.stack([plane] * copies), rows, depth).as_layer
     limits = VertexLimits(None, None)
     labels, polygons = trace_plane([plane])
     found = list(traced_features(layer, Threads(2), limits, None, lambda _: None, features, whole=True))
@@ -106,26 +111,46 @@ def planes_of(layer: Layer, rows: int, pixels: int) -> list[list[int]]:
     return [[each.index[2] for each in batch] for batch in batches(layer.as_layer, rows, pixels)]
 
 
-def test_small_planes_are_traced_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = np.zeros((7, 10, 10), np.uint16)
-    assert planes_of(Layer(array), 10, 100) == [[0], [1], [2], [3], [4], [5], [6]]
-    assert planes_of(Layer(array), 10, 399) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert planes_of(Layer(array), 5, 10_000) == [[z] for z in range(7) for _ in range(2)]
+def test_small_planes_are_traced_in_one_go() -> None:
+    layer = Layer(np.zeros((7, 10, 10), np.uint16))
+    assert planes_of(layer, 10, 100) == [[0], [1], [2], [3], [4], [5], [6]]
+    assert planes_of(layer, 10, 399) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert planes_of(layer, 5, 50) == [[z] for z in range(7) for _ in range(2)]
 
 
 def test_planes_that_share_chunks_are_traced_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each worker of a cluster would decode every chunk."""
+    """Else each chunk would be decoded for each of them."""
     array = np.zeros((7, 10, 10), np.uint16)
     assert planes_of(Layer(array, depth=3), 10, 100) == [[0, 1, 2], [3, 4, 5], [6]]
     assert planes_of(Layer(array, depth=2), 10, 450) == [[0, 1, 2, 3], [4, 5, 6]]
-    monkeypatch.setattr(engine, "SLAB_BYTES", 400)
+    assert planes_of(Layer(array, depth=4), 5, 100) == [[0, 1, 2, 3]] * 2 + [[4, 5, 6]] * 2
+    monkeypatch.setattr(engine, "SHARED_BYTES", 400)
     assert planes_of(Layer(array, depth=7), 10, 100) == [[0, 1], [2, 3], [4, 5], [6]]
 
 
+def test_what_lies_between_planes_of_a_batch_is_little() -> None:
+    """The last planes of one time and the first of the next have all of both times between them."""
+    planes = [(t, 0, z) for t in range(2) for z in range(5)]
+    assert [[z for _, _, z in some] for some in engine._within(planes, 3)] == [[0, 1, 2], [3, 4]] * 2
+    assert [len(some) for some in engine._within(planes, 9)] == [5, 5]
+    assert [len(some) for some in engine._within(planes, 10)] == [10]
+    assert [len(some) for some in engine._within(planes, 0)] == [1] * 10
+
+
+def test_blocks_are_so_few_rows_that_shared_chunks_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Layer(np.zeros((8, 40, 10), np.uint16), rows=5)
+    asked: list[int] = []
+    monkeypatch.setattr(Layer, "strip_rows", lambda _, pixels: asked.append(pixels) or 5)
+    monkeypatch.setattr(engine, "SHARED_BYTES", 1600)
+    for depth in (1, 2, 8):
+        block_rows(Layer(layer.array, depth=depth).as_layer)
+    assert asked == [800, 400, 100]
+
+
 def test_fewer_batches_are_at_work_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Layer(np.zeros((40, 10, 10), np.uint16), depth=10)
+    array = np.zeros((40, 10, 10), np.uint16)
     monkeypatch.setattr(engine, "BYTES_AT_WORK", 2000 * 3)
-    for rows, depth, expected in ((10, 10, 3), (5, 10, 9), (10, 1, 9), (10, 100, 1)):
-        layer = Layer(layer.array, depth=depth)
-        with ThreadPoolExecutor(1) as crew, Threads(8).tracer(layer.as_layer, rows, None, crew) as tracer:
+    for rows, depth, expected in ((10, 10, 3), (5, 10, 6), (10, 1, 9), (10, 40, 1)):
+        layer = Layer(array, depth=depth).as_layer
+        with ThreadPoolExecutor(1) as crew, Threads(8).tracer(layer, rows, None, crew) as tracer:
             assert tracer.at_once == expected

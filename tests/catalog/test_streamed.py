@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import columns, engine, tracing, writer
+from roiservice.catalog import cluster, columns, engine, tracing, writer
 from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
@@ -53,6 +54,8 @@ def small_pieces(put: Any) -> None:
         (build_module, "SPILL_PIXELS", 0),
         (tracing, "BLOCK_PIXELS", 500),
         (tracing, "RUN_VERTICES", 300),
+        (engine, "BATCH_PIXELS", 500),
+        (cluster, "BATCH_PIXELS", 500),
         (writer, "PIECE_ROWS", 100),
         (columns, "PIECE_BYTES", 1000),
     ):
@@ -139,37 +142,44 @@ def test_options_give_the_same_bytes_in_pieces(
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
 
 
-def start(folder: Path, seconds: float, *cluster: str) -> subprocess.Popen[str]:
-    """Build in a process of its own, which rests after each block."""
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of blocks as they are traced from now on."""
+    names: list[str] = []
+    real = engine.trace_rows
+    monkeypatch.setattr(
+        engine, "trace_rows", lambda pixels, rows, most: names.append(rows.name) or real(pixels, rows, most)
+    )
+    return names
+
+
+def start(folder: Path, seconds: float, *address: str) -> subprocess.Popen[str]:
+    """Build in a process of its own, which rests each time that blocks are traced."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder), str(seconds), *cluster],
+        [sys.executable, "-c", KILLED, str(folder), str(seconds), *address],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     )
 
 
-@pytest.mark.parametrize("blocks", [1, 7, 30])
+@pytest.mark.parametrize("times", [1, 7, 15])
 def test_a_killed_build_goes_on_from_its_blocks(
-    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, blocks: int
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     process = start(tmp_path, 0.05)
     assert process.stdout is not None
-    for _ in range(blocks):
+    for _ in range(times):
         assert process.stdout.readline() == "block\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = len(list(blocks_folder(tmp_path / "resumed").glob("*.block")))
-    assert kept >= blocks
+    assert kept >= times
     assert not (tmp_path / "resumed").exists()
-    read: list[int] = []
-    monkeypatch.setattr(
-        LabelLayer, "read", lambda *a, real=LabelLayer.read, **k: read.append(1) or real(*a, **k)
-    )
+    traced = counted(monkeypatch)
     small_pieces(monkeypatch.setattr)
     build(stack, tmp_path / "resumed")
-    assert len(read) == 4 * 9 - kept
+    assert len(traced) == 4 * 9 - kept
     build(stack, tmp_path / "fresh")
     assert content(tmp_path / "resumed") == content(tmp_path / "fresh")
 
@@ -191,6 +201,48 @@ def test_an_interrupted_build_keeps_its_blocks_and_a_failed_one_does_not(
         assert blocks_folder(tmp_path / "2").exists() == kept
         assert not list(tmp_path.glob("2.partial"))
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("build")]
+
+
+def test_who_waits_for_a_block_is_asked_now_and_then(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So Ctrl-C need not wait for a block that takes long."""
+    monkeypatch.setattr(tracing, "TICK", 0.01)
+    asked = threading.Event()
+
+    real = engine.trace_rows
+
+    def trace(*arguments: Any) -> Any:
+        assert asked.wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "trace_rows", trace)
+    build(stack, tmp_path / "2", progress=lambda *_: asked.set())
+    assert (tmp_path / "2").exists()
+
+
+def test_blocks_of_many_planes_that_share_chunks_need_few_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All blocks of such planes are traced before the first plane is whole."""
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(60, 90, 30)}, axes="zyx", chunks=(60, 10, 30))
+    small_pieces(monkeypatch.setattr)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
+    try:
+        build(layer_in(tmp_path), tmp_path / "2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (tmp_path / "2").exists()
+
+
+def test_pixels_are_told_of_as_they_are_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when planes are whole, which is late for those that share chunks."""
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(6, 90, 30)}, axes="zyx", chunks=(6, 10, 30))
+    small_pieces(monkeypatch.setattr)
+    told: list[int] = []
+    build(layer_in(tmp_path), tmp_path / "2", progress=lambda pixels, _: told.append(pixels))
+    assert [pixels for pixels in told if pixels] == [6 * 10 * 30] * 9
 
 
 def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Path) -> None:
@@ -232,19 +284,16 @@ def test_a_forced_build_does_not_trust_what_another_has_left(
     small_pieces(monkeypatch.setattr)
     keeper = keeper_at(tmp_path)
     layer = layer_key(Registry(tmp_path / "state"), tmp_path / "1.zarr")
-    read: list[int] = []
-    monkeypatch.setattr(
-        LabelLayer, "read", lambda *a, real=LabelLayer.read, **k: read.append(1) or real(*a, **k)
-    )
+    traced = counted(monkeypatch)
 
     def interrupt(pixels: int, features: int) -> None:
-        wait_for(lambda: len(read) >= 3)
+        wait_for(lambda: len(traced) >= 3)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         keeper.build(layer, progress=interrupt)
     assert list(keeper.directory(layer).glob("*.blocks/*"))
     assert keeper.existing(layer) is None
-    read.clear()
+    traced.clear()
     keeper.build(layer, force=True)
-    assert len(read) == 4 * 9
+    assert len(traced) == 4 * 9

@@ -183,6 +183,38 @@ def test_planes_that_share_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(layer.read((0, 0, 0), 0, 8), array[0, 0, :8])
 
 
+@pytest.mark.parametrize("order", ["tczyx", "zyx", "yx", "tcxzy"])
+def test_planes_read_together_are_those_read_alone(tmp_path: Path, order: str) -> None:
+    sizes = {"t": 2, "c": 3, "z": 5, "y": 20, "x": 31}
+    array = blobs(*(sizes[axis] for axis in order))
+    chunks = [{"t": 2, "c": 2, "z": 4, "y": 8, "x": 10}[axis] for axis in order]
+    path = with_axes(tmp_path / "a.zarr", array, stated_axes(*order))
+    write_array(path / "labels/cells/0", array, chunks=chunks)
+    layer = layer_at(path)
+    assert layer.chunk_depth == tuple(chunks[order.index(axis)] if axis in order else 1 for axis in "tcz")
+    indices = [plane.index for plane in layer.planes if plane.index[2] in (0, 2, 3)]
+    together = list(layer.read_planes(indices, 3, 19))
+    assert len(together) == len(indices)
+    for index, block in zip(indices, together, strict=True):
+        assert block.flags.c_contiguous
+        assert block.dtype == layer.dtype
+        np.testing.assert_array_equal(block, layer.read(index, 3, 19))
+    with pytest.raises(ValueError, match="not one of this layer"):
+        list(layer.read_planes([(0, 0, 0), (0, 0, 5)], 0, 1))
+
+
+def test_a_damaged_chunk_is_named_among_planes_read_together(tmp_path: Path) -> None:
+    path = write_image(
+        tmp_path / "a.zarr", labels={"cells": blobs(4, 20, 30) + 1}, axes="zyx", chunks=(2, 8, 10)
+    )
+    (path / "labels/cells/0/c/1/1/2").write_bytes(b"damaged")
+    layer = layer_at(path)
+    assert len(list(layer.read_planes([(0, 0, 0), (0, 0, 1)], 0, 20))) == 2
+    assert len(list(layer.read_planes([(0, 0, 2), (0, 0, 3)], 0, 8))) == 2
+    with pytest.raises(SourceDamaged, match=r"labels/cells/0\]: chunk \(1, 1, 2\)"):
+        list(layer.read_planes([(0, 0, 2), (0, 0, 3)], 0, 20))
+
+
 def test_x_before_y_is_transposed(tmp_path: Path) -> None:
     array = blobs(3, 20, 31)
     path = with_axes(tmp_path / "a.zarr", array, stated_axes("x", "y", "z"))
