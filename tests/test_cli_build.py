@@ -29,7 +29,8 @@ from tests.stores import write_image, write_plate
 
 AT_ONCE = """
 import sys
-from roiservice.commands import build
+from roiservice.commands import build, processes
+processes.Processes.ready = property(lambda self: bool(self._started[0].result()))
 build.WORTH_PROCESSES, build.THREADS = 0.0, 2
 from roiservice.cli import main
 main(sys.argv[1:])
@@ -90,6 +91,8 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, from the second image on."""
     monkeypatch.setattr(build_module, "WORTH_PROCESSES", 0.0)
     monkeypatch.setattr(build_module, "THREADS", 2)
+    waited_for = property(lambda self: bool(self._started[0].result()))
+    monkeypatch.setattr(processes.Processes, "ready", waited_for)
 
 
 def test_a_plate_side_by_side_is_the_plate_built_in_turn(

@@ -83,7 +83,10 @@ class _Begun:
 
 
 class _Builder:
-    """Builds all images in turn; where that is worth it, processes build small layers ahead."""
+    """Builds all images in turn; where that is worth it, processes build small layers ahead.
+
+    Until these are ready, this one goes on by itself.
+    """
 
     def __init__(self, services: Services, cluster: Cluster | None, *, force: bool) -> None:
         self._services = services
@@ -92,7 +95,7 @@ class _Builder:
         self._stack = ExitStack()
         self._processes: Processes | None = None
         self._bar: Overall | None = None
-        self._ahead = self._done = 0
+        self._total = self._done = self._ahead = 0
         self._started = 0.0
 
     def close(self) -> None:
@@ -102,12 +105,12 @@ class _Builder:
     def begun(self) -> Iterator[_Begun]:
         """All images in order; some that follow have been begun as well."""
         waiting: deque[_Begun] = deque()
-        total = self._services.images.total()
+        self._total = self._services.images.total()
         self._started = time.monotonic()  # now that they have been looked for
-        for offset in range(0, total, IMAGES):
+        for offset in range(0, self._total, IMAGES):
             for image in self._services.images.page(offset, IMAGES):
                 waiting.append(self._begin(image))
-                while len(waiting) > self._ahead:
+                while len(waiting) > self._ahead:  # it may have grown meanwhile
                     yield waiting.popleft()
         yield from waiting
 
@@ -122,8 +125,12 @@ class _Builder:
         self._done += 1
         if self._bar is not None:
             self._bar.image_done()
-        else:
-            self._start_processes()
+            return failures
+        if self._processes is None:
+            self._processes = self._start_processes()
+        if self._processes is not None and self._processes.ready:
+            self._bar = self._stack.enter_context(overall_progress(self._total, self._done))
+            self._ahead = self._processes.worth_ahead
         return failures
 
     def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
@@ -147,7 +154,7 @@ class _Builder:
 
     def _begin_layer(self, layer: Layer) -> Callable[[], Described]:
         here = partial(_built, self._services, layer, force=self._force)
-        if self._processes is None:
+        if self._processes is None or self._bar is None:
             return here
         future = self._processes.begin(layer)
 
@@ -162,19 +169,16 @@ class _Builder:
 
         return wait
 
-    def _start_processes(self) -> None:
-        """Start processes if what is left would keep this one busy for longer than that takes."""
-        total = self._services.images.total()
-        left = total - self._done
+    def _start_processes(self) -> Processes | None:
+        """Processes, if what is left would keep this one busy for longer than it takes to start them."""
+        left = self._total - self._done
         seconds = (time.monotonic() - self._started) / self._done * left
         most = THREADS if self._cluster is None else 2 * THREADS  # they wait for it half of the time
         count = min(max(2, math.ceil(seconds)), most, left)
         if seconds < WORTH_PROCESSES or count < 2:
-            return
+            return None
         processes = Processes(self._services, count, self._cluster, force=self._force)
-        self._processes = self._stack.enter_context(closing(processes))
-        self._bar = self._stack.enter_context(overall_progress(total, self._done))
-        self._ahead = 2 * count
+        return self._stack.enter_context(closing(processes))
 
     def _bar_hidden(self) -> AbstractContextManager[None]:
         return nullcontext() if self._bar is None else self._bar.hidden()

@@ -52,12 +52,23 @@ class Processes:
         context.set_forkserver_preload([__name__])
         self._cluster = cluster
         self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
+        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
+            self._started = [self._pool.submit(os.getpid) for _ in range(count)]
+        self.worth_ahead = 2 * count  # images that are worth being begun before they are waited for
+
+    @property
+    def ready(self) -> bool:
+        """Whether one has started, which takes a second."""
+        return any(each.done() for each in self._started)
 
     def begin(self, layer: Layer) -> Future[Built | None]:
         """Build a layer; None comes if it is too large for this."""
-        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
-            task = self._services.layers.task(layer)
-            return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
+        task = self._services.layers.task(layer)
+        try:
+            with ctrl_c_waits():
+                return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
+        except BrokenProcessPool:
+            raise _killed() from None
 
     def close(self) -> None:
         """End all that is at work."""
@@ -70,7 +81,11 @@ def result_of(begun: Future[Built | None]) -> Built | None:
     try:
         return begun.result()
     except BrokenProcessPool:
-        raise EngineFailed("a process that built layers was killed; build again to go on") from None
+        raise _killed() from None
+
+
+def _killed() -> EngineFailed:
+    return EngineFailed("a process that built layers was killed; build again to go on")
 
 
 def _prepare(ended: Connection) -> None:
