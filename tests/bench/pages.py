@@ -47,6 +47,8 @@ spatialdata, cut corners.
   larger sizes.
 - `python -m tests.bench.worst` has figures of the worst that can come: noise, a huge table, ROIs on very many
   planes, a catalog that is not in memory.
+- `python -m tests.bench.plate` has those of plates of 96 wells and of stacks of 200 planes: how busy all
+  processors are, and whether counts are right.
 
 {table}
 
