@@ -217,6 +217,24 @@ def test_an_image_without_labels_is_one_where_a_setting_says_so(tmp_path: Path) 
     assert taken.layers.named(image, "root").number == taken.layers.chosen(image, ".").number
 
 
+def test_building_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Each takes a start some tenths of a second, and so each process that builds layers."""
+    store = image_at(tmp_path / "7.zarr")
+    code = f"""
+import sys
+from pathlib import Path
+from roiservice.bootstrap import build_services
+from roiservice.settings import Settings
+folder = Path({str(tmp_path)!r})
+settings = Settings(catalog_dir=folder / "catalogs", state_dir=folder / "state")
+services = build_services(settings, [(7, {str(store)!r})])
+services.layers.build(services.layers.of(services.images.get(7)).layers[0])
+print(*sorted({{"pandas", "skimage", "sklearn", "dask"}} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
     """Each of these takes a start some tenths of a second, and each worker tens of megabytes."""
     properties = {"properties": [{"label-value": 1, "a": 1.5}]}

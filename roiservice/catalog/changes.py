@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import read_arrays
+from roiservice.catalog.columns import read_arrays, text_to_arrow
 from roiservice.errors import CatalogDamaged
 from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.planes import LabelLayer
@@ -44,7 +43,7 @@ def can_be_mended(layer: LabelLayer, outline: Outline) -> bool:
 def columns_of(state: ChunkState) -> dict[str, Any]:
     """What a catalog keeps of the chunks that it was made from."""
     return {
-        "name": pa.array(state.names, pa.string()),
+        "name": text_to_arrow(state.names),
         "size": np.array(state.sizes, np.int64),
         "mark": np.array(state.marks, np.int64),
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from roiservice.catalog.columns import GrowingColumn, read_columns, write_columns
+from roiservice.catalog.columns import GrowingColumn, read_columns, text_to_arrow, write_columns
 
 
 @pytest.mark.parametrize("rows", [[], [0], [1], [3, 0, 1000], [2**17, 5]])
@@ -23,3 +24,11 @@ def test_growing_is_writing_at_once(tmp_path: Path, rows: list[int], dtype: type
     column.finish()
     assert (tmp_path / "grown.arrow").read_bytes() == (tmp_path / "whole.arrow").read_bytes()
     np.testing.assert_array_equal(read_columns(tmp_path / "grown.arrow")["xy"], whole)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["c/0/1", "", "é", "c/10"]])
+def test_text_is_what_pyarrow_makes_of_it(tmp_path: Path, texts: list[str]) -> None:
+    assert text_to_arrow(texts).to_pylist() == texts
+    write_columns(tmp_path / "ours.arrow", {"name": text_to_arrow(texts)})
+    write_columns(tmp_path / "theirs.arrow", {"name": pa.array(texts, pa.string())})
+    assert (tmp_path / "ours.arrow").read_bytes() == (tmp_path / "theirs.arrow").read_bytes()
