@@ -30,8 +30,8 @@ from tests.stores import write_image, write_plate
 AT_ONCE = """
 import sys
 from roiservice.commands import build, processes
-processes.Processes.ready = property(lambda self: bool(self._started[0].result()))
-build.WORTH_PROCESSES, build.THREADS = 0.0, 2
+processes.Processes.ready = property(lambda self: self._ready.wait(60))
+build.MANY_IMAGES, build.THREADS = 0, 2
 from roiservice.cli import main
 main(sys.argv[1:])
 """
@@ -89,10 +89,16 @@ def run(*paths: Path, **options: Any) -> int:
 @pytest.fixture
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, from the second image on."""
-    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(build_module, "MANY_IMAGES", 0)
     monkeypatch.setattr(build_module, "THREADS", 2)
-    waited_for = property(lambda self: bool(self._started[0].result()))
-    monkeypatch.setattr(processes.Processes, "ready", waited_for)
+    monkeypatch.setattr(processes.Processes, "ready", property(lambda self: self._ready.wait(60)))
+
+
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes."""
+    monkeypatch.setattr(build_module, "MANY_IMAGES", 1000)
+    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    monkeypatch.setattr(build_module, "Processes", None)
 
 
 def test_a_plate_side_by_side_is_the_plate_built_in_turn(
@@ -116,8 +122,7 @@ def test_a_plate_side_by_side_is_the_plate_built_in_turn(
     assert run(plate) == 1
     assert here == ["labels:cells", "labels:large"]  # the first of all, and the large one
     at_once, said = built(in_home), capfd.readouterr()
-    monkeypatch.setattr(build_module, "Processes", None)
-    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    in_turn(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other" / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other" / "state"))
     assert run(plate) == 1
@@ -143,10 +148,39 @@ def expected_lines(large: np.ndarray) -> Iterator[str]:
 def test_few_small_layers_have_no_processes(
     plate: Path, in_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
-    monkeypatch.setattr(build_module, "Processes", None)
+    in_turn(monkeypatch)
     assert run(plate) == 0
     assert len(built(in_home)) == 24
+
+
+def test_many_or_slow_layers_have_processes_and_go_on_until_these_are_ready(
+    plate: Path, in_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What slow ones are is told by the second: the first has to load what all need."""
+    here: list[str] = []
+    started: list[tuple[int, int]] = []
+
+    class NotReady:
+        ready = False
+
+        def __init__(self, _services: Any, count: int, _cluster: Any, *, force: bool) -> None:
+            assert not force
+            started.append((len(here), count))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(build_module, "Processes", NotReady)
+    monkeypatch.setattr(build_module, "THREADS", 2)
+    real = build_module._built
+    monkeypatch.setattr(build_module, "_built", lambda *a, **k: here.append(a[1].name) or real(*a, **k))
+    for many, worth, expected in ((24, 3600.0, [(0, 2)]), (25, 0.0, [(2, 2)])):
+        monkeypatch.setattr(build_module, "MANY_IMAGES", many)
+        monkeypatch.setattr(build_module, "WORTH_PROCESSES", worth)
+        assert run(plate) == 0
+        assert (len(here), started) == (24, expected)
+        here.clear()
+        started.clear()
 
 
 def test_equal_bytes_stay_where_they_are(
@@ -157,7 +191,7 @@ def test_equal_bytes_stay_where_they_are(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+        in_turn(patched)
         assert run(plate) == 0
     said = capfd.readouterr()
     stamps = {path: path.stat().st_mtime_ns for path in (in_home.path / "cache").rglob("layer.json")}
@@ -265,8 +299,7 @@ def test_a_local_cluster_gives_the_same_catalogs(
     features = sum(len(np.unique(plane)) - 1 for plane in stack)
     assert f"stack cells: {rois} ROIs, {features} features" in said.out.splitlines()
     shutil.rmtree(in_home.path)
-    monkeypatch.setattr(build_module, "Processes", None)
-    monkeypatch.setattr(build_module, "WORTH_PROCESSES", 3600.0)
+    in_turn(monkeypatch)
     assert run(*paths) == 0
     assert built(in_home) == there
     assert capfd.readouterr() == said

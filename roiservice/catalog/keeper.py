@@ -156,10 +156,16 @@ class Keeper:
             pointer = self._pointers[key] = str(self.directory(layer) / name)
         return pointer
 
-    def build(self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None) -> Catalog:
-        """Bring the catalog of `layer` up to its source's state; waits for other builders."""
+    def build(
+        self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None, inline: bool = False
+    ) -> Catalog:
+        """Bring the catalog of `layer` up to its source's state; waits for other builders.
+
+        With `inline`, TooManyObjects is raised for layers too large to be built by a request.
+        """
+        inline_vertices = self._rules.inline_vertices if inline else None
         with self._sole_builder(layer):
-            return self._bring_up(layer, None, force=force, progress=progress)
+            return self._bring_up(layer, inline_vertices, force=force, progress=progress)
 
     def task(self, layer: LayerKey) -> Task:
         """All that another process needs to do what `build` does."""

@@ -27,6 +27,7 @@ from roiservice.sources.opened import open_source
 
 IMAGES = 1000  # at a time
 WORTH_PROCESSES = 4.0  # seconds of work that must be left for one process before there are more
+MANY_IMAGES = 256  # that are as much work, however small they are
 
 
 class Described(Protocol):
@@ -96,7 +97,7 @@ class _Builder:
         self._processes: Processes | None = None
         self._bar: Overall | None = None
         self._total = self._done = self._ahead = 0
-        self._started = 0.0
+        self._since = 0.0
 
     def close(self) -> None:
         """End all that is at work."""
@@ -106,7 +107,8 @@ class _Builder:
         """All images in order; some that follow have been begun as well."""
         waiting: deque[_Begun] = deque()
         self._total = self._services.images.total()
-        self._started = time.monotonic()  # now that they have been looked for
+        if self._total >= MANY_IMAGES:
+            self._start_processes(self._total)
         for offset in range(0, self._total, IMAGES):
             for image in self._services.images.page(offset, IMAGES):
                 waiting.append(self._begin(image))
@@ -125,12 +127,8 @@ class _Builder:
         self._done += 1
         if self._bar is not None:
             self._bar.image_done()
-            return failures
-        if self._processes is None:
-            self._processes = self._start_processes()
-        if self._processes is not None and self._processes.ready:
-            self._bar = self._stack.enter_context(overall_progress(self._total, self._done))
-            self._ahead = self._processes.worth_ahead
+        else:
+            self._look_for_help()
         return failures
 
     def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
@@ -169,16 +167,26 @@ class _Builder:
 
         return wait
 
-    def _start_processes(self) -> Processes | None:
-        """Processes, if what is left would keep this one busy for longer than it takes to start them."""
-        left = self._total - self._done
-        seconds = (time.monotonic() - self._started) / self._done * left
+    def _look_for_help(self) -> None:
+        """Start processes if what is left would take longer than that; let them work once they are ready."""
+        if self._done == 1:
+            self._since = time.monotonic()  # the first image took longer: what all need had to be loaded
+        elif self._processes is None:
+            left = self._total - self._done
+            seconds = (time.monotonic() - self._since) / (self._done - 1) * left
+            if seconds >= WORTH_PROCESSES:
+                self._start_processes(min(left, max(2, math.ceil(seconds))))
+        if self._processes is not None and self._processes.ready:
+            self._bar = self._stack.enter_context(overall_progress(self._total, self._done))
+            self._ahead = self._processes.worth_ahead
+
+    def _start_processes(self, worth: int) -> None:
+        """Start as many processes as are worth it and this machine has use for, if that is more than one."""
         most = THREADS if self._cluster is None else 2 * THREADS  # they wait for it half of the time
-        count = min(max(2, math.ceil(seconds)), most, left)
-        if seconds < WORTH_PROCESSES or count < 2:
-            return None
-        processes = Processes(self._services, count, self._cluster, force=self._force)
-        return self._stack.enter_context(closing(processes))
+        count = min(worth, most)
+        if count > 1:
+            processes = Processes(self._services, count, self._cluster, force=self._force)
+            self._processes = self._stack.enter_context(closing(processes))
 
     def _bar_hidden(self) -> AbstractContextManager[None]:
         return nullcontext() if self._bar is None else self._bar.hidden()

@@ -12,7 +12,8 @@ import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,16 +26,18 @@ from roiservice.catalog.engine import Threads
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import Registry
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
-from roiservice.errors import EngineFailed
+from roiservice.errors import EngineFailed, TooManyObjects
 from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
 
 SMALL_PIXELS = 2**26  # of a layer; larger ones keep all threads busy by themselves
+ANY_NUMBER = 2**63  # of vertices
+AHEAD = 8  # images for each process: one that takes long is not to keep the others from work
+LOADED = ("zarr", "roiservice.commands.loaded")  # modules that take longest to be imported
 
 
 @dataclass(frozen=True)
 class Built:
-    """A layer that is up to date: what its catalog says of itself, and the pixels of the layer."""
+    """A layer that is up to date: what its catalog says of itself, and the pixels that were traced for it."""
 
     meta: dict[str, Any]
     pixels: int
@@ -47,19 +50,28 @@ class Processes:
         self._services = services
         self._force = force
         ended, self._end = multiprocessing.Pipe(duplex=False)
-        # Forked from a process that has no threads, and has imported all this once.
+        # Forked from a process that has no threads, and has loaded all this once.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([__name__, *LOADED])
         self._cluster = cluster
         self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
-        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
-            self._started = [self._pool.submit(os.getpid) for _ in range(count)]
-        self.worth_ahead = 2 * count  # images that are worth being begun before they are waited for
+        self._ready = threading.Event()
+        self._starter = threading.Thread(target=self._start, name="start", daemon=True)
+        self._starter.start()
+        self.worth_ahead = AHEAD * count  # images that are worth being begun before they are waited for
+
+    def _start(self) -> None:
+        """Wait for the first one. Where there can be none, they are never ready."""
+        with suppress(OSError, BrokenProcessPool):
+            with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
+                first = self._pool.submit(os.getpid)
+            first.result()
+            self._ready.set()
 
     @property
     def ready(self) -> bool:
-        """Whether one has started, which takes a second."""
-        return any(each.done() for each in self._started)
+        """Whether one has started, which takes a second or two. Until then nothing may be begun."""
+        return self._ready.is_set()
 
     def begin(self, layer: Layer) -> Future[Built | None]:
         """Build a layer; None comes if it is too large for this."""
@@ -73,6 +85,7 @@ class Processes:
     def close(self) -> None:
         """End all that is at work."""
         self._end.close()
+        self._starter.join()  # one that finds its parent gone while it starts would complain
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -100,13 +113,20 @@ def _end_with(ended: Connection) -> None:
 
 
 def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -> Built | None:
-    pixels = open_source(task.layer.source, task.limits).pixels
-    if pixels > most_pixels:
-        return None
-    keeper = _keeper(task.catalogs, task.state, task.registry_url, task.rules, task.limits, cluster)
+    rules = replace(task.rules, inline_pixels=most_pixels, inline_vertices=ANY_NUMBER)
+    keeper = _keeper(task.catalogs, task.state, task.registry_url, rules, task.limits, cluster)
+    pixels = 0
     try:
         with compiled_code(signal.SIGTERM) as step:
-            catalog = keeper.build(task.layer, force=force, progress=lambda *_: step())
+
+            def advance(more: int, _features: int) -> None:
+                nonlocal pixels
+                step()
+                pixels += more
+
+            catalog = keeper.build(task.layer, force=force, progress=advance, inline=True)
+    except TooManyObjects:
+        return None
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
     return Built(catalog.meta, pixels)
