@@ -20,6 +20,7 @@ from roiservice.errors import CatalogDamaged
 
 PIECE_BYTES = 2**24  # that are written at a time
 PIECES_AHEAD = 4  # that wait to be written
+SPOOL_BYTES = 2**16  # that stay in memory
 
 
 def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], None] | None = None) -> None:
@@ -49,6 +50,47 @@ class _Pieces(io.RawIOBase):
             if self._release is not None and view.nbytes >= PIECE_BYTES:
                 self._release()
         return view.nbytes
+
+
+class Spool:
+    """Bytes that are written one after the other: kept in memory while they are few, else in a file.
+
+    Files that are made and deleted again cost a small layer more than what is in them; ext4 looks at all that
+    were deleted within the last seconds before it makes another.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._few = bytearray()
+        self._file: BinaryIO | None = None
+
+    def write(self, data: memoryview) -> None:
+        """Add bytes."""
+        if self._file is None and len(self._few) + data.nbytes <= SPOOL_BYTES:
+            self._few += data
+            return
+        if self._file is None:
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close
+            self._file.write(self._few)
+            self._few = bytearray()
+        self._file.write(data)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self._file is not None:
+            self._file.close()
+
+    def content(self) -> bytearray | mmap.mmap:
+        """All bytes, once it is closed: those of the file mapped."""
+        if self._file is None:
+            return self._few
+        with open(self._path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def delete(self) -> None:
+        """Delete the file, if there is one."""
+        if self._file is not None:
+            self._path.unlink()
 
 
 class GrowingColumn:

@@ -18,14 +18,14 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import GrowingColumn, write_columns
+from roiservice.catalog.columns import GrowingColumn, Spool, write_columns
 from roiservice.catalog.indexes import RoiColumns, Rows, block_boxes, write_indexes
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.grouping import distinct, grouped
@@ -74,10 +74,7 @@ class CatalogWriter:
         self._work.mkdir(parents=True)
         self._frame = frame
         self._types: dict[str, tuple[Any, int]] = {**_SPOOLED, "label": (labels, 0)}
-        self._files: dict[str, Any] = {
-            name: open(self._work / f"{name}.raw", "wb")  # noqa: SIM115 - closed by finish and discard
-            for name in self._types
-        }
+        self._files = {name: Spool(self._work / f"{name}.raw") for name in self._types}
         self._xy = GrowingColumn(self._work / "vertices.arrow", "xy", vertices, 2)
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._runs: list[tuple[int, int, int, int, int]] = []
@@ -165,13 +162,14 @@ class CatalogWriter:
             self._vertices,
         )
         write_indexes(self._work, indexed, meta, chunks, self._release)
-        for path in self._work.glob("*.raw"):
-            path.unlink()
+        for spool in self._files.values():
+            spool.delete()
         rename_into_place(self._work, self._final)
 
     def discard(self) -> None:
         """Remove what was written so far."""
-        for file in (*self._files.values(), self._xy):
+        files: list[Spool | GrowingColumn] = [*self._files.values(), self._xy]
+        for file in files:
             with suppress(OSError):  # the disk may be full
                 file.close()
         shutil.rmtree(self._work, ignore_errors=True)
@@ -182,16 +180,12 @@ class CatalogWriter:
             self._files[name].write(flat.view(np.uint8).data)  # tofile would not say that the disk is full
 
     def _column(self, name: str) -> NDArray[Any]:
-        """A column as it was written so far, mapped."""
+        """A column as it was written so far; a large one mapped."""
         dtype, width = self._types[name]
-        path = self._work / f"{name}.raw"
-        shape = (-1, width) if width else (-1,)
-        if path.stat().st_size == 0:
-            return np.empty((0, width) if width else 0, dtype)  # an empty file cannot be mapped
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._maps.add(mapped)
-        return np.frombuffer(mapped, dtype).reshape(shape)
+        content = self._files[name].content()
+        if isinstance(content, mmap.mmap):
+            self._maps.add(content)
+        return np.frombuffer(content, dtype).reshape((-1, width) if width else (-1,))
 
     def _release(self) -> None:
         """Let go of the memory that mapped columns take; what is needed again is read again."""
@@ -203,15 +197,15 @@ class CatalogWriter:
         for name in self._types:
             if name in ("parts", "rings"):
                 continue
-            path = self._work / f"{name}.raw"
             column = self._column(name)
-            beside = path.with_suffix(".sorted")
-            with open(beside, "wb") as file:
+            beside = Spool(self._work / f"{name}.sorted.raw")
+            with closing(beside):
                 for start in range(0, len(rows), PIECE_ROWS):
                     piece = column[rows[start : start + PIECE_ROWS]]
-                    file.write(piece.reshape(-1).view(np.uint8).data)
+                    beside.write(piece.reshape(-1).view(np.uint8).data)
                     self._release()
-            os.replace(beside, path)
+            self._files[name].delete()
+            self._files[name] = beside
 
     def _write(self, name: str, columns: Mapping[str, Any]) -> None:
         write_columns(self._work / f"{name}.arrow", columns, self._release)

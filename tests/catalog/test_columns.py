@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from roiservice.catalog.columns import GrowingColumn, read_columns, text_to_arrow, write_columns
+from roiservice.catalog.columns import (
+    SPOOL_BYTES,
+    GrowingColumn,
+    Spool,
+    read_columns,
+    text_to_arrow,
+    write_columns,
+)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [1], [3, 0, 1000], [2**17, 5]])
@@ -32,3 +39,19 @@ def test_text_is_what_pyarrow_makes_of_it(tmp_path: Path, texts: list[str]) -> N
     write_columns(tmp_path / "ours.arrow", {"name": text_to_arrow(texts)})
     write_columns(tmp_path / "theirs.arrow", {"name": pa.array(texts, pa.string())})
     assert (tmp_path / "ours.arrow").read_bytes() == (tmp_path / "theirs.arrow").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0, 0], [5, 7], [SPOOL_BYTES, 0], [SPOOL_BYTES, 1, 9], [SPOOL_BYTES + 1]]
+)
+def test_few_bytes_stay_in_memory_and_many_go_to_a_file(tmp_path: Path, sizes: list[int]) -> None:
+    random = np.random.default_rng(1)
+    pieces = [random.bytes(size) for size in sizes]
+    spool = Spool(tmp_path / "a.raw")
+    for piece in pieces:
+        spool.write(memoryview(piece))
+    spool.close()
+    assert bytes(spool.content()) == b"".join(pieces)
+    assert list(tmp_path.iterdir()) == ([tmp_path / "a.raw"] if sum(sizes) > SPOOL_BYTES else [])
+    spool.delete()
+    assert not list(tmp_path.iterdir())
