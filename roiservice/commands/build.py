@@ -182,7 +182,7 @@ class _Builder:
 
     def _start_processes(self, worth: int) -> None:
         """Start as many processes as are worth it and this machine has use for, if that is more than one."""
-        most = THREADS if self._cluster is None else 2 * THREADS  # they wait for it half of the time
+        most = THREADS + 1 if self._cluster is None else 2 * THREADS  # as they wait now and then
         count = min(worth, most)
         if count > 1:
             processes = Processes(self._services, count, self._cluster, force=self._force)
