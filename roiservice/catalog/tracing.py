@@ -29,6 +29,7 @@ from roiservice.vectorize.blocks import Block, PlaneJoiner, trace_block
 
 BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
 RUN_VERTICES = 2**21  # of features that are in working memory at once
+AHEAD = 16  # batches that are traced while planes before them are joined, and lie in files
 TICK = 0.2  # seconds
 
 Task = TypeVar("Task")
@@ -109,7 +110,10 @@ def traced_features(
     """
     rows = block_rows(layer)
     with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
-        joined = _joined(layer, _blocks(layer, tracer, rows, files, advance), rows, limits)
+        at_once = tracer.at_once
+        if files is not None and at_once >= engine.threads:  # as many as threads are in working memory
+            at_once += AHEAD
+        joined = _joined(layer, _blocks(layer, tracer, rows, files, at_once, advance), rows, limits)
         planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
         if rows >= layer.height:  # small planes are put in order side by side
             planes = _in_order(pool, _assembled, joined, engine.threads)
@@ -120,7 +124,12 @@ def traced_features(
 
 
 def _blocks(
-    layer: LabelLayer, tracer: Tracer, rows: int, files: BlockFiles | None, advance: Callable[[int], None]
+    layer: LabelLayer,
+    tracer: Tracer,
+    rows: int,
+    files: BlockFiles | None,
+    at_once: int,
+    advance: Callable[[int], None],
 ) -> Iterator[Block]:
     """All blocks plane by plane, from their files or their pixels."""
 
@@ -135,7 +144,7 @@ def _blocks(
         return {each: partial(files.load, each.name) for each in batch}
 
     traced: dict[Rows, Callable[[], Block]] = {}
-    batches = _in_order(tracer.crew, trace, tracer.batches, tracer.at_once, lambda: advance(0))
+    batches = _in_order(tracer.crew, trace, tracer.batches, at_once, lambda: advance(0))
     for plane, (row0, row1) in itertools.product(layer.planes, cut_rows(layer, rows)):
         block = Rows(plane.index, row0, row1, row1 == layer.height)
         while block not in traced:  # batches go through all planes that share chunks, strip by strip

@@ -236,6 +236,22 @@ def test_blocks_of_many_planes_that_share_chunks_need_few_files_at_once(
     assert (tmp_path / "2").exists()
 
 
+def test_blocks_are_traced_while_planes_before_them_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where planes share chunks, all of some are joined at a time, which takes long."""
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(40, 20, 30)}, axes="zyx", chunks=(1, 20, 30))
+    small_pieces(monkeypatch.setattr)
+    traced = counted(monkeypatch)
+    build(
+        layer_in(tmp_path),
+        tmp_path / "2",
+        engine=engine.Threads(1),
+        progress=lambda *_: wait_for(lambda: len(traced) > tracing.AHEAD),
+    )
+    assert len(traced) == 40
+
+
 def test_pixels_are_told_of_as_they_are_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when planes are whole, which is late for those that share chunks."""
     write_image(tmp_path / "1.zarr", labels={"cells": blobs(6, 90, 30)}, axes="zyx", chunks=(6, 10, 30))
