@@ -73,6 +73,19 @@ class Database(Protocol):
         """Let go of the connections of this thread, or of all that are not in use."""
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether `text` is without the surrogates that stand for what could not be decoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
 class SqliteDatabase:
     """A SQLite file; each thread has a connection of its own."""
 
@@ -103,8 +116,8 @@ class SqliteDatabase:
                 yield partial(_ask_sqlite, connection)
 
     def storable(self, text: str) -> str:
-        """`text`: SQLite keeps whatever there is."""
-        return text
+        """`text`, or a digest of one that is no Unicode, as names of files may be."""
+        return text if _is_unicode(text) else _digest(text)
 
     def check(self) -> None:
         """NotWritten if the file was taken away: what is written now would be lost with it."""
@@ -195,10 +208,9 @@ class PostgresDatabase:
             yield connection
 
     def storable(self, text: str) -> str:
-        """`text`, or a digest of one that is too long for an index or holds NUL, which PostgreSQL has not."""
-        if len(text) <= LONGEST_TEXT and "\0" not in text:
-            return text
-        return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        """As for SQLite; also of one that is too long for an index or holds NUL, which PostgreSQL has not."""
+        is_kept = len(text) <= LONGEST_TEXT and "\0" not in text and _is_unicode(text)
+        return text if is_kept else _digest(text)
 
     def check(self) -> None:
         """Nothing: whether it answers, and as which registry, whoever asks finds out."""

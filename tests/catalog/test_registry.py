@@ -83,6 +83,15 @@ def test_made_up_image_numbers_lie_above_those_of_omero(tmp_path: Path, url: str
     assert numbers == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE, FIRST_IMAGE + 2]
 
 
+def test_names_that_are_no_unicode_get_numbers_as_well(tmp_path: Path, url: str | None) -> None:
+    """A file may be called anything, and one that cannot be kept would keep all others from being found."""
+    names = [f"{name}.zarr#".encode("latin-1").decode("utf-8", "surrogateescape") for name in ("ü", "é", "ü")]
+    registry = Registry(tmp_path, url)
+    assert [registry.image_number(name) for name in names] == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE]
+    assert Registry(tmp_path, url).image_number(names[1]) == FIRST_IMAGE + 1
+    assert registry.extra_roi_numbers(1, names) == [FIRST_EXTRA_ROI + n for n in (0, 1, 0)]
+
+
 def test_two_registries_differ(tmp_path: Path) -> None:
     assert Registry(tmp_path / "a").uuid != Registry(tmp_path / "b").uuid
 
