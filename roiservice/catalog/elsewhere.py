@@ -92,23 +92,33 @@ def being_built(directory: Path) -> Iterator[int]:
     """For as long as this is held, others see that a process of its own builds the layer.
 
     Gives a file descriptor, which holds it for a process that inherits it. TimeoutError if others do.
+    Raises NotWritten.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / MARK, "w", encoding="ascii") as file:
+    with _lock_file(directory, MARK) as file:
         lock_within(file, LONGEST_LOOK)
         yield file.fileno()
 
 
 @contextlib.contextmanager
 def locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "w", encoding="ascii") as file:
+    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s.
+
+    Raises NotWritten.
+    """
+    with _lock_file(directory, LOCK) as file:
         if timeout is None:
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
             lock_within(file, timeout)
         yield
+
+
+def _lock_file(directory: Path, name: str) -> IO[str]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return open(directory / name, "w", encoding="ascii")
+    except OSError as error:  # the folder is read-only, another user's, or the disk is full
+        raise NotWritten(f"{directory}: {error.strerror}") from error
 
 
 def lock_within(file: IO[str], timeout: float) -> None:
@@ -129,10 +139,10 @@ def is_built_elsewhere(directory: Path) -> bool:
     try:
         with open(directory / MARK, encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who looks must not keep others from looking
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # nobody ever built here, or can
     return False
 
 

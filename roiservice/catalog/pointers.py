@@ -41,10 +41,10 @@ def version_in(pointer: Path) -> int | None:
 
 
 def pointer_stamp(pointer: str) -> tuple[int, int] | None:
-    """What tells a current file from the one that replaces it; None if there is none."""
+    """What tells a current file from the one that replaces it; None if there is none that can be reached."""
     try:
         status = os.stat(pointer)
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_mtime_ns, status.st_ino
 

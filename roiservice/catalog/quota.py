@@ -20,14 +20,9 @@ from pathlib import Path
 
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere
-from roiservice.catalog.leftovers import (
-    BLOCKS,
-    USE_NOTED,
-    Lock,
-    layer_folders,
-)
+from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders, own_folders
 from roiservice.catalog.pointers import named_versions, pointers, version_in
-from roiservice.errors import NoRoom, RegistryFailed, SourceRefused
+from roiservice.errors import NoRoom, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
@@ -230,7 +225,7 @@ class Quota:
         return total
 
     def _locked_and_deleted(self, folder: _Folder, rank: int) -> bool:
-        with suppress(OSError, RegistryFailed), self._lock(folder.layer, LOCK_WAIT):
+        with suppress(OSError, RoiServiceError), self._lock(folder.layer, LOCK_WAIT):
             return not is_built_elsewhere(folder.layer) and _delete(folder, rank)
         return False  # it is being built
 
@@ -238,15 +233,13 @@ class Quota:
         """All folders of all layers."""
         found, sizes = [], {}
         for layer in layer_folders(self._root):
-            with suppress(OSError), os.scandir(layer) as entries:
-                for entry in entries:
-                    with suppress(OSError):  # it went meanwhile
-                        if entry.is_dir():
-                            key = (entry.path, entry.inode())
-                            size = self._sizes.get(key) or _needed(layer / entry.name)
-                            if entry.name.isdigit():
-                                sizes[key] = size
-                            found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
+            for entry in own_folders(layer):
+                with suppress(OSError):  # it went meanwhile
+                    key = (entry.path, entry.inode())
+                    size = self._sizes.get(key) or _needed(layer / entry.name)
+                    if entry.name.isdigit():
+                        sizes[key] = size
+                    found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
         self._sizes = sizes
         return found
 

@@ -260,3 +260,21 @@ def test_a_current_file_without_a_catalog_of_another_format_goes(tmp_path: Path,
     keeper.tidy()
     assert not other.exists()
     assert keeper.existing(layer) is not None
+
+
+def test_catalogs_that_are_taken_away_while_they_are_built_are_said(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+    with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+        keeper.build(layer, progress=lambda *_: shutil.rmtree(tmp_path / "catalogs", ignore_errors=True))
+    assert keeper.build(layer).meta["counts"]["features"] > 0
+
+
+def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, layer: LayerKey) -> None:
+    """As on a disk that is read-only: a file where the layer's folder is to be."""
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper.directory(layer).parent.mkdir(parents=True)
+    keeper.directory(layer).write_text("in the way")
+    for act in (keeper.build, keeper.catalog, keeper.start):
+        with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+            act(layer)
+    keeper.tidy()
