@@ -21,6 +21,7 @@ from typing import IO
 from roiservice.errors import (
     Building,
     CatalogDamaged,
+    NoRoom,
     NotWritten,
     RegistryFailed,
     RoiServiceError,
@@ -36,6 +37,7 @@ from roiservice.vectorize.outlines import Outline
 FAILURE = "failure.json"
 LOCK = "lock"
 MARK = "elsewhere"
+AT_ONCE = 4  # processes of one machine: each keeps all processors busy, and may take 2 GiB of memory
 TRY_AGAIN = 75  # what the process ends with where nothing is wrong with the layer, as sysexits.h has it
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
 
@@ -73,13 +75,13 @@ class Task:
     registry_url: str | None = field(default=None, repr=False)
 
 
-def start_build(task: Task, mark: int) -> subprocess.Popen[bytes]:
-    """Start the process; it outlives this one, and holds the `mark` of `being_built` from now on."""
+def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
+    """Start the process; it outlives this one, and holds the marks of `being_built` and `one_of_few`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "roiservice.catalog.process"],
         stdin=subprocess.PIPE,
         start_new_session=True,
-        pass_fds=(mark,),
+        pass_fds=marks,
     )
     if process.stdin is not None:
         with process.stdin, contextlib.suppress(BrokenPipeError):
@@ -97,6 +99,23 @@ def being_built(directory: Path) -> Iterator[int]:
     with _lock_file(directory, MARK) as file:
         lock_within(file, LONGEST_LOOK)
         yield file.fileno()
+
+
+@contextlib.contextmanager
+def one_of_few(state: Path) -> Iterator[int]:
+    """Be one of the processes that build on the machine with this state; gives a mark as `being_built` does.
+
+    NoRoom if there are as many as may be: whoever reads many large layers could else have all built at once.
+    """
+    for number in range(AT_ONCE):
+        with _lock_file(state, f"{MARK}-{number}") as file:
+            try:
+                lock_within(file, 0.0)
+            except TimeoutError:
+                continue
+            yield file.fileno()
+            return
+    raise NoRoom(f"{AT_ONCE} other layers are being built, and no more are at once")
 
 
 @contextlib.contextmanager

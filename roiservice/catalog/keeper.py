@@ -31,6 +31,7 @@ from roiservice.catalog.elsewhere import (
     failure_kept,
     is_built_elsewhere,
     locked,
+    one_of_few,
     raise_last_failure,
     start_build,
 )
@@ -167,7 +168,10 @@ class Keeper:
         return Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
 
     def start(self, layer: LayerKey) -> None:
-        """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
+        """Have a process of its own bring the catalog up to its source's state, unless one is at work.
+
+        Raises NoRoom while as many as may be are at work for other layers.
+        """
         if self._registry.locks.is_held(layer.number):
             return
         with self._lock:
@@ -384,7 +388,11 @@ class Keeper:
     def _start(self, layer: LayerKey) -> None:
         task = self.task(layer)
         # Another worker may be faster: its process does as well.
-        with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
+        with (
+            contextlib.suppress(TimeoutError),
+            one_of_few(self._registry.directory) as place,
+            being_built(self.directory(layer)) as mark,
+        ):
             note_start(progress_path(self._pointer(layer)))
-            self._processes[layer.number] = start_build(task, mark)
+            self._processes[layer.number] = start_build(task, mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

@@ -26,7 +26,7 @@ from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import Building, NoRoom, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -389,6 +389,30 @@ def test_a_large_layer_is_built_by_another_process(
     assert builds == []
 
 
+def test_no_more_than_a_few_processes_build_at_once(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "AT_ONCE", 2)
+    workers = [keeper_at(tmp_path, inline_pixels=10) for _ in range(2)]
+    state = tmp_path / "state"
+    with contextlib.ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(elsewhere.one_of_few(state))
+        for worker in workers:
+            for ask in (worker.catalog, worker.start):
+                with pytest.raises(NoRoom, match="2 other layers"):
+                    ask(layer)
+            assert worker.status(layer).state == "none"
+            assert worker._processes == {}
+    workers[0].start(layer)
+    with elsewhere.one_of_few(state), pytest.raises(NoRoom), elsewhere.one_of_few(state):
+        pass  # the process holds its place
+    wait_for(lambda: workers[1].existing(layer) is not None)
+    workers[0]._processes[layer.number].wait()
+    with elsewhere.one_of_few(state), elsewhere.one_of_few(state):
+        pass
+
+
 def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path, inline_vertices=10)
     with pytest.raises(Building):
@@ -574,7 +598,7 @@ def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(
     real = elsewhere.lock_within
 
     def counted(file: Any, timeout: float) -> None:
-        if timeout != elsewhere.LONGEST_LOOK:  # that is for the mark
+        if timeout not in (0.0, elsewhere.LONGEST_LOOK):  # these are for the marks
             waits.append(timeout)
         real(file, 0.0)
 
