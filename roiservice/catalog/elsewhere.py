@@ -21,6 +21,7 @@ from typing import IO
 from roiservice.errors import (
     Building,
     CatalogDamaged,
+    EngineFailed,
     NoRoom,
     NotWritten,
     RegistryFailed,
@@ -170,7 +171,7 @@ def failure_kept(directory: Path) -> Iterator[None]:
     """Leave what a build of a layer fails with in its directory."""
     try:
         yield
-    except (Building, RegistryFailed, TooManyObjects):  # is built all the same, by others or later
+    except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
         raise
     except Exception as error:
         parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
