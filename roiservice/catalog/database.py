@@ -32,8 +32,10 @@ PAUSE = 2.0  # seconds for which PostgreSQL is not asked once it did not answer
 LONGEST_TEXT = 500  # characters; an entry of PostgreSQL's indexes holds 2704 bytes
 LOCKS = 0x524F4953  # PostgreSQL's advisory locks of ours have this for the first of their two numbers
 WRITERS = 0  # and this for the second, where layers have their own, which is above
+ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases that keep any name of a file
 # What libpq is told unless the URL says otherwise: hosts that went away without a word are noticed.
-_WAITS = {
+_OPTIONS = {
+    "client_encoding": "utf8",
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
     "keepalives_idle": "10",
@@ -41,7 +43,7 @@ _WAITS = {
     "keepalives_count": "3",
 }
 # The same for the server, which else keeps the locks of such a host for two hours.
-_SERVER_WAITS = (
+_SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c statement_timeout=30000"
 )
@@ -174,7 +176,7 @@ class PostgresDatabase:
             address = make_url(url).set(drivername="postgresql+psycopg")
             self._engine = sqlalchemy.create_engine(
                 address,
-                connect_args=_waits(address),
+                connect_args=_options(address),
                 isolation_level="READ COMMITTED",
                 pool_size=2,
                 max_overflow=-1,  # there are no more than threads
@@ -183,6 +185,7 @@ class PostgresDatabase:
             )
         except (self.errors, ValueError):
             raise RegistryFailed("the address cannot be used") from None
+        sqlalchemy.event.listen(self._engine, "connect", _check_encoding)
         self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def read(self, statement: str, values: Values) -> Rows:
@@ -240,7 +243,7 @@ class PostgresDatabase:
             if now < self._left_out_until:
                 raise RegistryFailed("PostgreSQL is left out until it answers again")
             if self._failing:
-                self._left_out_until = now + PAUSE + float(_WAITS["connect_timeout"])
+                self._left_out_until = now + PAUSE + float(_OPTIONS["connect_timeout"])
 
     def _answered(self) -> None:
         if self._failing:
@@ -265,13 +268,19 @@ class PostgresDatabase:
         return RegistryFailed(reason)
 
 
-def _waits(address: sqlalchemy.URL) -> dict[str, str]:
+def _check_encoding(connection: Any, _record: object) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ENCODINGS:
+        raise RegistryFailed(f"the database has the encoding {encoding}; make one with UTF8")
+
+
+def _options(address: sqlalchemy.URL) -> dict[str, str]:
     """Options of libpq besides those of the address, which come first."""
-    given = {name: value for name, value in _WAITS.items() if name not in address.query}
+    given = {name: value for name, value in _OPTIONS.items() if name not in address.query}
     options = address.query.get("options", "")
     return {
         **given,
-        "options": f"{_SERVER_WAITS} {options if isinstance(options, str) else ' '.join(options)}",
+        "options": f"{_SERVER_OPTIONS} {options if isinstance(options, str) else ' '.join(options)}",
     }
 
 
