@@ -36,7 +36,7 @@ from roiservice.catalog.elsewhere import (
     start_build,
 )
 from roiservice.catalog.engine import Engine
-from roiservice.catalog.leftovers import sweep, sweep_all
+from roiservice.catalog.leftovers import adopt_blocks, sweep, sweep_all
 from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
@@ -268,8 +268,9 @@ class Keeper:
             if catalog is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             if catalog is None or force:
-                beside = directory.with_name(f"{version}.new")
+                beside = directory.with_name(f"{version}{self._registry.locks.mark(layer.number)}.new")
                 shutil.rmtree(beside, ignore_errors=True)
+                adopt_blocks(blocks_folder(beside))
                 if force:  # a source that changed and looks the same
                     shutil.rmtree(blocks_folder(beside), ignore_errors=True)
                 with build_counted(self._metrics):
@@ -285,6 +286,7 @@ class Keeper:
             self._point_to(layer, catalog.version)
             self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
+            self._registry.locks.confirm(layer.number, layer.source.collection)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)  # half of it may be left
             raise NotWritten(f"{directory}: {error}") from error
         return catalog

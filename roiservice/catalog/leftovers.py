@@ -75,6 +75,13 @@ def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: 
                 metrics.add(1, REMOVED, "replaced" if path.name.isdigit() else "unfinished")
 
 
+def adopt_blocks(folder: Path) -> None:
+    """Have the build with its blocks in `folder` go on from those that another of its version has left."""
+    for path in folder.parent.glob(f"{folder.name.split('.')[0]}.*{BLOCKS}"):
+        with suppress(OSError):  # it has some already
+            os.rename(path, folder)
+
+
 def sweep_all(root: Path, lock: Lock, keep_replaced: float, metrics: Metrics) -> None:
     """As `sweep`, of all layers that nobody builds just now."""
     for directory in layer_folders(root):

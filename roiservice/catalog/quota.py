@@ -245,7 +245,7 @@ class Quota:
 
     def _refused(self, layer: LayerKey, building: Path, size: int) -> SourceRefused:
         """The refusal of a build that takes so many bytes, noted for the next one of the same version."""
-        note = json.dumps({"build": building.name, "bytes": size})
+        note = json.dumps({"version": _version(building), "bytes": size})
         with suppress(OSError):
             (building.parent / TOO_LARGE).write_text(note, encoding="ascii")
         reason = f"its catalog takes at least {size} bytes of disk while it is built"
@@ -281,6 +281,10 @@ def _is_part(path: Path, building: Path) -> bool:
     return path.parent == building.parent and path.name.split(".")[:2] == building.name.split(".")[:2]
 
 
+def _version(building: Path) -> str:
+    return building.name.split(".")[0]
+
+
 def _needed(folder: Path) -> int:
     """Bytes of a folder, and of the columns that will be made of what a build has collected in it."""
     return _size(folder) + int(COLUMN_BYTES * _size(folder, ".raw"))
@@ -305,7 +309,7 @@ def _noted_size(building: Path) -> int:
     """Bytes that a build took that was refused for it; 0 if it is not known to be too large."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads((building.parent / TOO_LARGE).read_text(encoding="ascii"))
-        return int(note["bytes"]) if note["build"] == building.name else 0
+        return int(note["bytes"]) if note["version"] == _version(building) else 0
     return 0
 
 

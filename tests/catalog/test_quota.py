@@ -490,7 +490,7 @@ def test_whatever_is_built_and_used_the_quota_holds(steps: list[tuple[str, str]]
             assert catalog_bytes(root) <= quota
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"build": 1}', '{"build": "x", "bytes": 5}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": "x", "bytes": 5}', "\0"])
 def test_a_damaged_note_keeps_nobody_from_building(
     tmp_path: Path, layers: Sequence[LayerKey], one: int, text: str
 ) -> None:
