@@ -42,10 +42,11 @@ _OPTIONS = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
-# The same for the server, which else keeps the locks of such a host for two hours.
+# The same for the server, which else keeps the locks of such a host for two hours, and those of a process
+# that is stopped in a transaction for ever.
 _SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-    " -c statement_timeout=30000"
+    " -c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
 
 

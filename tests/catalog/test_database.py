@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -108,6 +109,19 @@ def test_texts_that_postgresql_cannot_index_get_numbers_as_well(tmp_path: Path, 
     assert numbers == [FIRST_EXTRA_ROI + n for n in range(5)]
     assert Registry(tmp_path, postgres_url).extra_roi_numbers(1, texts[::-1]) == numbers[::-1]
     assert len({registry.image_number(text) for text in texts}) == 5
+
+
+def test_a_process_that_is_stopped_in_a_transaction_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    said = Registry(tmp_path, postgres_url)._database.read("show idle_in_transaction_session_timeout", {})
+    assert said == [("1min",)]
+    sooner = postgres_url + "%20-cidle_in_transaction_session_timeout%3D100"
+    stopped, other = Registry(tmp_path, sooner), Registry(tmp_path, postgres_url)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(RegistryFailed))
+        stack.enter_context(stopped._database.writing())
+        assert other.layer_number(7, "labels:cells") == 1, "the server has ended the other transaction"
 
 
 @contextmanager
