@@ -31,15 +31,18 @@ LOOK = 0.05  # seconds between looks for whether a lock is free
 WATCH = 0.5  # seconds between looks for whether a lock is still held
 TAKEOVER = 3.0  # seconds that a builder whose lock is gone, but not its file, has to take it again
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
+NOT_AVAILABLE = "55P03"  # PostgreSQL's word for a lock that was waited for too long
 PATIENCE = 20.0  # seconds that a catalog which is ready waits for PostgreSQL
 
 
 class LayerLocks:
     """Builders on other machines, for a registry that no other machine has: there are none.
 
-    `beginning` is how many seconds a process that was started on another machine may take to take its lock.
+    `are_shared`: builders of this machine have locks of these as well. `beginning` is how many seconds a
+    process that was started on another machine may take to take its lock.
     """
 
+    are_shared = False
     beginning = 0.0
 
     @contextmanager
@@ -77,6 +80,7 @@ class LayerLocks:
 class SharedLocks(LayerLocks):
     """Builders of all machines with one registry in PostgreSQL."""
 
+    are_shared = True
     beginning = 10.0
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -160,18 +164,24 @@ class _Lock:
         return not self._was_free or (self._connection is None and not self._is_claimed())
 
     def take(self, *, impatient: bool = True) -> bool:
-        """Whether the lock was free, but for those who look; RegistryFailed without an answer."""
+        """Whether the lock was free, but for those who look; RegistryFailed without an answer.
+
+        Nobody looks any more once this waits, so that it has its turn however many do.
+        """
         from sqlalchemy import text
 
-        take = text(f"select pg_try_advisory_lock({LOCKS}, :layer)")
-        deadline = time.monotonic() + LONGEST_LOOK
+        # In one statement, as the limit is to hold for it alone.
+        take = text("select pg_advisory_lock(:locks, :layer) from set_config('lock_timeout', :limit, true)")
+        values = {**self._layer, "locks": LOCKS, "limit": f"{LONGEST_LOOK:g}s"}
         with self._database.answers(impatient=impatient):
             if self._connection is None:
                 self._connection = self._database.connect()
-            while not self._connection.scalar(take, self._layer):
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(LOOK)
+            try:
+                self._connection.execute(take, values)
+            except self._database.errors as error:
+                if getattr(getattr(error, "orig", None), "sqlstate", None) != NOT_AVAILABLE:
+                    raise
+                return False
         return True
 
     def keep(self) -> bool:
