@@ -270,8 +270,10 @@ def _delete(folder: _Folder, rank: int) -> bool:
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(folder.path, gone)
     except OSError as error:
-        log.warning("%s: cannot be deleted: %s", folder.path, error)
-        return not folder.path.exists()
+        if folder.path.exists():
+            log.warning("%s: cannot be deleted: %s", folder.path, error)
+            return False
+        return True  # somebody else was faster
     shutil.rmtree(gone, ignore_errors=True)
     return True
 
