@@ -53,7 +53,10 @@ class LayerKey:
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides how and where catalogs are built; meanings as in `roiservice.settings`."""
+    """What decides how and where catalogs are built; meanings as in `roiservice.settings`.
+
+    `catalog_bytes` is how many all catalogs may take; None: any number.
+    """
 
     outline: Outline
     max_vertices: int
@@ -62,6 +65,7 @@ class Rules:
     waiters: int
     check_interval: float
     keep_replaced: float
+    catalog_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,6 @@ log = logging.getLogger(__name__)
 UNFINISHED, REPLACED, BLOCKS_LEFT, IN_SERVICE = range(4)
 
 
-@dataclass(frozen=True)
-class DiskRules(Rules):
-    """Rules that also say how many bytes all catalogs may take; None: any number."""
-
-    catalog_bytes: int | None = None
-
-
 class Uses:
     """Notes when catalogs are used, without a write for each use."""
 
@@ -96,7 +89,7 @@ class Quota:
 
     def __init__(self, root: Path, rules: Rules, lock: Lock, metrics: Metrics) -> None:
         self._root = root
-        self._most = rules.catalog_bytes if isinstance(rules, DiskRules) else None
+        self._most = rules.catalog_bytes
         self._lock = lock
         self._metrics = metrics
         self._sizes: dict[tuple[str, int], int] = {}  # of whole catalogs, which never change
