@@ -37,7 +37,7 @@ from roiservice.catalog.elsewhere import (
 )
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.leftovers import adopt_blocks, sweep, sweep_all
-from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
+from roiservice.catalog.pointers import highest_number, pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
     build_counted,
@@ -91,6 +91,7 @@ class Keeper:
     ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
+        registry.highest_used = partial(highest_number, self._root)
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or Metrics()
@@ -388,7 +389,6 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        task = self.task(layer)
         # Another worker may be faster: its process does as well.
         with (
             contextlib.suppress(TimeoutError),
@@ -396,5 +396,5 @@ class Keeper:
             being_built(self.directory(layer)) as mark,
         ):
             note_start(progress_path(self._pointer(layer)))
-            self._processes[layer.number] = start_build(task, mark, place)
+            self._processes[layer.number] = start_build(self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

@@ -25,6 +25,7 @@ from roiservice.catalog import elsewhere
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
+from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, NoRoom, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
@@ -148,7 +149,7 @@ def test_processes_that_ask_at_once_share_one_build(tmp_path: Path, store: Path)
     answers = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], answers
     assert len({out for out, _ in answers}) == 1
-    (directory,) = (tmp_path / "catalogs").glob("*/*")
+    (directory,) = (tmp_path / "catalogs").glob("*/[0-9]*")
     assert len([path for path in directory.iterdir() if path.is_dir()]) == 1
 
 
@@ -578,6 +579,29 @@ def test_catalogs_of_another_registry_are_not_mistaken(tmp_path: Path, store: Pa
     shutil.rmtree(tmp_path / "state")
     second = keeper_at(tmp_path)
     assert second.existing(layer_key(Registry(tmp_path / "state"), store)) is None
+
+
+def test_numbers_that_a_registry_from_a_backup_has_lost_are_not_given_again(
+    tmp_path: Path, store: Path
+) -> None:
+    """What was built, cached or linked under them would be taken for that of another image."""
+    other = write_image(tmp_path / "2.zarr", labels={"cells": squares(60, 60)})
+    Registry(tmp_path / "state").close()
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    keeper = keeper_at(tmp_path)
+    version = keeper.build(layer_key(keeper._registry, store)).version
+    shutil.rmtree(tmp_path / "state")
+    shutil.copytree(tmp_path / "backup", tmp_path / "state")
+    keeper = keeper_at(tmp_path)
+    second = layer_key(keeper._registry, other)
+    assert second.number > version
+    assert keeper.existing(second) is None
+    assert keeper.catalog(second).extent == (0, 0, 58, 58)
+    assert highest_number(keeper._root) == keeper.catalog(second).version
+    (keeper._root / NUMBERS).write_text("x")
+    assert highest_number(keeper._root) == 0
+    keeper.build(second, force=True)
+    assert highest_number(keeper._root) == keeper.catalog(second).version
 
 
 def test_many_layers_do_not_mix(tmp_path: Path) -> None:
