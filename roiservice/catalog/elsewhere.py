@@ -130,10 +130,7 @@ def locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
     Raises NotWritten.
     """
     with _lock_file(directory, LOCK) as file:
-        if timeout is None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            lock_within(file, timeout)
+        lock_within(file, timeout)
         yield
 
 
@@ -145,17 +142,19 @@ def _lock_file(directory: Path, name: str) -> IO[str]:
         raise NotWritten(f"{directory}: {error.strerror}") from error
 
 
-def lock_within(file: IO[str], timeout: float) -> None:
-    """Lock `file`; TimeoutError if others hold it longer than `timeout` s."""
-    deadline = time.monotonic() + timeout
+def lock_within(file: IO[str], timeout: float | None) -> None:
+    """Lock `file`; TimeoutError if others hold it longer than `timeout` s. Raises NotWritten."""
+    deadline = time.monotonic() + (timeout or 0.0)
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if timeout is None else fcntl.LOCK_NB))
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise TimeoutError from None
             time.sleep(0.01)
+        except OSError as error:  # not all shared storage can
+            raise NotWritten(f"{file.name}: cannot be locked: {error.strerror}") from error
 
 
 def is_built_elsewhere(directory: Path) -> bool:

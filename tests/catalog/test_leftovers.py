@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
 import os
 import resource
@@ -21,6 +23,7 @@ from roiservice.catalog import writer as writer_module
 from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
+from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
 from roiservice.errors import NotWritten
 from roiservice.metrics import REMOVED
@@ -277,4 +280,19 @@ def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, layer: Lay
     for act in (keeper.build, keeper.catalog, keeper.start):
         with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
             act(layer)
+    keeper.tidy()
+
+
+def test_storage_that_cannot_lock_is_said(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    for act in (keeper.build, keeper.catalog, keeper.start):
+        with pytest.raises(NotWritten, match="cannot be locked: No locks available"):
+            act(layer)
+    assert keeper.status(layer).state == NONE
     keeper.tidy()
