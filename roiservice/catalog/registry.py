@@ -22,6 +22,7 @@ from roiservice.errors import NotWritten, RegistryFailed, SettingsError
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
 ROIS = 2**32  # ids per layer and per catalog version
+LAST_NUMBER = (2**53 - FIRST_ID) // ROIS - 1  # of layers and versions: JavaScript rounds larger ids
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
 MOST_REMEMBERED = 100_000  # numbers of each kind
 
@@ -192,8 +193,11 @@ class Registry:
         if table == "images":
             before = {"before": FIRST_IMAGE - 1}
             return int(ask("select coalesce(max(number), :before) + 1 from images", before)[0][0])
+        used = self.highest_used()
         last = int(ask("select coalesce(max(number), 0) from numbers", {})[0][0])
-        number = max(last, self.highest_used()) + 1
+        number = max(last, used if used < LAST_NUMBER else 0) + 1
+        if number > LAST_NUMBER:
+            raise NotWritten("all numbers of layers and versions have been given")
         ask("insert into numbers values (:number)", {"number": number})
         return number
 
