@@ -16,12 +16,11 @@ from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import LayerKey, Task
+from roiservice.catalog.elsewhere import LayerKey, Rules, Task
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
-from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, open_registry
 from roiservice.catalog.writer import CatalogWriter
@@ -331,8 +330,8 @@ def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> Ome
     return OmeroImages(web, roots, limits) if web is not None and roots else None
 
 
-def _rules(settings: Settings) -> DiskRules:
-    return DiskRules(
+def _rules(settings: Settings) -> Rules:
+    return Rules(
         outline=Outline(settings.min_area, settings.simplify, settings.smooth),
         max_vertices=settings.max_vertices,
         inline_pixels=settings.inline_pixels,

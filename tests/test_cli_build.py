@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from roiservice.catalog.registry import Registry
 from roiservice.commands import build as build_module
 from roiservice.commands import processes
 from roiservice.commands.build import build
-from roiservice.errors import EngineFailed
+from roiservice.errors import EngineFailed, NoRoom
 from roiservice.sources.limits import Limits
 from tests.catalog.support import RULES
 from tests.e2e.support import Home, wait_for
@@ -217,6 +218,37 @@ def test_a_process_that_is_killed_is_said_once(
     with pytest.raises(EngineFailed, match="a process that built layers was killed"):
         run(plate)
     monkeypatch.undo()
+
+
+def test_what_finds_no_room_beside_others_is_built_when_these_are_done(
+    plate: Path,
+    in_home: Home,
+    side_by_side: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    begin, build_here = processes.Processes.begin, build_module._built
+    begun: list[Future[Any]] = []
+    here: list[bool] = []
+
+    def begin_some(self: processes.Processes, layer: Any) -> Any:
+        if len(begun) == 3:
+            begun.append(Future())
+            begun[-1].set_exception(NoRoom("others take too much"))
+        else:
+            begun.append(begin(self, layer))
+        return begun[-1]
+
+    def built_here(*arguments: Any, **options: Any) -> Any:
+        here.append(all(each.done() for each in begun))
+        return build_here(*arguments, **options)
+
+    monkeypatch.setattr(processes.Processes, "begin", begin_some)
+    monkeypatch.setattr(build_module, "_built", built_here)
+    assert run(plate) == 0
+    assert here == [True, True], "the first of all, before there are processes, and the one without room"
+    assert len(built(in_home)) == 24
+    assert capfd.readouterr().err == ""
 
 
 def start(home: Home, *arguments: object) -> subprocess.Popen[str]:

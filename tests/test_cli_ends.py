@@ -212,3 +212,15 @@ def test_a_disk_too_full_for_a_catalog_is_said(home: Home, noise: Path, command:
     assert "Traceback" not in line
     assert partials(home) == []
     assert done.stdout == ""
+
+
+def test_a_disk_too_full_for_numbers_is_said(home: Home, image: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        shutil.copytree(image, tmp_path / "many" / f"{number + 1}.zarr")
+    assert home.run("images", image).returncode == 0
+    done = home.run("images", tmp_path / "many", preexec_fn=partial(files_of_at_most, 33_000))
+    assert done.returncode == 1
+    *why, what = done.stderr.splitlines()
+    assert {line.partition(":")[0] for line in why} == {"the registry cannot be used"}
+    assert what == "roiservice: the registry of lasting ids does not answer"
+    assert home.run("images", tmp_path / "many").returncode == 0

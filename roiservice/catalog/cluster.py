@@ -10,12 +10,12 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from roiservice import __version__
 from roiservice.catalog.engine import THREADS, Batch, Tracer, batches, trace_batch
@@ -26,13 +26,16 @@ from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.vectorize.blocks import Block
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Security
+    from distributed import Client, Security
+    from distributed import Future as DaskFuture
 
 LOCAL = "local"
 BATCH_PIXELS = 2**22  # of small planes that are traced in one go
 CONNECTING = 10.0  # seconds after which a scheduler is taken for unreachable
 NO_WORKERS = 60.0  # seconds that are waited for a worker where there is none
 OPEN_LAYERS = 16  # of one worker
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class _Asked:
         self._address = address
         self._job = job
         self._lock = threading.Lock()
-        self._futures: set[Future[Any]] = set()
+        self._futures: set[DaskFuture[Any]] = set()
         self._dropped = False
 
     def trace(self, batch: Batch) -> Iterator[Block]:
@@ -152,7 +155,7 @@ class _Asked:
             with suppress(Exception):  # a cluster that is gone needs not be told
                 self._client.cancel(futures, force=True)
 
-    def _submit(self, batch: Batch) -> Future[Any]:
+    def _submit(self, batch: Batch) -> DaskFuture[Any]:
         with self._lock:
             if self._dropped:
                 raise EngineFailed("nothing more is asked for")
@@ -163,7 +166,7 @@ class _Asked:
             self._futures.add(future)
             return future
 
-    def _result(self, future: Future[Any]) -> Sequence[Block]:
+    def _result(self, future: DaskFuture[Any]) -> Sequence[Block]:
         while True:
             try:
                 blocks: Sequence[Block] = future.result(timeout=NO_WORKERS)
@@ -208,8 +211,9 @@ def _connected(cluster: Cluster) -> Client:
     from distributed import Client
 
     _check_address(cluster)
+    connect = partial(Client, cluster.address, security=cluster.security, set_as_default=False)
     try:
-        client = Client(cluster.address, timeout=CONNECTING, security=cluster.security, set_as_default=False)
+        client = _answer(partial(connect, timeout=CONNECTING), 2 * CONNECTING)
     except Exception as error:
         raise EngineFailed(f"{cluster.address}: no scheduler answers there: {_brief(error)}") from error
     try:
@@ -223,9 +227,28 @@ def _connected(cluster: Cluster) -> Client:
 def _threads_of(client: Client, address: str) -> int:
     """Threads of all workers there are now."""
     try:
-        return sum(client.nthreads().values())
+        return sum(_answer(client.nthreads, NO_WORKERS).values())
     except Exception as error:
         raise _lost(address, error) from error
+
+
+def _answer(ask: Callable[[], Result], seconds: float) -> Result:
+    """What `ask` returns; TimeoutError if that takes longer.
+
+    A client waits for ever for who is no scheduler, or does not say a word. The thread that does is left.
+    """
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([answer], seconds).done:
+        raise TimeoutError(f"it says nothing for {seconds:g} s")
+    return answer.result()
 
 
 def _check_address(cluster: Cluster) -> None:

@@ -32,18 +32,21 @@ PAUSE = 2.0  # seconds for which PostgreSQL is not asked once it did not answer
 LONGEST_TEXT = 500  # characters; an entry of PostgreSQL's indexes holds 2704 bytes
 LOCKS = 0x524F4953  # PostgreSQL's advisory locks of ours have this for the first of their two numbers
 WRITERS = 0  # and this for the second, where layers have their own, which is above
+ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases that keep any name of a file
 # What libpq is told unless the URL says otherwise: hosts that went away without a word are noticed.
-_WAITS = {
+_OPTIONS = {
+    "client_encoding": "utf8",
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
-# The same for the server, which else keeps the locks of such a host for two hours.
-_SERVER_WAITS = (
+# The same for the server, which else keeps the locks of such a host for two hours, and those of a process
+# that is stopped in a transaction for ever.
+_SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-    " -c statement_timeout=30000"
+    " -c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
 
 
@@ -71,6 +74,19 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Let go of the connections of this thread, or of all that are not in use."""
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` is without the surrogates that stand for what could not be decoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 class SqliteDatabase:
@@ -103,8 +119,8 @@ class SqliteDatabase:
                 yield partial(_ask_sqlite, connection)
 
     def storable(self, text: str) -> str:
-        """`text`: SQLite keeps whatever there is."""
-        return text
+        """`text`, or a digest of one that is no Unicode, as names of files may be."""
+        return text if _is_unicode(text) else _digest(text)
 
     def check(self) -> None:
         """NotWritten if the file was taken away: what is written now would be lost with it."""
@@ -161,7 +177,7 @@ class PostgresDatabase:
             address = make_url(url).set(drivername="postgresql+psycopg")
             self._engine = sqlalchemy.create_engine(
                 address,
-                connect_args=_waits(address),
+                connect_args=_options(address),
                 isolation_level="READ COMMITTED",
                 pool_size=2,
                 max_overflow=-1,  # there are no more than threads
@@ -170,6 +186,7 @@ class PostgresDatabase:
             )
         except (self.errors, ValueError):
             raise RegistryFailed("the address cannot be used") from None
+        sqlalchemy.event.listen(self._engine, "connect", _check_encoding)
         self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def read(self, statement: str, values: Values) -> Rows:
@@ -195,10 +212,9 @@ class PostgresDatabase:
             yield connection
 
     def storable(self, text: str) -> str:
-        """`text`, or a digest of one that is too long for an index or holds NUL, which PostgreSQL has not."""
-        if len(text) <= LONGEST_TEXT and "\0" not in text:
-            return text
-        return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        """As for SQLite; also of one that is too long for an index or holds NUL, which PostgreSQL has not."""
+        is_kept = len(text) <= LONGEST_TEXT and "\0" not in text and _is_unicode(text)
+        return text if is_kept else _digest(text)
 
     def check(self) -> None:
         """Nothing: whether it answers, and as which registry, whoever asks finds out."""
@@ -228,7 +244,7 @@ class PostgresDatabase:
             if now < self._left_out_until:
                 raise RegistryFailed("PostgreSQL is left out until it answers again")
             if self._failing:
-                self._left_out_until = now + PAUSE + float(_WAITS["connect_timeout"])
+                self._left_out_until = now + PAUSE + float(_OPTIONS["connect_timeout"])
 
     def _answered(self) -> None:
         if self._failing:
@@ -253,13 +269,19 @@ class PostgresDatabase:
         return RegistryFailed(reason)
 
 
-def _waits(address: sqlalchemy.URL) -> dict[str, str]:
+def _check_encoding(connection: Any, _record: object) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ENCODINGS:
+        raise RegistryFailed(f"the database has the encoding {encoding}; make one with UTF8")
+
+
+def _options(address: sqlalchemy.URL) -> dict[str, str]:
     """Options of libpq besides those of the address, which come first."""
-    given = {name: value for name, value in _WAITS.items() if name not in address.query}
+    given = {name: value for name, value in _OPTIONS.items() if name not in address.query}
     options = address.query.get("options", "")
     return {
         **given,
-        "options": f"{_SERVER_WAITS} {options if isinstance(options, str) else ' '.join(options)}",
+        "options": f"{_SERVER_OPTIONS} {options if isinstance(options, str) else ' '.join(options)}",
     }
 
 

@@ -21,6 +21,8 @@ from typing import IO
 from roiservice.errors import (
     Building,
     CatalogDamaged,
+    EngineFailed,
+    NoRoom,
     NotWritten,
     RegistryFailed,
     RoiServiceError,
@@ -36,6 +38,7 @@ from roiservice.vectorize.outlines import Outline
 FAILURE = "failure.json"
 LOCK = "lock"
 MARK = "elsewhere"
+AT_ONCE = 4  # processes of one machine: each keeps all processors busy, and may take 2 GiB of memory
 TRY_AGAIN = 75  # what the process ends with where nothing is wrong with the layer, as sysexits.h has it
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
 
@@ -50,7 +53,10 @@ class LayerKey:
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides how and where catalogs are built; meanings as in `roiservice.settings`."""
+    """What decides how and where catalogs are built; meanings as in `roiservice.settings`.
+
+    `catalog_bytes` is how many all catalogs may take; None: any number.
+    """
 
     outline: Outline
     max_vertices: int
@@ -59,6 +65,7 @@ class Rules:
     waiters: int
     check_interval: float
     keep_replaced: float
+    catalog_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,13 @@ class Task:
     registry_url: str | None = field(default=None, repr=False)
 
 
-def start_build(task: Task, mark: int) -> subprocess.Popen[bytes]:
-    """Start the process; it outlives this one, and holds the `mark` of `being_built` from now on."""
+def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
+    """Start the process; it outlives this one, and holds the marks of `being_built` and `one_of_few`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "roiservice.catalog.process"],
         stdin=subprocess.PIPE,
         start_new_session=True,
-        pass_fds=(mark,),
+        pass_fds=marks,
     )
     if process.stdin is not None:
         with process.stdin, contextlib.suppress(BrokenPipeError):
@@ -92,36 +99,62 @@ def being_built(directory: Path) -> Iterator[int]:
     """For as long as this is held, others see that a process of its own builds the layer.
 
     Gives a file descriptor, which holds it for a process that inherits it. TimeoutError if others do.
+    Raises NotWritten.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / MARK, "w", encoding="ascii") as file:
+    with _lock_file(directory, MARK) as file:
         lock_within(file, LONGEST_LOOK)
         yield file.fileno()
 
 
 @contextlib.contextmanager
+def one_of_few(state: Path) -> Iterator[int]:
+    """Be one of the processes that build on the machine with this state; gives a mark as `being_built` does.
+
+    NoRoom if there are as many as may be: whoever reads many large layers could else have all built at once.
+    """
+    for number in range(AT_ONCE):
+        with _lock_file(state, f"{MARK}-{number}") as file:
+            try:
+                lock_within(file, 0.0)
+            except TimeoutError:
+                continue
+            yield file.fileno()
+            return
+    raise NoRoom(f"{AT_ONCE} other layers are being built, and no more are at once")
+
+
+@contextlib.contextmanager
 def locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "w", encoding="ascii") as file:
-        if timeout is None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            lock_within(file, timeout)
+    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s.
+
+    Raises NotWritten.
+    """
+    with _lock_file(directory, LOCK) as file:
+        lock_within(file, timeout)
         yield
 
 
-def lock_within(file: IO[str], timeout: float) -> None:
-    """Lock `file`; TimeoutError if others hold it longer than `timeout` s."""
-    deadline = time.monotonic() + timeout
+def _lock_file(directory: Path, name: str) -> IO[str]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return open(directory / name, "w", encoding="ascii")
+    except OSError as error:  # the folder is read-only, another user's, or the disk is full
+        raise NotWritten(f"{directory}: {error.strerror}") from error
+
+
+def lock_within(file: IO[str], timeout: float | None) -> None:
+    """Lock `file`; TimeoutError if others hold it longer than `timeout` s. Raises NotWritten."""
+    deadline = time.monotonic() + (timeout or 0.0)
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if timeout is None else fcntl.LOCK_NB))
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise TimeoutError from None
             time.sleep(0.01)
+        except OSError as error:  # not all shared storage can
+            raise NotWritten(f"{file.name}: cannot be locked: {error.strerror}") from error
 
 
 def is_built_elsewhere(directory: Path) -> bool:
@@ -129,10 +162,10 @@ def is_built_elsewhere(directory: Path) -> bool:
     try:
         with open(directory / MARK, encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who looks must not keep others from looking
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # nobody ever built here, or can
     return False
 
 
@@ -141,7 +174,7 @@ def failure_kept(directory: Path) -> Iterator[None]:
     """Leave what a build of a layer fails with in its directory."""
     try:
         yield
-    except (Building, RegistryFailed, TooManyObjects):  # is built all the same, by others or later
+    except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
         raise
     except Exception as error:
         parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []

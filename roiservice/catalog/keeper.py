@@ -31,13 +31,14 @@ from roiservice.catalog.elsewhere import (
     failure_kept,
     is_built_elsewhere,
     locked,
+    one_of_few,
     raise_last_failure,
     start_build,
 )
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.indexes import FORMAT
-from roiservice.catalog.leftovers import sweep, sweep_all
-from roiservice.catalog.pointers import pointer_name, pointer_stamp, version_in, write_pointer
+from roiservice.catalog.leftovers import adopt_blocks, sweep, sweep_all
+from roiservice.catalog.pointers import highest_number, pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
     build_counted,
@@ -90,6 +91,7 @@ class Keeper:
     ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
+        registry.highest_used = partial(highest_number, self._root)
         self._rules = rules
         self._limits = limits
         self._metrics = metrics or Metrics()
@@ -173,7 +175,10 @@ class Keeper:
         return Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
 
     def start(self, layer: LayerKey) -> None:
-        """Have a process of its own bring the catalog up to its source's state, unless one is at work."""
+        """Have a process of its own bring the catalog up to its source's state, unless one is at work.
+
+        Raises NoRoom while as many as may be are at work for other layers.
+        """
         if self._registry.locks.is_held(layer.number):
             return
         with self._lock:
@@ -270,8 +275,9 @@ class Keeper:
             if catalog is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             if catalog is None or force:
-                beside = directory.with_name(f"{version}.new")
+                beside = directory.with_name(f"{version}{self._registry.locks.mark(layer.number)}.new")
                 shutil.rmtree(beside, ignore_errors=True)
+                adopt_blocks(blocks_folder(beside))
                 if force:  # a source that changed and looks the same
                     shutil.rmtree(blocks_folder(beside), ignore_errors=True)
                 with build_counted(self._metrics):
@@ -287,6 +293,7 @@ class Keeper:
             self._point_to(layer, catalog.version)
             self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
+            self._registry.locks.confirm(layer.number, layer.source.collection)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)  # half of it may be left
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
@@ -388,9 +395,12 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        task = self.task(layer)
         # Another worker may be faster: its process does as well.
-        with contextlib.suppress(TimeoutError), being_built(self.directory(layer)) as mark:
+        with (
+            contextlib.suppress(TimeoutError),
+            one_of_few(self._registry.directory) as place,
+            being_built(self.directory(layer)) as mark,
+        ):
             note_start(progress_path(self._pointer(layer)))
-            self._processes[layer.number] = start_build(task, mark)
+            self._processes[layer.number] = start_build(self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

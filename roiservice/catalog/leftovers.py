@@ -5,6 +5,7 @@ The layer's lock is held while anything goes, so that nobody is at work on it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from roiservice.catalog.pointers import is_of_another_format, named_versions, pointers, version_in
-from roiservice.errors import RegistryFailed
+from roiservice.errors import RoiServiceError
 from roiservice.metrics import REMOVED, Metrics
 
 HALF_BUILT = (".partial", ".new", ".gone")  # nobody goes on from these
@@ -26,8 +27,29 @@ Lock = Callable[[Path, float], AbstractContextManager[None]]  # a layer's folder
 def layer_folders(root: Path) -> list[Path]:
     """The folders of all layers that ever were built below `root`; none if it is not there."""
     with suppress(OSError):
-        return [path for path in root.iterdir() if path.name.isdigit() and path.is_dir()]
+        return [path for path in root.iterdir() if _is_number(path.name) and path.is_dir()]
     return []
+
+
+def own_folders(layer: Path) -> list[os.DirEntry[str]]:
+    """What builds have left in the folder of a layer: catalogs, and folders such as `7.new.partial`.
+
+    What else somebody has put there, symbolic links among it, is not theirs, and stays.
+    """
+    with suppress(OSError), os.scandir(layer) as entries:
+        return [each for each in entries if _is_number(each.name.split(".")[0]) and _is_folder(each)]
+    return []
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # it went meanwhile
+        return False
 
 
 def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: bool = False) -> None:
@@ -40,24 +62,30 @@ def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: 
     now = time.time()
     _forget_other_formats(directory, now - keep_replaced - USE_NOTED)
     named = named_versions(directory)
-    for path in list(directory.iterdir()):
+    for path in directory.glob("*.json.*"):  # they were to be renamed
         with suppress(OSError):  # somebody else was faster
-            age = now - path.stat().st_mtime
-            if not path.is_dir():
-                if ".json." in path.name and (is_built or age > keep_replaced):
-                    path.unlink()  # it was to be renamed
-                continue
+            if is_built or now - path.stat().st_mtime > keep_replaced:
+                path.unlink()
+    for path in [directory / each.name for each in own_folders(directory)]:
+        with suppress(OSError):
             is_half = path.suffix in HALF_BUILT or (path.suffix == BLOCKS and is_built)
             kept = KEPT_BLOCKS if path.suffix == BLOCKS else keep_replaced
-            if is_half or (path.name not in named and age > kept):
+            if is_half or (path.name not in named and now - path.stat().st_mtime > kept):
                 shutil.rmtree(path, ignore_errors=True)
                 metrics.add(1, REMOVED, "replaced" if path.name.isdigit() else "unfinished")
+
+
+def adopt_blocks(folder: Path) -> None:
+    """Have the build with its blocks in `folder` go on from those that another of its version has left."""
+    for path in folder.parent.glob(f"{folder.name.split('.')[0]}.*{BLOCKS}"):
+        with suppress(OSError):  # it has some already
+            os.rename(path, folder)
 
 
 def sweep_all(root: Path, lock: Lock, keep_replaced: float, metrics: Metrics) -> None:
     """As `sweep`, of all layers that nobody builds just now."""
     for directory in layer_folders(root):
-        with suppress(OSError, RegistryFailed), lock(directory, 0.0):
+        with suppress(OSError, RoiServiceError), lock(directory, 0.0):
             sweep(directory, keep_replaced, metrics)
 
 

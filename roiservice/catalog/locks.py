@@ -3,7 +3,8 @@
 Files keep the builders of one host apart (`roiservice.catalog.elsewhere`). A builder also holds an advisory
 lock of PostgreSQL, which ends with its connection, so with itself. When PostgreSQL is started again, all such
 locks are gone, the builders are not. So each leaves a file beside the catalogs until it is done, and takes
-its lock again as soon as it can; who finds the file without the lock gives it time to do so.
+its lock again as soon as it can; who finds the file without the lock gives it time to do so. One that cannot
+reach PostgreSQL for longer, but the catalogs, finds the file of another there, and stops.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from roiservice.catalog.database import LOCKS, PostgresDatabase
 from roiservice.errors import Building, RegistryFailed
@@ -29,15 +31,18 @@ LOOK = 0.05  # seconds between looks for whether a lock is free
 WATCH = 0.5  # seconds between looks for whether a lock is still held
 TAKEOVER = 3.0  # seconds that a builder whose lock is gone, but not its file, has to take it again
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
+NOT_AVAILABLE = "55P03"  # PostgreSQL's word for a lock that was waited for too long
 PATIENCE = 20.0  # seconds that a catalog which is ready waits for PostgreSQL
 
 
 class LayerLocks:
     """Builders on other machines, for a registry that no other machine has: there are none.
 
-    `beginning` is how many seconds a process that was started on another machine may take to take its lock.
+    `are_shared`: builders of this machine have locks of these as well. `beginning` is how many seconds a
+    process that was started on another machine may take to take its lock.
     """
 
+    are_shared = False
     beginning = 0.0
 
     @contextmanager
@@ -59,6 +64,13 @@ class LayerLocks:
         With `ready`, RegistryFailed if that cannot be known for so long that the build is better given up.
         """
 
+    def mark(self, layer: int) -> str:  # noqa: ARG002
+        """What is to be in the names of folders that this process, which holds the layer, works in.
+
+        One that was taken for dead may go on for a moment, and must not come upon those of the next.
+        """
+        return ""
+
     def is_held(self, layer: int) -> bool:
         """Whether a builder is at work on any machine."""
         with self.kept_out(layer) as none:
@@ -68,6 +80,7 @@ class LayerLocks:
 class SharedLocks(LayerLocks):
     """Builders of all machines with one registry in PostgreSQL."""
 
+    are_shared = True
     beginning = 10.0
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -78,14 +91,14 @@ class SharedLocks(LayerLocks):
     def hold(self, layer: int, directory: Path, timeout: float | None) -> Iterator[None]:
         """As `LayerLocks.hold`; the lock is watched for as long as it is held."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        lock = _Lock(self._database, layer)
         claim = directory / CLAIM
+        lock = _Lock(self._database, layer, claim)
         try:
             while not (self._is_free(layer, claim) and lock.take()):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError
                 time.sleep(LOOK)
-            with lock.watched(), _claimed(claim, lock):
+            with lock.claimed(), lock.watched():
                 self._held[layer] = lock
                 try:
                     yield
@@ -114,6 +127,10 @@ class SharedLocks(LayerLocks):
                 raise RegistryFailed("whether another builder is at work cannot be known")
             time.sleep(WATCH)
 
+    def mark(self, layer: int) -> str:
+        """As `LayerLocks.mark`."""
+        return self._held[layer].mark
+
     def _is_free(self, layer: int, claim: Path) -> bool:
         """Whether the lock may be taken; a builder that lost it had time to come back."""
         if not claim.exists():
@@ -127,29 +144,44 @@ class SharedLocks(LayerLocks):
 class _Lock:
     """The lock of one layer, held by a connection of its own, and taken again if that was lost.
 
-    `is_lost` says that another builder was faster. One thread at a time uses the connection.
+    `claim` is the file that says that a builder is not done; `mark` is as of `LayerLocks`. One thread at a
+    time uses the connection.
     """
 
-    def __init__(self, database: PostgresDatabase, layer: int) -> None:
+    def __init__(self, database: PostgresDatabase, layer: int, claim: Path) -> None:
         self._database = database
         self._layer = {"layer": layer}
+        self._claim = claim
+        self.mark = f".{uuid4().hex[:12]}"
+        self._name = f"{socket.gethostname()} {os.getpid()} {self.mark}\n"
         self._connection: sqlalchemy.Connection | None = None
         self._using = threading.Lock()
-        self.is_lost = False
+        self._was_free = True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another builder was faster."""
+        return not self._was_free or (self._connection is None and not self._is_claimed())
 
     def take(self, *, impatient: bool = True) -> bool:
-        """Whether the lock was free, but for those who look; RegistryFailed without an answer."""
+        """Whether the lock was free, but for those who look; RegistryFailed without an answer.
+
+        Nobody looks any more once this waits, so that it has its turn however many do.
+        """
         from sqlalchemy import text
 
-        take = text(f"select pg_try_advisory_lock({LOCKS}, :layer)")
-        deadline = time.monotonic() + LONGEST_LOOK
+        # In one statement, as the limit is to hold for it alone.
+        take = text("select pg_advisory_lock(:locks, :layer) from set_config('lock_timeout', :limit, true)")
+        values = {**self._layer, "locks": LOCKS, "limit": f"{LONGEST_LOOK:g}s"}
         with self._database.answers(impatient=impatient):
             if self._connection is None:
                 self._connection = self._database.connect()
-            while not self._connection.scalar(take, self._layer):
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(LOOK)
+            try:
+                self._connection.execute(take, values)
+            except self._database.errors as error:
+                if getattr(getattr(error, "orig", None), "sqlstate", None) != NOT_AVAILABLE:
+                    raise
+                return False
         return True
 
     def keep(self) -> bool:
@@ -157,17 +189,36 @@ class _Lock:
         from sqlalchemy import text
 
         with self._using:
-            if self._connection is not None and not self.is_lost:
+            if self._connection is not None and self._was_free:
                 with contextlib.suppress(RegistryFailed), self._database.answers(impatient=False):
                     self._connection.execute(text("select 1"))
                     return True
                 self._drop()
             if not self.is_lost:
                 with contextlib.suppress(RegistryFailed):
-                    self.is_lost = not self.take(impatient=False)
-                    return not self.is_lost
+                    self._was_free = self.take(impatient=False) and self._is_claimed()
+                    return self._was_free
                 self._drop()
         return False
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Leave the file; it goes only with the end of this builder, and not if it is another's by then."""
+        with contextlib.suppress(OSError):  # where this fails the build does as well, and says why
+            self._claim.write_text(self._name, encoding="utf-8")
+        try:
+            yield
+        finally:
+            if not self.is_lost:
+                with contextlib.suppress(OSError):
+                    self._claim.unlink(missing_ok=True)
+
+    def _is_claimed(self) -> bool:
+        """Whether the file is this builder's."""
+        try:
+            return self._claim.read_text(encoding="utf-8") == self._name
+        except (OSError, ValueError):
+            return False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -204,16 +255,3 @@ class _Lock:
             with contextlib.suppress(self._database.errors):
                 connection.invalidate()
                 connection.close()
-
-
-@contextmanager
-def _claimed(claim: Path, lock: _Lock) -> Iterator[None]:
-    """Leave the file that says that a builder is not done; it goes only with the end of this builder."""
-    with contextlib.suppress(OSError):  # where this fails the build does as well, and says why
-        claim.write_text(f"{socket.gethostname()} {os.getpid()}\n", encoding="utf-8")
-    try:
-        yield
-    finally:
-        if not lock.is_lost:
-            with contextlib.suppress(OSError):
-                claim.unlink(missing_ok=True)

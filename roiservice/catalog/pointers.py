@@ -5,14 +5,18 @@ They are small, lie in the layer's folder, and are replaced by rename.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from roiservice.catalog.indexes import FORMAT
+
+NUMBERS = "numbers"  # the file beside all layers' folders that says the highest version ever in service
 
 
 def pointer_name(options: str, asked: str) -> str:
@@ -26,10 +30,24 @@ def pointer_name(options: str, asked: str) -> str:
 
 
 def write_pointer(pointer: Path, version: int, options: str) -> None:
-    """Put a version into service."""
+    """Put a version into service, and note its number for `highest_number`."""
     beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
     beside.write_text(json.dumps({"version": version, "options": options}), encoding="utf-8")
     os.replace(beside, pointer)
+    root = pointer.parent.parent
+    with suppress(OSError), open(root / NUMBERS, "a+", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if version > highest_number(root):
+            file.truncate(0)
+            file.write(str(version))
+
+
+def highest_number(root: Path) -> int:
+    """The highest version that ever was in service below `root`; 0 if that is not known."""
+    try:
+        return int((root / NUMBERS).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 def version_in(pointer: Path) -> int | None:
@@ -41,10 +59,10 @@ def version_in(pointer: Path) -> int | None:
 
 
 def pointer_stamp(pointer: str) -> tuple[int, int] | None:
-    """What tells a current file from the one that replaces it; None if there is none."""
+    """What tells a current file from the one that replaces it; None if there is none that can be reached."""
     try:
         status = os.stat(pointer)
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_mtime_ns, status.st_ino
 

@@ -9,9 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import TRY_AGAIN, LayerKey, Task
+from roiservice.catalog.elsewhere import TRY_AGAIN, LayerKey, Rules, Task
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RegistryFailed, RoiServiceError
 from roiservice.sources.images import ImageSource
@@ -47,7 +46,7 @@ def _task(plain: dict[str, Any]) -> Task:
     labels = tuple((store, path) for store, path in source["image"]["labels"])
     image = ImageSource(**{**source["image"], "labels": labels})
     layer = LayerSource(**{**source, "image": image, "values": values, "measures": measures})
-    rules = DiskRules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
+    rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     limits = Limits(**plain["limits"])
     return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, limits, plain["registry_url"])

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -109,7 +109,7 @@ def build_status(
     A failure counts until a build succeeds, also where an older catalog is still in service. `locks` tell of
     builders of other machines.
     """
-    with _builders_kept_out(directory, locks.kept_out(layer)) as kept_out:
+    with _builders_kept_out(directory, locks, layer) as kept_out:
         reached = _read(path)
         if reached is not None and not kept_out:
             return reached
@@ -125,8 +125,12 @@ def build_status(
 
 
 @contextmanager
-def _builders_kept_out(directory: Path, elsewhere: AbstractContextManager[bool]) -> Iterator[bool]:
+def _builders_kept_out(directory: Path, locks: LayerLocks, layer: int) -> Iterator[bool]:
     """Whether no builder is at work; if so, none begins meanwhile."""
+    if locks.are_shared:
+        with locks.kept_out(layer) as kept_out:
+            yield kept_out
+        return
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open(directory / LOCK, encoding="ascii"))
@@ -136,7 +140,7 @@ def _builders_kept_out(directory: Path, elsewhere: AbstractContextManager[bool])
             return
         except OSError:
             pass  # nobody ever built here
-        yield stack.enter_context(elsewhere)
+        yield True
 
 
 def _age(path: Path) -> float:

@@ -20,14 +20,9 @@ from pathlib import Path
 
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere
-from roiservice.catalog.leftovers import (
-    BLOCKS,
-    USE_NOTED,
-    Lock,
-    layer_folders,
-)
+from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders, own_folders
 from roiservice.catalog.pointers import named_versions, pointers, version_in
-from roiservice.errors import NoRoom, RegistryFailed, SourceRefused
+from roiservice.errors import NoRoom, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
@@ -46,13 +41,6 @@ log = logging.getLogger(__name__)
 
 # The order in which folders go.
 UNFINISHED, REPLACED, BLOCKS_LEFT, IN_SERVICE = range(4)
-
-
-@dataclass(frozen=True)
-class DiskRules(Rules):
-    """Rules that also say how many bytes all catalogs may take; None: any number."""
-
-    catalog_bytes: int | None = None
 
 
 class Uses:
@@ -101,7 +89,7 @@ class Quota:
 
     def __init__(self, root: Path, rules: Rules, lock: Lock, metrics: Metrics) -> None:
         self._root = root
-        self._most = rules.catalog_bytes if isinstance(rules, DiskRules) else None
+        self._most = rules.catalog_bytes
         self._lock = lock
         self._metrics = metrics
         self._sizes: dict[tuple[str, int], int] = {}  # of whole catalogs, which never change
@@ -230,7 +218,7 @@ class Quota:
         return total
 
     def _locked_and_deleted(self, folder: _Folder, rank: int) -> bool:
-        with suppress(OSError, RegistryFailed), self._lock(folder.layer, LOCK_WAIT):
+        with suppress(OSError, RoiServiceError), self._lock(folder.layer, LOCK_WAIT):
             return not is_built_elsewhere(folder.layer) and _delete(folder, rank)
         return False  # it is being built
 
@@ -238,21 +226,19 @@ class Quota:
         """All folders of all layers."""
         found, sizes = [], {}
         for layer in layer_folders(self._root):
-            with suppress(OSError), os.scandir(layer) as entries:
-                for entry in entries:
-                    with suppress(OSError):  # it went meanwhile
-                        if entry.is_dir():
-                            key = (entry.path, entry.inode())
-                            size = self._sizes.get(key) or _needed(layer / entry.name)
-                            if entry.name.isdigit():
-                                sizes[key] = size
-                            found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
+            for entry in own_folders(layer):
+                with suppress(OSError):  # it went meanwhile
+                    key = (entry.path, entry.inode())
+                    size = self._sizes.get(key) or _needed(layer / entry.name)
+                    if entry.name.isdigit():
+                        sizes[key] = size
+                    found.append(_Folder(layer, entry.name, size, entry.stat().st_mtime))
         self._sizes = sizes
         return found
 
     def _refused(self, layer: LayerKey, building: Path, size: int) -> SourceRefused:
         """The refusal of a build that takes so many bytes, noted for the next one of the same version."""
-        note = json.dumps({"build": building.name, "bytes": size})
+        note = json.dumps({"version": _version(building), "bytes": size})
         with suppress(OSError):
             (building.parent / TOO_LARGE).write_text(note, encoding="ascii")
         reason = f"its catalog takes at least {size} bytes of disk while it is built"
@@ -277,8 +263,10 @@ def _delete(folder: _Folder, rank: int) -> bool:
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(folder.path, gone)
     except OSError as error:
-        log.warning("%s: cannot be deleted: %s", folder.path, error)
-        return not folder.path.exists()
+        if folder.path.exists():
+            log.warning("%s: cannot be deleted: %s", folder.path, error)
+            return False
+        return True  # somebody else was faster
     shutil.rmtree(gone, ignore_errors=True)
     return True
 
@@ -286,6 +274,10 @@ def _delete(folder: _Folder, rank: int) -> bool:
 def _is_part(path: Path, building: Path) -> bool:
     """Whether a folder belongs to the build into `building`: itself, or what lies beside it meanwhile."""
     return path.parent == building.parent and path.name.split(".")[:2] == building.name.split(".")[:2]
+
+
+def _version(building: Path) -> str:
+    return building.name.split(".")[0]
 
 
 def _needed(folder: Path, *, own: bool = False) -> int:
@@ -319,7 +311,7 @@ def _noted_size(building: Path) -> int:
     """Bytes that a build took that was refused for it; 0 if it is not known to be too large."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads((building.parent / TOO_LARGE).read_text(encoding="ascii"))
-        return int(note["bytes"]) if note["build"] == building.name else 0
+        return int(note["bytes"]) if note["version"] == _version(building) else 0
     return 0
 
 

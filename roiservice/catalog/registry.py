@@ -22,6 +22,7 @@ from roiservice.errors import NotWritten, RegistryFailed, SettingsError
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
 ROIS = 2**32  # ids per layer and per catalog version
+LAST_NUMBER = (2**53 - FIRST_ID) // ROIS - 1  # of layers and versions: JavaScript rounds larger ids
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
 MOST_REMEMBERED = 100_000  # numbers of each kind
 
@@ -61,11 +62,14 @@ class Registry:
     Numbers never change: what was asked once is known to this process also while the database is away.
     RegistryFailed is raised where that is needed and does not answer. `url` is of a PostgreSQL server; None:
     a SQLite file in `state_dir`. With the `uuid` of a server's registry, nothing is asked before it must be.
+    Numbers up to what `highest_used` says are not given any more: a registry that was restored from a backup
+    does not know all that it gave.
     """
 
     def __init__(self, state_dir: Path, url: str | None = None, uuid: str | None = None) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         self.directory = state_dir
+        self.highest_used: Callable[[], int] = lambda: 0
         self.url = url
         self.locks = LayerLocks()
         self._database: Database
@@ -174,26 +178,28 @@ class Registry:
                 self._check_uuid(ask)
                 rows = ask(find, key)
                 if not rows:
-                    number = _following(ask, table)
+                    number = self._following(ask, table)
                     columns, marks = ", ".join(key), ", ".join(f":{column}" for column in key)
                     names = f"insert into {table} (number, {columns})"
                     ask(f"{names} values (:number, {marks})", {"number": number, **key})
                     return number
         return int(rows[0][0])
 
+    def _following(self, ask: Ask, table: str) -> int:
+        """A number that was never given, kept as given by the transaction that asks.
 
-def _following(ask: Ask, table: str) -> int:
-    """A number that was never given, kept as given by the transaction that asks.
-
-    Layers and versions draw from one sequence, so that no ROI id equals a shape id.
-    """
-    if table == "images":
-        return int(
-            ask("select coalesce(max(number), :before) + 1 from images", {"before": FIRST_IMAGE - 1})[0][0]
-        )
-    number = int(ask("select coalesce(max(number), 0) + 1 from numbers", {})[0][0])
-    ask("insert into numbers values (:number)", {"number": number})
-    return number
+        Layers and versions draw from one sequence, so that no ROI id equals a shape id.
+        """
+        if table == "images":
+            before = {"before": FIRST_IMAGE - 1}
+            return int(ask("select coalesce(max(number), :before) + 1 from images", before)[0][0])
+        used = self.highest_used()
+        last = int(ask("select coalesce(max(number), 0) from numbers", {})[0][0])
+        number = max(last, used if used < LAST_NUMBER else 0) + 1
+        if number > LAST_NUMBER:
+            raise NotWritten("all numbers of layers and versions have been given")
+        ask("insert into numbers values (:number)", {"number": number})
+        return number
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

@@ -6,7 +6,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from concurrent import futures
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -19,8 +20,8 @@ from roiservice.catalog.engine import THREADS
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
-from roiservice.commands.processes import Processes, result_of
-from roiservice.errors import EngineFailed, RoiServiceError
+from roiservice.commands.processes import Built, Processes, result_of
+from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -95,6 +96,7 @@ class _Builder:
         self._force = force
         self._stack = ExitStack()
         self._processes: Processes | None = None
+        self._at_work: list[futures.Future[Built | None]] = []
         self._bar: Overall | None = None
         self._total = self._done = self._ahead = 0
         self._since = 0.0
@@ -155,15 +157,20 @@ class _Builder:
         if self._processes is None or self._bar is None:
             return here
         future = self._processes.begin(layer)
+        self._at_work = [*(each for each in self._at_work if not each.done()), future]
 
         def wait() -> Described:
-            built = result_of(future)
-            if built is None:  # too large for a process of its own
-                with self._bar_hidden():
+            with suppress(NoRoom):
+                built = result_of(future)
+                if built is not None:
+                    if self._bar is not None:
+                        self._bar.layer_done(built.pixels, built.meta["counts"]["features"])
+                    return built
+                with self._bar_hidden():  # it is too large for a process of its own
                     return here()
-            if self._bar is not None:
-                self._bar.layer_done(built.pixels, built.meta["counts"]["features"])
-            return built
+            futures.wait(self._at_work)  # there is room once nothing else is being built
+            with self._bar_hidden():
+                return here()
 
         return wait
 

@@ -98,9 +98,12 @@ def only_image(location: str, limits: Limits, path: str = "") -> ImageSource:
 
 def store_name(location: str) -> str:
     """What a user calls the store: the last part of its path or URL without the suffix of stores."""
-    return _SUFFIX.sub(
-        "", file_name(location) if is_url(location) else os.path.basename(os.path.abspath(location))
-    )
+    return _shown(file_name(location) if is_url(location) else os.path.basename(os.path.abspath(location)))
+
+
+def _shown(file_name: str) -> str:
+    """A store's file name without its suffix; what in it is no Unicode is `?`, as no answer could hold it."""
+    return _SUFFIX.sub("", file_name).encode(errors="replace").decode()
 
 
 def _image_at(store: Store, path: str, name: str) -> ImageSource:
@@ -192,7 +195,7 @@ def _is_store(path: str) -> bool:
 
 def _numbered(store: Store, file_name: str) -> Iterator[ImageOrError]:
     """Images of one store, with the number that is its file name if it holds just one."""
-    images = _in_store(store, _SUFFIX.sub("", file_name))
+    images = _in_store(store, _shown(file_name))
     first = list(islice(images, 2))
     number = _number_in(file_name, store.location)
     if len(first) == 1 and number is not None and isinstance(first[0], ImageSource):

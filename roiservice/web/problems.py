@@ -98,7 +98,14 @@ def kind_of(error: RoiServiceError) -> Kind:
 
 
 def reason_of(error: RoiServiceError) -> str:
-    """The message for clients: as `str(error)`, but of a store only its name, not its place on disk."""
+    """The message for clients: as `str(error)`, but of a store only its name, not its place on disk.
+
+    What in names of files is no Unicode is `?`.
+    """
+    return _reason_of(error).encode(errors="replace").decode()
+
+
+def _reason_of(error: RoiServiceError) -> str:
     if isinstance(error, SourceError):
         name = Path(error.store).name
         part = Path(error.part).name if error.part.startswith("/") else error.part

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.elsewhere import LayerKey, Rules
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.properties import stated_columns
-from roiservice.catalog.quota import DiskRules
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import CatalogWriter
@@ -30,7 +29,7 @@ from roiservice.sources.tables.table import NO_COLOR
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.plane import trace_plane
 
-RULES = DiskRules(
+RULES = Rules(
     outline=Outline(),
     max_vertices=2**31,
     inline_pixels=2**26,

@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ from distributed import Client, LocalCluster
 from roiservice.catalog import cluster as cluster_module
 from roiservice.catalog.build import blocks_folder
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
+from roiservice.catalog.elsewhere import FAILURE
+from roiservice.catalog.keeper import Keeper
+from roiservice.catalog.progress import NONE
+from roiservice.catalog.registry import Registry
 from roiservice.errors import BadParameter, EngineFailed, SourceDamaged, SourceRefused
+from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer
-from tests.catalog.support import wait_for
+from tests.catalog.support import RULES, keeper_at, layer_key, wait_for
 from tests.catalog.test_streamed import blobs, build, content, layer_in, small_pieces, start
 from tests.stores import write_image
 
@@ -228,6 +235,21 @@ def test_a_scheduler_that_goes_away_is_said_and_the_blocks_are_kept(
     assert content(tmp_path / "2") == plain
 
 
+def test_what_fails_for_want_of_a_cluster_is_no_failure_of_the_layer(tmp_path: Path) -> None:
+    """A service that is asked for the layer builds it."""
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(90, 70)})
+    registry = Registry(tmp_path / "state")
+    layer = layer_key(registry, tmp_path / "1.zarr")
+    with threads_as_cluster(1) as running, closing(DaskEngine(Cluster(running.scheduler_address))) as engine:
+        running.close()
+        keeper = Keeper(tmp_path / "catalogs", registry, RULES, Limits(), engine=engine)
+        with pytest.raises(EngineFailed):
+            keeper.build(layer)
+    assert not (keeper.directory(layer) / FAILURE).exists()
+    assert keeper.status(layer).state == NONE
+    assert keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] > 0
+
+
 def test_a_cluster_without_workers_is_not_waited_for_in_vain(
     tmp_path: Path, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +271,20 @@ def test_a_scheduler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) 
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(EngineFailed, match=f"{address}: no scheduler answers there"):
             DaskEngine(Cluster(address))
+
+
+def test_something_else_at_that_address_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the scheduler's own pages, to which its client would listen for ever."""
+    monkeypatch.setattr(cluster_module, "CONNECTING", 0.3)
+    pages = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=pages.serve_forever, daemon=True).start()
+    address = f"tcp://127.0.0.1:{pages.server_port}"
+    try:
+        with pytest.raises(EngineFailed, match=f"{address}: no scheduler answers there"):
+            DaskEngine(Cluster(address))
+    finally:
+        pages.shutdown()
+        pages.server_close()
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:port", "ftp://host:1", "tls://127.0.0.1:1"])

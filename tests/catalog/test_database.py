@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS, Registry, open_registry
+from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS, Place, Registry, open_registry
 from roiservice.errors import RegistryFailed, SettingsError
 from tests.catalog.support import wait_for
 from tests.postgres import DATABASE, ENCODED, PASSWORD, PostgresServer
@@ -108,6 +109,51 @@ def test_texts_that_postgresql_cannot_index_get_numbers_as_well(tmp_path: Path, 
     assert numbers == [FIRST_EXTRA_ROI + n for n in range(5)]
     assert Registry(tmp_path, postgres_url).extra_roi_numbers(1, texts[::-1]) == numbers[::-1]
     assert len({registry.image_number(text) for text in texts}) == 5
+
+
+def test_a_process_that_is_stopped_in_a_transaction_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    said = Registry(tmp_path, postgres_url)._database.read("show idle_in_transaction_session_timeout", {})
+    assert said == [("1min",)]
+    sooner = postgres_url + "%20-cidle_in_transaction_session_timeout%3D100"
+    stopped, other = Registry(tmp_path, sooner), Registry(tmp_path, postgres_url)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(RegistryFailed))
+        stack.enter_context(stopped._database.writing())
+        assert other.layer_number(7, "labels:cells") == 1, "the server has ended the other transaction"
+
+
+@contextmanager
+def database(server: PostgresServer, encoding: str) -> Iterator[str]:
+    """The URL of an empty database of that encoding."""
+    with server.connect() as connection:
+        connection.execute(f"create database other encoding '{encoding}' template template0")
+        try:
+            yield server.url().partition("?")[0].replace(f"/{DATABASE}", "/other")
+        finally:
+            connection.execute("drop database other (force)")
+
+
+def test_a_database_of_no_encoding_is_as_good(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    """Which servers have that were set up without a locale."""
+    with database(postgres_server, "SQL_ASCII") as url:
+        one, other = (Registry(tmp_path / name, url) for name in "ab")
+        assert one.uuid == other.uuid
+        number = one.layer_number(7, "labels:细胞")
+        assert other.locate(FIRST_ID + number * ROIS) == Place(7, "labels:细胞", None, 0)
+        one.close()
+        other.close()
+
+
+def test_a_database_that_cannot_keep_all_names_is_refused(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    with (
+        database(postgres_server, "LATIN1") as url,
+        pytest.raises(SettingsError, match=r"ROISERVICE_REGISTRY_URL: .* LATIN1; make one with UTF8"),
+    ):
+        open_registry(tmp_path, url)
 
 
 @pytest.mark.parametrize("name", ["psycopg", "sqlalchemy"])

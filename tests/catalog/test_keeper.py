@@ -25,8 +25,9 @@ from roiservice.catalog import elsewhere
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
+from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import Building, NoRoom, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -148,7 +149,7 @@ def test_processes_that_ask_at_once_share_one_build(tmp_path: Path, store: Path)
     answers = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], answers
     assert len({out for out, _ in answers}) == 1
-    (directory,) = (tmp_path / "catalogs").glob("*/*")
+    (directory,) = (tmp_path / "catalogs").glob("*/[0-9]*")
     assert len([path for path in directory.iterdir() if path.is_dir()]) == 1
 
 
@@ -392,6 +393,30 @@ def test_a_large_layer_is_built_by_another_process(
     assert builds == []
 
 
+def test_no_more_than_a_few_processes_build_at_once(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "AT_ONCE", 2)
+    workers = [keeper_at(tmp_path, inline_pixels=10) for _ in range(2)]
+    state = tmp_path / "state"
+    with contextlib.ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(elsewhere.one_of_few(state))
+        for worker in workers:
+            for ask in (worker.catalog, worker.start):
+                with pytest.raises(NoRoom, match="2 other layers"):
+                    ask(layer)
+            assert worker.status(layer).state == "none"
+            assert worker._processes == {}
+    workers[0].start(layer)
+    with elsewhere.one_of_few(state), pytest.raises(NoRoom), elsewhere.one_of_few(state):
+        pass  # the process holds its place
+    wait_for(lambda: workers[1].existing(layer) is not None)
+    workers[0]._processes[layer.number].wait()
+    with elsewhere.one_of_few(state), elsewhere.one_of_few(state):
+        pass
+
+
 def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path, inline_vertices=10)
     with pytest.raises(Building):
@@ -559,6 +584,29 @@ def test_catalogs_of_another_registry_are_not_mistaken(tmp_path: Path, store: Pa
     assert second.existing(layer_key(Registry(tmp_path / "state"), store)) is None
 
 
+def test_numbers_that_a_registry_from_a_backup_has_lost_are_not_given_again(
+    tmp_path: Path, store: Path
+) -> None:
+    """What was built, cached or linked under them would be taken for that of another image."""
+    other = write_image(tmp_path / "2.zarr", labels={"cells": squares(60, 60)})
+    Registry(tmp_path / "state").close()
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    keeper = keeper_at(tmp_path)
+    version = keeper.build(layer_key(keeper._registry, store)).version
+    shutil.rmtree(tmp_path / "state")
+    shutil.copytree(tmp_path / "backup", tmp_path / "state")
+    keeper = keeper_at(tmp_path)
+    second = layer_key(keeper._registry, other)
+    assert second.number > version
+    assert keeper.existing(second) is None
+    assert keeper.catalog(second).extent == (0, 0, 58, 58)
+    assert highest_number(keeper._root) == keeper.catalog(second).version
+    (keeper._root / NUMBERS).write_text("x")
+    assert highest_number(keeper._root) == 0
+    keeper.build(second, force=True)
+    assert highest_number(keeper._root) == keeper.catalog(second).version
+
+
 def test_many_layers_do_not_mix(tmp_path: Path) -> None:
     planes = {f"l{n}": np.full((10, 10), n + 1, np.uint8) for n in range(6)}
     store = write_image(tmp_path / "1.zarr", labels=planes)
@@ -577,7 +625,7 @@ def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(
     real = elsewhere.lock_within
 
     def counted(file: Any, timeout: float) -> None:
-        if timeout != elsewhere.LONGEST_LOOK:  # that is for the mark
+        if timeout not in (0.0, elsewhere.LONGEST_LOOK):  # these are for the marks
             waits.append(timeout)
         real(file, 0.0)
 

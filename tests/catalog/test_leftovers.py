@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
 import os
 import resource
@@ -22,6 +24,7 @@ from roiservice.catalog import writer as writer_module
 from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
+from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
 from roiservice.errors import NotWritten
 from roiservice.metrics import REMOVED
@@ -261,3 +264,36 @@ def test_a_current_file_without_a_catalog_of_another_format_goes(tmp_path: Path,
     keeper.tidy()
     assert not other.exists()
     assert keeper.existing(layer) is not None
+
+
+def test_catalogs_that_are_taken_away_while_they_are_built_are_said(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path)
+    with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+        keeper.build(layer, progress=lambda *_: shutil.rmtree(tmp_path / "catalogs", ignore_errors=True))
+    assert keeper.build(layer).meta["counts"]["features"] > 0
+
+
+def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, layer: LayerKey) -> None:
+    """As on a disk that is read-only: a file where the layer's folder is to be."""
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper.directory(layer).parent.mkdir(parents=True)
+    keeper.directory(layer).write_text("in the way")
+    for act in (keeper.build, keeper.catalog, keeper.start):
+        with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+            act(layer)
+    keeper.tidy()
+
+
+def test_storage_that_cannot_lock_is_said(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    for act in (keeper.build, keeper.catalog, keeper.start):
+        with pytest.raises(NotWritten, match="cannot be locked: No locks available"):
+            act(layer)
+    assert keeper.status(layer).state == NONE
+    keeper.tidy()

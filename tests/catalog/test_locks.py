@@ -110,6 +110,17 @@ def test_those_who_look_keep_builders_out_but_not_each_other(
         assert refused(other, 5, tmp_path)
 
 
+def test_who_waits_to_build_has_a_turn_however_many_look(
+    tmp_path: Path, machines: tuple[LayerLocks, LayerLocks]
+) -> None:
+    one, other = machines
+    with ThreadPoolExecutor(1) as pool:
+        with one.kept_out(5):
+            waiting = pool.submit(refused, other, 5, tmp_path, 60.0)
+            wait_for(lambda: one.is_held(5))  # who looks now does not keep it waiting any longer
+        assert waiting.result(30) is False
+
+
 def test_many_who_ask_at_once_build_one_after_the_other(
     tmp_path: Path, machines: tuple[LayerLocks, LayerLocks]
 ) -> None:

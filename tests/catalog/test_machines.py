@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from roiservice.catalog import engine as engine_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import locks as locks_module
 from roiservice.catalog.elsewhere import FAILURE, TRY_AGAIN, LayerKey, Task, being_built, start_build
@@ -20,6 +25,7 @@ from roiservice.errors import Building, RegistryFailed
 from roiservice.sources.limits import Limits
 from tests.catalog.support import RULES, layer_key, squares, wait_for
 from tests.catalog.test_database import away
+from tests.catalog.test_streamed import small_pieces
 from tests.postgres import ENCODED, PASSWORD, PostgresServer
 from tests.stores import write_image
 
@@ -48,6 +54,41 @@ class Machines:
         """For as long as this is held, the machine `other` builds. Files keep nobody out."""
         self.directory.mkdir(parents=True, exist_ok=True)
         return self.registry("b").locks.hold(self.layer.number, self.directory, None)
+
+
+class Proxy:
+    """Stands between one machine and PostgreSQL, until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+
+    def cut(self) -> None:
+        """End all connections, and take no more."""
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._open += near, far
+                self._start(self._pass_on, near, far)
+                self._start(self._pass_on, far, near)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
 
 
 @pytest.fixture
@@ -222,3 +263,74 @@ def test_a_builder_that_was_replaced_stops_at_its_next_block(
         machines.one.build(machines.layer)
     assert lost == [machines.layer.number]
     assert not list(machines.directory.glob("*/layer.json"))
+
+
+@contextlib.contextmanager
+def locked_here(directory: Path, _timeout: float | None = None) -> Iterator[None]:
+    """The file that keeps builders of one machine apart, which here are to be on several."""
+    directory.mkdir(parents=True, exist_ok=True)
+    yield
+
+
+@pytest.fixture
+def many_blocks(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
+    """A layer of nine blocks, built by machines that see no other's files of locks."""
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(keeper_module, "locked", locked_here)
+    store = write_image(machines.folder / "2.zarr", labels={"cells": squares(90, 70)}, chunks=(10, 70))
+    return layer_key(machines.registry("a"), store)
+
+
+def test_a_builder_that_is_cut_off_from_postgresql_leaves_the_layer_to_the_next(
+    machines: Machines, many_blocks: LayerKey, postgres_server: PostgresServer
+) -> None:
+    """It can reach the catalogs all the time, and neither goes on nor comes upon what the other writes."""
+    proxy = Proxy(postgres_server.port)
+    url = machines.url.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+    registry = Registry(machines.folder / "c", url)
+    cut_off = Keeper(machines.folder / "catalogs", registry, RULES, Limits())
+    begun, stopped = threading.Event(), threading.Event()
+
+    def wait_in_the_middle(pixels: int, _features: int) -> None:
+        if pixels and not begun.is_set():
+            begun.set()
+            assert stopped.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Any] = []
+
+        def be_cut_off(pixels: int, _features: int) -> None:
+            if pixels and not others:
+                proxy.cut()
+                others.append(pool.submit(machines.other.build, many_blocks, progress=wait_in_the_middle))
+                assert begun.wait(60)
+
+        try:
+            with pytest.raises(Building):
+                cut_off.build(many_blocks, progress=be_cut_off)
+        finally:
+            stopped.set()
+        catalog = others[0].result(60)
+    assert machines.one.catalog(many_blocks).version == catalog.version
+    assert catalog.meta["counts"]["features"] == squares(90, 70).max()
+    folder = machines.one.directory(many_blocks)
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == [str(catalog.version)]
+    assert not (folder / FAILURE).exists()
+
+
+def test_a_machine_goes_on_from_the_blocks_of_another(
+    machines: Machines, many_blocks: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[Any] = []
+    real = engine_module.trace_rows
+    monkeypatch.setattr(engine_module, "trace_rows", lambda *a: traced.append(a) or real(*a))
+
+    def interrupt(pixels: int, _features: int) -> None:
+        if pixels and len(traced) > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        machines.one.build(many_blocks, progress=interrupt)
+    assert len(traced) < 9
+    machines.other.build(many_blocks)
+    assert len(traced) == 9

@@ -188,6 +188,30 @@ def test_what_killed_builds_have_left_goes_first_of_all(
     assert catalog_bytes(tmp_path) <= 3 * one
 
 
+def test_what_others_have_put_there_is_not_counted_and_stays(
+    tmp_path: Path, layers: Sequence[LayerKey], one: int
+) -> None:
+    keeper = keeper_at(tmp_path, catalog_bytes=one)
+    keeper.build(layers[0])
+    elsewhere = tmp_path / "elsewhere"
+    folder = keeper.directory(layers[0])
+    for each in (elsewhere, folder / "kept", keeper._root / "²", keeper._root / "7"):
+        each.mkdir()
+        (each / "file").write_bytes(bytes(2 * one))
+    for link in (folder / "77", folder / "78.new", folder / "79.gone", keeper._root / "8" / "80"):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(elsewhere)
+    (folder / "81").write_bytes(bytes(one))
+    before = {path for path in keeper._root.rglob("*") if "." not in path.name}
+    for path in before:
+        os.utime(path, (0, 0), follow_symlinks=False)
+    keeper.tidy()
+    keeper.build(layers[0], force=True)
+    assert before <= set(keeper._root.rglob("*"))
+    assert (elsewhere / "file").exists()
+    assert kept(keeper, layers[:1]) == [True]
+
+
 def test_a_layer_that_is_being_built_makes_no_room(
     tmp_path: Path, layers: Sequence[LayerKey], one: int
 ) -> None:
@@ -466,7 +490,7 @@ def test_whatever_is_built_and_used_the_quota_holds(steps: list[tuple[str, str]]
             assert catalog_bytes(root) <= quota
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"build": 1}', '{"build": "x", "bytes": 5}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": "x", "bytes": 5}', "\0"])
 def test_a_damaged_note_keeps_nobody_from_building(
     tmp_path: Path, layers: Sequence[LayerKey], one: int, text: str
 ) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, FIRST_IMAGE, ROIS, Place, Registry
+from roiservice.catalog.registry import (
+    FIRST_EXTRA_ROI,
+    FIRST_ID,
+    FIRST_IMAGE,
+    LAST_NUMBER,
+    ROIS,
+    Place,
+    Registry,
+)
 from roiservice.errors import NotWritten, RegistryFailed
 
 ASK = """
@@ -81,6 +89,27 @@ def test_made_up_image_numbers_lie_above_those_of_omero(tmp_path: Path, url: str
     registry = Registry(tmp_path, url)
     numbers = [registry.image_number(uri) for uri in ("a", "b", "a", "ü")]
     assert numbers == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE, FIRST_IMAGE + 2]
+
+
+def test_names_that_are_no_unicode_get_numbers_as_well(tmp_path: Path, url: str | None) -> None:
+    """A file may be called anything, and one that cannot be kept would keep all others from being found."""
+    names = [f"{name}.zarr#".encode("latin-1").decode("utf-8", "surrogateescape") for name in ("ü", "é", "ü")]
+    registry = Registry(tmp_path, url)
+    assert [registry.image_number(name) for name in names] == [FIRST_IMAGE, FIRST_IMAGE + 1, FIRST_IMAGE]
+    assert Registry(tmp_path, url).image_number(names[1]) == FIRST_IMAGE + 1
+    assert registry.extra_roi_numbers(1, names) == [FIRST_EXTRA_ROI + n for n in (0, 1, 0)]
+
+
+def test_no_id_is_larger_than_javascript_can_tell_apart(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
+    registry.highest_used = lambda: 10**9
+    assert registry.layer_number(1, "a") == 1, "what says so is damaged"
+    registry.highest_used = lambda: LAST_NUMBER - 1
+    assert registry.layer_number(1, "b") == LAST_NUMBER
+    assert FIRST_ID + LAST_NUMBER * ROIS + ROIS - 1 < 2**53 <= FIRST_ID + (LAST_NUMBER + 2) * ROIS
+    with pytest.raises(NotWritten, match="all numbers"):
+        registry.layer_number(1, "c")
+    assert registry.layer_number(1, "b") == LAST_NUMBER
 
 
 def test_two_registries_differ(tmp_path: Path) -> None:

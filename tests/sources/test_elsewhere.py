@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from roiservice.catalog.elsewhere import LayerKey, Task
+from roiservice.catalog.elsewhere import LayerKey, Rules, Task
 from roiservice.catalog.process import _task
-from roiservice.catalog.quota import DiskRules
 from roiservice.errors import SourceDamaged
 from roiservice.sources.elsewhere import label_elsewhere, label_place
 from roiservice.sources.images import ImageSource
@@ -101,6 +100,6 @@ def test_a_process_of_its_own_gets_the_whole_layer(tmp_path: Path) -> None:
     write_multiscale(tmp_path / "alone.zarr", blobs(8, 8))
     (layer,) = find_layers(with_labels(tmp_path / "a.zarr", tmp_path / "alone.zarr"), LIMITS).layers
     assert layer.own_store
-    rules = DiskRules(Outline(0.0, 0.0, False), 1, 1, 1, 1, 1.0, 1.0, 5)
+    rules = Rules(Outline(0.0, 0.0, False), 1, 1, 1, 1, 1.0, 1.0, 5)
     task = Task(LayerKey(1, layer), tmp_path, tmp_path, rules, Limits())
     assert _task(json.loads(json.dumps(asdict(task), default=str))) == task

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from roiservice.catalog.elsewhere import LOCK
+from roiservice.catalog.elsewhere import AT_ONCE, LOCK, one_of_few
 from roiservice.catalog.progress import STATES
 from roiservice.settings import Settings
 from tests.catalog.support import squares
@@ -204,3 +205,8 @@ def test_builds_are_started_only_where_the_setting_says_so(folder):
     assert client.post(BUILD).status_code == 202, "a second one is left to the first"
     eventually(lambda: client.get(BUILD).json["state"], lambda state: state == "done")
     assert client.post("/images/8/collections/labels:cells/build").status_code == 404
+    with ExitStack() as others:
+        for _ in range(AT_ONCE):
+            others.enter_context(one_of_few(folder.parent / "state"))
+        busy = client.post(BUILD)
+    assert (busy.status_code, busy.headers["Retry-After"]) == (503, "5")

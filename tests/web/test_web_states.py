@@ -1,5 +1,6 @@
 """Layers that are being built, are damaged, or have been replaced."""
 
+import os
 import shutil
 import time
 
@@ -50,6 +51,23 @@ def test_a_damaged_layer_leaves_the_others_to_the_viewer(folder):
         page_data = client.get(f"/iviewer/roi/{roi['@id']}/page_data/")
         assert page_data.status_code == 200
         assert "X-Roiservice-Incomplete" in page_data.headers
+
+
+def test_stores_may_be_called_anything(folder):
+    """Bytes that are no Unicode are in no answer, and keep no other image from being served."""
+    for name in (b"sound\xff.zarr", b"broken\xff.zarr", b"plain.zarr"):
+        write_image(folder / os.fsdecode(name), labels={"cells": SQUARES}, version="0.4")
+    damage(folder / os.fsdecode(b"broken\xff.zarr"), "cells")
+    client = start_service(folder).client
+    images = client.get("/images").json["images"]
+    assert [image["title"] for image in images] == ["broken?", "plain", "sound?"]
+    statuses = []
+    for image in images:
+        assert client.get(f"/images/{image['id']}").json["title"] == image["title"]
+        for form in ("geojson", "qupath", "wkt"):
+            answer = client.get(f"/images/{image['id']}/collections/labels:cells/items?f={form}")
+            statuses.append(answer.status_code)
+    assert statuses == [502] * 3 + [200] * 6
 
 
 def test_a_damaged_layer_is_a_problem_on_our_own_paths(folder):
