@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import resource
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ class BlockFiles:
         self._lock = threading.Lock()
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         folder.mkdir(parents=True, exist_ok=True)
+        _allow_many_files()
 
     def find(self, name: str) -> Block | None:
         """The block of that name if a build has left it."""
@@ -55,7 +58,7 @@ class BlockFiles:
         return self.load(name)
 
     def load(self, name: str) -> Block:
-        """A block that has been kept or found. It takes a file descriptor while it is used."""
+        """A block that has been kept or found. It takes a file descriptor until nobody has it any more."""
         path = self._folder / f"{name}.block"
         arrays = self._mapped(path, checked=False)
         if arrays is None:
@@ -88,6 +91,14 @@ class BlockFiles:
             name: np.frombuffer(content, dtype, int(np.prod(shape)), first + offset).reshape(shape)
             for name, dtype, shape, offset in header["arrays"]
         }
+
+
+def _allow_many_files() -> None:
+    """As many open files as this process may have: all blocks of a plane are mapped while they are joined."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != most:
+        with suppress(ValueError, OSError):  # where the system says more than it allows
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import cluster, columns, engine, tracing, writer
+from roiservice.catalog import cluster, columns, engine, spill, tracing, writer
 from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
@@ -227,13 +229,31 @@ def test_blocks_of_many_planes_that_share_chunks_need_few_files_at_once(
     """All blocks of such planes are traced before the first plane is whole."""
     write_image(tmp_path / "1.zarr", labels={"cells": blobs(60, 90, 30)}, axes="zyx", chunks=(60, 10, 30))
     small_pieces(monkeypatch.setattr)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
-    try:
+    monkeypatch.setattr(spill, "_allow_many_files", lambda: None)
+    with few_files(100):
         build(layer_in(tmp_path), tmp_path / "2")
+    assert (tmp_path / "2").exists()
+
+
+def test_a_plane_may_have_more_blocks_than_files_are_allowed_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(600, 30)}, chunks=(10, 30))
+    small_pieces(monkeypatch.setattr)
+    with few_files(50):
+        build(layer_in(tmp_path), tmp_path / "2")
+    assert (tmp_path / "2").exists()
+
+
+@contextmanager
+def few_files(more: int) -> Iterator[None]:
+    """This process may open so many more files than it has open, unless it asks for more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + more, limits[1]))
+    try:
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert (tmp_path / "2").exists()
 
 
 def test_blocks_are_traced_while_planes_before_them_are_joined(
