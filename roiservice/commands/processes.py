@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -54,8 +56,9 @@ class Processes:
         self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
 
     def begin(self, layer: Layer) -> Future[Built | None]:
-        """Build a layer; None comes if it is too large for this."""
-        with ctrl_c_waits():  # for the processes, for ever: it is for this one, which ends the others
+        """Build a layer; None comes if it is too large for this. Raises EngineFailed."""
+        # Ctrl-C waits for ever in the processes: it is for this one, which ends the others.
+        with ctrl_c_waits(), _killed_said():
             task = self._services.layers.task(layer)
             return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
 
@@ -67,8 +70,14 @@ class Processes:
 
 def result_of(begun: Future[Built | None]) -> Built | None:
     """What `Processes.begin` has led to. Raises RoiServiceError."""
-    try:
+    with _killed_said():
         return begun.result()
+
+
+@contextmanager
+def _killed_said() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool:
         raise EngineFailed("a process that built layers was killed; build again to go on") from None
 
