@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,9 @@ def test_equal_bytes_stay_where_they_are(
     assert capfd.readouterr() == said
 
 
+@pytest.mark.parametrize("noticed", ["when its layer is waited for", "when the next one begins"])
 def test_a_process_that_is_killed_is_said_once(
-    plate: Path, in_home: Home, side_by_side: None, monkeypatch: pytest.MonkeyPatch
+    plate: Path, in_home: Home, side_by_side: None, monkeypatch: pytest.MonkeyPatch, noticed: str
 ) -> None:
     begin = processes.Processes.begin
     begun: list[object] = []
@@ -211,7 +212,9 @@ def test_a_process_that_is_killed_is_said_once(
         future = begin(self, layer)
         begun.append(future)
         if len(begun) == 3:
-            self._pool.submit(os.abort)
+            aborted = self._pool.submit(os.abort)
+            if noticed == "when the next one begins":
+                wait([aborted])
         return future
 
     monkeypatch.setattr(processes.Processes, "begin", kill)

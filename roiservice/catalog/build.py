@@ -27,7 +27,7 @@ from roiservice.catalog.splice import spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.catalog.writer import CatalogWriter
-from roiservice.errors import CatalogDamaged, EngineFailed, SourceError
+from roiservice.errors import CatalogDamaged, EngineFailed, RegistryFailed, SourceError
 from roiservice.sources.layer import BY_LABEL, LayerSource
 from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer
@@ -88,7 +88,7 @@ def build_catalog(
     folder = blocks_folder(directory)
     try:
         _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices), engine or Threads())
-    except EngineFailed:
+    except (EngineFailed, RegistryFailed):
         raise  # the blocks are sound
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -74,13 +75,10 @@ class Processes:
         return self._ready.is_set()
 
     def begin(self, layer: Layer) -> Future[Built | None]:
-        """Build a layer; None comes if it is too large for this."""
+        """Build a layer; None comes if it is too large for this. Raises EngineFailed."""
         task = self._services.layers.task(layer)
-        try:
-            with ctrl_c_waits():
-                return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
-        except BrokenProcessPool:
-            raise _killed() from None
+        with ctrl_c_waits(), _killed_said():
+            return self._pool.submit(_build, task, self._cluster, self._force, SMALL_PIXELS)
 
     def close(self) -> None:
         """End all that is at work."""
@@ -91,14 +89,16 @@ class Processes:
 
 def result_of(begun: Future[Built | None]) -> Built | None:
     """What `Processes.begin` has led to. Raises RoiServiceError."""
-    try:
+    with _killed_said():
         return begun.result()
+
+
+@contextmanager
+def _killed_said() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool:
-        raise _killed() from None
-
-
-def _killed() -> EngineFailed:
-    return EngineFailed("a process that built layers was killed; build again to go on")
+        raise EngineFailed("a process that built layers was killed; build again to go on") from None
 
 
 def _prepare(ended: Connection) -> None:
