@@ -22,7 +22,7 @@ from roiservice.catalog import cluster, columns, engine, spill, tracing, writer
 from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
-from roiservice.errors import SourceDamaged
+from roiservice.errors import RegistryFailed, SourceDamaged
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.vectorize.blocks import trace_block
@@ -152,6 +152,27 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         engine, "trace_rows", lambda pixels, rows, most: names.append(rows.name) or real(pixels, rows, most)
     )
     return names
+
+
+def test_blocks_outlast_a_registry_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(90, 70)}, chunks=(10, 70))
+    traced = counted(monkeypatch)
+    with monkeypatch.context() as patch:
+
+        def gone(*_: object) -> None:
+            raise RegistryFailed("connection refused")
+
+        patch.setattr(build_module, "roi_numbers", gone)
+        with pytest.raises(RegistryFailed):
+            build(layer_in(tmp_path), tmp_path / "2")
+    assert len(traced) > 5
+    traced.clear()
+    build(layer_in(tmp_path), tmp_path / "2")
+    assert traced == []
+    assert not blocks_folder(tmp_path / "2").exists()
 
 
 def start(folder: Path, seconds: float, *address: str) -> subprocess.Popen[str]:
