@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -49,12 +48,11 @@ from roiservice.catalog.progress import (
     written_progress,
 )
 from roiservice.catalog.quota import Quota, Uses
-from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.reader import Catalog, OpenCatalogs, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.versions import put_in_place
 from roiservice.errors import (
     Building,
-    CatalogDamaged,
     NotWritten,
     RoiServiceError,
     SourceError,
@@ -71,7 +69,6 @@ from roiservice.sources.tokens import chunk_state, source_token
 
 log = logging.getLogger(__name__)
 
-OPEN_CATALOGS = 256
 REMEMBER_FAILURE = 10.0  # seconds
 LONGEST_WAIT = 20.0  # seconds that a request waits for another builder of a small layer
 SHORT_WAIT = 2.0  # seconds that it waits for its turn to do so; most layers are built by then
@@ -100,7 +97,7 @@ class Keeper:
         self._engine = engine
         self._options = f"format={FORMAT},{rules.outline.key()}"
         self._lock = threading.Lock()
-        self._open: OrderedDict[Path, Catalog] = OrderedDict()
+        self._open = OpenCatalogs()
         self._pointers: dict[tuple[int, str], str] = {}
         self._pointed: dict[str, tuple[tuple[int, int], Path]] = {}
         self._checked: dict[int, float] = {}
@@ -131,7 +128,7 @@ class Keeper:
         stamp = pointer_stamp(pointer)
         pointed = self._pointed.get(pointer)
         if pointed is not None and pointed[0] != stamp:
-            self._close([pointed[1]])
+            self._open.close(pointed[1])
         if stamp is None:
             return None
         if pointed is None or pointed[0] != stamp:
@@ -139,7 +136,7 @@ class Keeper:
             if version is None:
                 return None
             pointed = self._pointed[pointer] = (stamp, self.directory(layer) / str(version))
-        catalog = self._opened(pointed[1])
+        catalog = self._open.get(pointed[1])
         if catalog is None and pointer_stamp(pointer) != stamp:
             return self.existing(layer)  # it was replaced between the two looks
         return catalog
@@ -219,7 +216,7 @@ class Keeper:
 
     def _refresh(self, layer: LayerKey) -> None:
         """Look at the source again; errors leave the catalog in service."""
-        self._close([path for path in tuple(self._open) if not path.exists()])
+        self._open.close_deleted()
         try:
             with self._sole_builder(layer, 0.0):
                 self._bring_up(layer, self._rules.inline_vertices)
@@ -270,8 +267,8 @@ class Keeper:
         task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
             if not directory.exists():
-                self._close([directory])
-            catalog = self._opened(directory)
+                self._open.close(directory)
+            catalog = self._open.get(directory)
             if catalog is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             if catalog is None or force:
@@ -289,7 +286,7 @@ class Keeper:
                     self._registry.version_number, layer.number, token, self._options, renew=True
                 )
                 placed = put_in_place(beside, directory, renewed, is_known=not force)
-                catalog = self._opened(placed) or open_catalog(placed)
+                catalog = self._open.get(placed) or open_catalog(placed)
             self._point_to(layer, catalog.version)
             self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
@@ -346,31 +343,6 @@ class Keeper:
             os.utime(directory / str(replaced))  # from now on it is kept for a while
         write_pointer(pointer, version, self._options)
         sweep(directory, self._rules.keep_replaced, self._metrics, is_built=True)
-
-    def _opened(self, directory: Path) -> Catalog | None:
-        """The catalog in `directory`, opened once; None where there is none that can be used."""
-        with self._lock:
-            catalog = self._open.get(directory)
-            if catalog is not None:
-                self._open.move_to_end(directory)
-                return catalog
-        try:
-            catalog = open_catalog(directory)
-        except CatalogDamaged as error:
-            if directory.exists():
-                log.warning("%s", error)
-            return None
-        with self._lock:
-            self._open[directory] = catalog
-            if len(self._open) > OPEN_CATALOGS:
-                self._open.popitem(last=False)
-        return catalog
-
-    def _close(self, directories: list[Path]) -> None:
-        """Let go of catalogs: the disk takes back what was deleted once nobody has it open."""
-        with self._lock:
-            for directory in directories:
-                self._open.pop(directory, None)
 
     def directory(self, layer: LayerKey) -> Path:
         """Where the catalogs of a layer are."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 
+log = logging.getLogger(__name__)
+
+OPEN_CATALOGS = 256  # of a process
 Int64 = NDArray[np.int64]
 
 OUTLINES = {"parts": "first", "rings": "first", "vertices": "xy"}  # columns by file
@@ -173,3 +179,43 @@ def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
         roi_first=read("roi_first")["first"],
         page_rows=read("page_rows")["row"] if len(planes["t"]) > 1 else roi_rows,
     )
+
+
+class OpenCatalogs:
+    """Catalogs that a process has open, by their folders; used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, Catalog] = OrderedDict()
+
+    def get(self, directory: Path) -> Catalog | None:
+        """The catalog in `directory`, opened once; None where there is none that can be used."""
+        with self._lock:
+            catalog = self._open.get(directory)
+            if catalog is not None:
+                self._open.move_to_end(directory)
+                return catalog
+        try:
+            catalog = open_catalog(directory)
+        except CatalogDamaged as error:
+            if directory.exists():
+                log.warning("%s", error)
+            return None
+        with self._lock:
+            self._open[directory] = catalog
+            if len(self._open) > OPEN_CATALOGS:
+                self._open.popitem(last=False)
+        return catalog
+
+    def close(self, directory: Path) -> None:
+        """Let go of a catalog: the disk takes back what was deleted once nobody has it open."""
+        with self._lock:
+            self._open.pop(directory, None)
+
+    def close_deleted(self) -> None:
+        """Let go of all whose folder is gone."""
+        with self._lock:
+            directories = list(self._open)
+        for directory in directories:
+            if not directory.exists():
+                self.close(directory)

@@ -48,7 +48,8 @@ spatialdata, cut corners.
 - `python -m tests.bench.worst` has figures of the worst that can come: noise, a huge table, ROIs on very many
   planes, a catalog that is not in memory.
 - `python -m tests.bench.plate` has those of plates of 96 wells and of stacks of 200 planes: how busy all
-  processors are, and whether counts are right.
+  processors are, and whether counts are right; `python -m tests.bench.change` those of a slide of which one
+  chunk changed.
 
 {table}
 
