@@ -16,6 +16,7 @@ import pytest
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import locks as locks_module
+from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, TRY_AGAIN, LayerKey, Task, being_built, start_build
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.locks import SharedLocks
@@ -321,6 +322,7 @@ def test_a_builder_that_is_cut_off_from_postgresql_leaves_the_layer_to_the_next(
 def test_a_machine_goes_on_from_the_blocks_of_another(
     machines: Machines, many_blocks: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tracing, "AHEAD", 1)
     traced: list[Any] = []
     real = engine_module.trace_rows
     monkeypatch.setattr(engine_module, "trace_rows", lambda *a: traced.append(a) or real(*a))

@@ -269,6 +269,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
     """A layer of many blocks that are kept in files."""
     monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
     monkeypatch.setattr(tracing, "BLOCK_PIXELS", 500)
+    monkeypatch.setattr(tracing, "AHEAD", 1)
     monkeypatch.setattr(engine_module, "BATCH_PIXELS", 1)
     monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 0.0)
     monkeypatch.setattr(quota_module, "COST", 0)

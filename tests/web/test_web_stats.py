@@ -12,7 +12,7 @@ from roiservice.bootstrap import build_services
 from roiservice.settings import Settings
 from roiservice.web import create_app
 from roiservice.web.routes import webgateway
-from tests.conftest import start_service
+from tests.conftest import start_service, write_sample_images
 from tests.stores import write_array, write_image, write_multiscale
 
 TYPES = ["bool", "u1", "i1", "u2", ">u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
@@ -371,7 +371,9 @@ def test_unknown_shapes_and_images_have_omeros_answer(client, number):
     ]
 
 
-def test_a_picture_beyond_the_limit_is_refused(client, monkeypatch):
+def test_a_picture_beyond_the_limit_is_refused(folder, monkeypatch):
+    write_sample_images(folder)
+    client = start_service(folder).client  # nobody asked it for the picture before
     monkeypatch.setattr(webgateway, "LARGEST_MASK", 35)
     number = max(shapes(client, 1))[0]  # 6 x 6 pixels
     answer = get(client, f"/webgateway/render_shape_mask/{number}/", 422)
