@@ -25,6 +25,7 @@ ROIS = 2**32  # ids per layer and per catalog version
 LAST_NUMBER = (2**53 - FIRST_ID) // ROIS - 1  # of layers and versions: JavaScript rounds larger ids
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
 MOST_REMEMBERED = 100_000  # numbers of each kind
+ROWS_AT_ONCE = 10_000  # that are written
 
 _SCHEMA = (
     "create table if not exists registry (uuid text not null)",
@@ -123,19 +124,22 @@ class Registry:
         """Lasting ROI numbers, from 2**31 upward, of objects whose label is no ROI number itself."""
         keys = [self._database.storable(key) for key in keys]
         known: dict[str, int] = dict(self._database.read(_EXTRA_ROIS, {"layer": layer}))
-        if not known.keys() >= set(keys):
+        if not all(key in known for key in keys):
             with self._database.writing() as ask:
                 self._check_uuid(ask)
-                known = dict(ask(_EXTRA_ROIS, {"layer": layer}))
-                following = max(known.values(), default=FIRST_EXTRA_ROI - 1) + 1
-                new = [key for key in dict.fromkeys(keys) if key not in known]
-                numbers = dict(zip(new, range(following, following + len(new)), strict=True))
-                if new:  # another process may have been faster
+                known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process may have been faster
+                number = max(known.values(), default=FIRST_EXTRA_ROI - 1)
+                new = []
+                for key in keys:
+                    if key not in known:
+                        known[key] = number = number + 1
+                        new.append(key)
+                for first in range(0, len(new), ROWS_AT_ONCE):
+                    some = new[first : first + ROWS_AT_ONCE]
                     ask(
                         "insert into extra_rois (layer, key, number) values (:layer, :key, :number)",
-                        [{"layer": layer, "key": key, "number": number} for key, number in numbers.items()],
+                        [{"layer": layer, "key": key, "number": known[key]} for key in some],
                     )
-            known.update(numbers)
         return [known[key] for key in keys]
 
     def locate(self, identifier: int) -> Place | None:
