@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roiservice.errors import NotWritten, RegistryFailed
+from roiservice.sources.paths import is_unicode
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -76,15 +77,6 @@ class Database(Protocol):
         """Let go of the connections of this thread, or of all that are not in use."""
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether `text` is without the surrogates that stand for what could not be decoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _digest(text: str) -> str:
     return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
@@ -120,7 +112,7 @@ class SqliteDatabase:
 
     def storable(self, text: str) -> str:
         """`text`, or a digest of one that is no Unicode, as names of files may be."""
-        return text if _is_unicode(text) else _digest(text)
+        return text if is_unicode(text) else _digest(text)
 
     def check(self) -> None:
         """NotWritten if the file was taken away: what is written now would be lost with it."""
@@ -213,7 +205,7 @@ class PostgresDatabase:
 
     def storable(self, text: str) -> str:
         """As for SQLite; also of one that is too long for an index or holds NUL, which PostgreSQL has not."""
-        is_kept = len(text) <= LONGEST_TEXT and "\0" not in text and _is_unicode(text)
+        is_kept = len(text) <= LONGEST_TEXT and "\0" not in text and is_unicode(text)
         return text if is_kept else _digest(text)
 
     def check(self) -> None:

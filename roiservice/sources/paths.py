@@ -11,7 +11,7 @@ def clean_path(path: object) -> str | None:
 
     None where it is no text, empty, absolute, has a `..` segment or cannot be a file name.
     """
-    if not isinstance(path, str) or path.startswith("/") or "\0" in path or not _is_unicode(path):
+    if not isinstance(path, str) or path.startswith("/") or "\0" in path or not is_unicode(path):
         return None
     segments = [segment for segment in path.split("/") if segment not in ("", ".")]
     return None if ".." in segments or not segments else "/".join(segments)
@@ -19,7 +19,7 @@ def clean_path(path: object) -> str | None:
 
 def relative_path(base: str, path: str) -> str | None:
     """Where `path`, which may climb by `..`, leads from group `base`; None if out of the store."""
-    if path.startswith("/") or "\0" in path or "://" in path or not _is_unicode(path):
+    if path.startswith("/") or "\0" in path or "://" in path or not is_unicode(path):
         return None
     target = posixpath.normpath(posixpath.join(base, path))
     if target == ".":
@@ -38,8 +38,11 @@ def is_inside(path: str, root: str) -> bool:
     return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether `text` has no lone surrogates, which JSON escapes can spell but no file name holds."""
+def is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogates, which JSON escapes can spell.
+
+    Python has them in names of files for what it could not decode.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
