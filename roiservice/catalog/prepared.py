@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.splice import Replaced
-from roiservice.catalog.writer import CatalogWriter, PlaneIndex, feature_columns
+from roiservice.catalog.writer import CatalogWriter, feature_columns, plane_index
 from roiservice.errors import SourceRefused
-from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Measures, Polygons, measure
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME
-from roiservice.sources.planes import LabelLayer, LayerPlane, PlaneKey
+from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.outlines import Outline, redraw
 
 
@@ -127,9 +126,3 @@ def _first_pixels(polygons: Polygons, width: int) -> NDArray[np.int64]:
     index = polygons.xy[:, 1].astype(np.int64) * width + polygons.xy[:, 0]
     first = polygons.vertex_offsets[polygons.ring_offsets[polygons.part_offsets[:-1]]]
     return np.asarray(np.minimum.reduceat(index, first))
-
-
-def plane_index(key: PlaneKey) -> PlaneIndex:
-    """A plane of the image as catalogs number it."""
-    t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
-    return t, c, z

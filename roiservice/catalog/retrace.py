@@ -7,7 +7,6 @@ that these labels' features had; every window is traced, and what it shows of th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.before import PlaneBefore, meet
 from roiservice.catalog.changes import Boxes, Changes
+from roiservice.catalog.engine import THREADS
 from roiservice.catalog.reader import Catalog
-from roiservice.geometry.features import EVERY_INDEX
+from roiservice.catalog.writer import plane_index
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.plane import trace_plane
@@ -64,7 +64,7 @@ def retraced(
     left = None if max_vertices is None else max_vertices - before.meta["counts"]["vertices"]
     if left is not None and left < 0:
         raise TooMuch
-    planes = {_key(plane): plane for plane in layer.planes}
+    planes = {plane_index(*plane.keys): plane for plane in layer.planes}
     columns = (before.planes[name].tolist() for name in ("t", "c", "z", "first", "count"))
     for number, (t, c, z, first, count) in enumerate(zip(*columns, strict=True)):
         plane = planes.pop((t, c, z), None)
@@ -79,12 +79,6 @@ def retraced(
             yield _replaced(layer, plane, number, own, windows)
     if planes:
         raise TooMuch
-
-
-def _key(plane: LayerPlane) -> tuple[int, int, int]:
-    (key,) = plane.keys
-    t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
-    return t, c, z
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def _traced(layer: LabelLayer, plane: LayerPlane, box: Rows) -> tuple[NDArray[An
     x0, y0, x1, y1 = box.tolist()
     rows = layer.strip_rows(STRIP_PIXELS * layer.width // (x1 - x0))
     starts = [y0, *range((y0 // rows + 1) * rows, y1, rows)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         strips = pool.map(
             lambda first, end: layer.read(plane.index, first, end, (x0, x1)), starts, [*starts[1:], y1]
         )

@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.columns import GrowingColumn, Spool, write_columns
 from roiservice.catalog.indexes import RoiColumns, Rows, block_boxes, write_indexes
+from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.grouping import distinct, grouped
 from roiservice.geometry.kinds import measure_kinds
 from roiservice.geometry.polygons import Measures, Polygons
+from roiservice.sources.planes import PlaneKey
 
 PIECE_ROWS = 2**18  # that are sorted at a time
 
@@ -213,6 +215,12 @@ class CatalogWriter:
     def _write_features(self) -> None:
         kept = [name for name in self._types if name not in ("object", "parts", "rings")]
         self._write("features", {name: self._column(name) for name in kept})
+
+
+def plane_index(key: PlaneKey) -> PlaneIndex:
+    """A plane of the image as catalogs number it."""
+    t, c, z = (EVERY_INDEX if index is None else index for index in (key.t, key.c, key.z))
+    return t, c, z
 
 
 def feature_columns(

@@ -79,10 +79,6 @@ class LabelLayer:
     _array: LabelArray = field(repr=False)
     _axes: dict[str, int] = field(repr=False)
 
-    def has_axis(self, name: str) -> bool:
-        """Whether the array has an axis t, c or z, be it of size 1."""
-        return name in self._axes
-
     def pixels_before(self, plane: LayerPlane) -> int:
         """Pixels of the planes that come before `plane` by (t, c, z)."""
         t, c, z = plane.index

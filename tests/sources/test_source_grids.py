@@ -24,7 +24,7 @@ def make(path: Path, shape: tuple[int, ...], axes: str = "yx", **options: Any) -
 def shown(path: Path) -> dict[int, list[int | None]]:
     """Layer z (or t) index -> image indices."""
     layer = layer_at(path)
-    axis = 2 if layer.has_axis("z") else 0
+    axis = 2 if "z" in layer._axes else 0
     return {
         plane.index[axis]: [key.z if axis == 2 else key.t for key in plane.keys] for plane in layer.planes
     }
