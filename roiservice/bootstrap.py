@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
@@ -18,28 +13,15 @@ from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules, Task
 from roiservice.catalog.engine import Engine
-from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
-from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, open_registry
-from roiservice.catalog.writer import CatalogWriter
-from roiservice.encode.formats import FORMATS
 from roiservice.errors import NotFound, RegistryFailed, SettingsError, SourceError
-from roiservice.geometry.frames import Frame
-from roiservice.geometry.polygons import Polygons, measure
 from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
 from roiservice.images import Location as Location
 from roiservice.metrics import Metrics
-from roiservice.omeroweb.client import OmeroWeb
-from roiservice.omeroweb.ngff import OmeroImages
-from roiservice.omeroweb.places import Roots
-from roiservice.omeroweb.rois import OmeroRois
-from roiservice.query.columns import read_features
-from roiservice.query.detail import Detail, read_detailed
-from roiservice.query.pages import roi_page
-from roiservice.query.select import RoiQuery
 from roiservice.settings import Settings
 from roiservice.sources.idmap import read_id_map
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
@@ -49,7 +31,6 @@ from roiservice.sources.roots import absolute
 from roiservice.sources.rules import applied, read_rules
 from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
-from roiservice.vectorize.plane import trace_plane
 
 if TYPE_CHECKING:
     from roiservice.auth.keys import KeyRing
@@ -57,6 +38,9 @@ if TYPE_CHECKING:
     from roiservice.auth.shared import SharedStore
     from roiservice.auth.tokens import Tokens
     from roiservice.cache.redis import RedisServer
+    from roiservice.omeroweb.client import OmeroWeb
+    from roiservice.omeroweb.ngff import OmeroImages
+    from roiservice.omeroweb.rois import OmeroRois
 
 
 @dataclass(frozen=True)
@@ -268,7 +252,7 @@ def build_services(
         layers=Layers(keeper, registry, limits, settings, TableFiles(tables, images)),
         cache=make_cache(settings.cache_bytes, redis, settings.redis_ttl, settings.redis_max_value, metrics),
         omero_web=omero_web,
-        omero_rois=None if omero_web is None else OmeroRois(omero_web, shared),
+        omero_rois=_omero_rois(omero_web, shared),
         policy=PublicPolicy() if access is None else access.policy,
         omero_access=access,
         metrics=metrics,
@@ -320,14 +304,29 @@ def _shared(settings: Settings, redis: RedisServer | None) -> SharedStore:
 def _omero_web(settings: Settings, metrics: Metrics, name: str) -> OmeroWeb | None:
     if settings.omero_web_url is None:
         return None
+    from roiservice.omeroweb.client import OmeroWeb
+
     cookie, timeout = settings.omero_web_cookie, settings.omero_web_timeout
     return OmeroWeb(settings.omero_web_url, cookie, timeout, metrics, name, settings.omero_web_patience)
 
 
 def _registered(settings: Settings, web: OmeroWeb | None, limits: Limits) -> OmeroImages | None:
     """The images that OMERO names the place of, if there are any places that it may name."""
+    if not settings.roots:
+        return None
+    from roiservice.omeroweb.ngff import OmeroImages
+    from roiservice.omeroweb.places import Roots
+
     roots = Roots(settings.roots)
     return OmeroImages(web, roots, limits) if web is not None and roots else None
+
+
+def _omero_rois(web: OmeroWeb | None, shared: SharedStore) -> OmeroRois | None:
+    if web is None:
+        return None
+    from roiservice.omeroweb.rois import OmeroRois
+
+    return OmeroRois(web, shared)
 
 
 def _rules(settings: Settings) -> Rules:
@@ -341,33 +340,3 @@ def _rules(settings: Settings) -> Rules:
         keep_replaced=settings.keep_replaced,
         catalog_bytes=settings.catalog_bytes,
     )
-
-
-def warm_up() -> None:
-    """Compile, or load from numba's cache, every inner loop that a request may need."""
-    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
-        plane = np.zeros((12, 12), dtype)
-        plane[1:6, 1:6] = 1
-        plane[3, 3] = 0
-        plane[6:9, 6:9] = 1
-        plane[8, 1:9] = 2
-        labels, polygons = trace_plane([plane[:4], plane[4:]])
-    with tempfile.TemporaryDirectory() as directory:
-        _warm_up_catalog(Path(directory), labels.astype(np.int64), polygons)
-
-
-def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polygons) -> None:
-    """Write, read and encode a catalog on the image's own grid and on another."""
-    for frame in (Frame(), Frame(scale_x=1.5)):
-        writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
-        pixel_count = measure(polygons).area.astype(np.int64)
-        writer.add_plane([(0, -1, 0)], labels, polygons, pixel_count, exact=True)
-        meta = {"version": 1, "layer_number": 1, "name": "", "image_name": ""}
-        meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
-        writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
-        catalog = open_catalog(directory / str(frame.scale_x))
-        rows = roi_page(catalog, RoiQuery(), 0, 10).rows
-        read_detailed(catalog, rows, Detail(simplify=1.0))
-        features = read_features(catalog, rows)
-        for each in FORMATS.values():
-            each.encode(features)

@@ -279,7 +279,7 @@ def revoke(jti: Sequence[str], sid: Sequence[str], sub: Sequence[str], images: S
 @roiservice.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile all kernels into numba's cache (NUMBA_CACHE_DIR)."""
-    from roiservice.bootstrap import warm_up as run
+    from roiservice.warm import warm_up as run
 
     run()
 

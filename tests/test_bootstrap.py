@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from roiservice.bootstrap import Location, Services, build_services, warm_up
+from roiservice.bootstrap import Location, Services, build_services
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import NotFound, NotWritten, SettingsError, SourceDamaged, SourceError
 from roiservice.settings import Settings
+from roiservice.warm import warm_up
 from tests.catalog.support import squares
 from tests.stores import edit_attributes, write_image
 
@@ -244,7 +245,8 @@ def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
     items = "/images/7/collections/labels:cells"
     code = f"""
 import sys
-from roiservice.bootstrap import build_services, warm_up
+from roiservice.bootstrap import build_services
+from roiservice.warm import warm_up
 from roiservice.settings import Settings
 from roiservice.web import create_app
 from pathlib import Path

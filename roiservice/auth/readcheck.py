@@ -16,13 +16,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roiservice.auth.claims import is_image
 from roiservice.auth.sessions import SessionNames, is_session
 from roiservice.auth.shared import SharedStore
 from roiservice.errors import OmeroWebFailed, SharedStoreFailed
-from roiservice.omeroweb.client import Answer, OmeroWeb
+
+if TYPE_CHECKING:
+    from roiservice.omeroweb.client import Answer, OmeroWeb
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute
 from numpy.typing import NDArray
 
 from roiservice.sources.tables.table import ValueTable
@@ -60,7 +59,9 @@ def _over(column: pa.Array, known: pa.Array) -> pa.Array:
         numbers = {pa.int64(), pa.float64()}
         common = pa.float64() if {column.type, known.type} <= numbers else pa.string()
         column, known = (each.cast(common) for each in (column, known))
-    return pa.compute.coalesce(column, known)
+    import pyarrow.compute as pc  # takes a while, and most layers have no tables
+
+    return pc.coalesce(column, known)
 
 
 def named_columns(columns: Mapping[str, pa.Array]) -> Columns:

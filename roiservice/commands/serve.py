@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Layer, Location, Services, build_services, warm_up
+from roiservice.bootstrap import Layer, Location, Services, build_services
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
@@ -19,6 +19,7 @@ from roiservice.server import Server, address_of, keep_memory_small, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
+from roiservice.warm import warm_up
 
 SHOWN_PROBLEMS = 10
 LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example

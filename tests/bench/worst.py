@@ -31,11 +31,12 @@ import shapely
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from roiservice.bootstrap import build_services, warm_up
+from roiservice.bootstrap import build_services
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.geometry.polygons import measure
 from roiservice.query.columns import read_features
 from roiservice.settings import Settings
+from roiservice.warm import warm_up
 from roiservice.web import create_app
 from tests.bench.common import touching_cells
 from tests.bench.slide import build

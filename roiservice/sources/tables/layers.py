@@ -1,4 +1,7 @@
-"""Table layers: which file or group a layer is read from, and into the pixels of which image."""
+"""Table layers: which file or group a layer is read from, and into the pixels of which image.
+
+What reads a kind of table is imported for it: most layers are label images, and need none of these.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,8 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.parents import grid_at
 from roiservice.sources.paths import join
 from roiservice.sources.roots import open_parent, open_store
-from roiservice.sources.tables import files, ngio, omexml, spatialdata
+from roiservice.sources.tables import files, ngiolisting, spatialdata
 from roiservice.sources.tables.affine import Affine
-from roiservice.sources.tables.anndata import read_anndata, values_of
 from roiservice.sources.tables.table import ShapeTable, TableFile, ValueTable
 
 Stamp = tuple[str, int, int]
@@ -109,10 +111,14 @@ def read_values(source: LayerSource, values: ValueSource, limits: Limits) -> Val
         return table
     store = open_store(source.image.location, limits)
     if values.kind == BOXES:
-        for entry in ngio.find_tables(store, source.image.path).entries:
+        from roiservice.sources.tables import ngio
+
+        for entry in ngiolisting.find_tables(store, source.image.path).entries:
             if entry.path == values.path:
                 return ngio.read_values(store, entry, limits)
         raise SourceDamaged(source.image.location, values.path, "is no table any more")
+    from roiservice.sources.tables.anndata import read_anndata, values_of
+
     for table in values_of(read_anndata(store, values.path, limits)):  # SpatialData joins by name
         if values.region in table.layers:
             return table
@@ -136,6 +142,8 @@ def _from_file(source: LayerSource, limits: Limits) -> ShapeTable:
 
 
 def _from_omexml(source: LayerSource, limits: Limits) -> ShapeTable:
+    from roiservice.sources.tables import omexml
+
     store = open_store(source.image.location, limits)
     data = store.read(source.path, limits.table_bytes)
     if data is None:
@@ -146,25 +154,27 @@ def _from_omexml(source: LayerSource, limits: Limits) -> ShapeTable:
 
 
 def _from_spatialdata(source: LayerSource, limits: Limits) -> ShapeTable:
+    from roiservice.sources.tables.spatialpoints import read_points
+    from roiservice.sources.tables.spatialshapes import read_shapes
+
     store = open_store(source.image.location, limits)
     raster = spatialdata.reference_raster(store, source.image.path)
     for element in spatialdata.find_elements(store, source.image.path):
         if element.path == source.path:
             affine = Affine() if raster is None else spatialdata.element_affine(store, element, raster)
-            from roiservice.sources.tables.spatialpoints import read_points
-            from roiservice.sources.tables.spatialshapes import read_shapes
-
             read = read_points if element.kind == spatialdata.POINTS else read_shapes
             return read(store, element, affine, limits)
     raise SourceDamaged(source.image.location, source.path, "is no element any more")
 
 
 def _from_boxes(source: LayerSource, limits: Limits) -> ShapeTable:
+    from roiservice.sources.tables import ngio
+
     store = open_store(source.image.location, limits)
     grid = grid_at(store, source.image.path, [])
     if grid is None:
         raise SourceDamaged(source.image.location, source.path, "its image has no pixel size to go by")
-    for entry in ngio.find_tables(store, source.image.path).entries:
+    for entry in ngiolisting.find_tables(store, source.image.path).entries:
         if entry.path == source.path:
             seconds = grid.scale_of("t") if grid.size("t") > 1 else None
             return ngio.read_boxes(store, entry, limits, _pixel_size(source, grid), grid.sizes, seconds)

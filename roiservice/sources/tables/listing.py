@@ -22,7 +22,7 @@ from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
 from roiservice.sources.roots import open_parent
 from roiservice.sources.store import Store
-from roiservice.sources.tables import ngio, spatialdata
+from roiservice.sources.tables import ngiolisting, spatialdata
 from roiservice.sources.tables.files import stem
 from roiservice.sources.tables.layers import ANNDATA, read_table_file
 from roiservice.sources.tables.table import ValueTable
@@ -133,7 +133,7 @@ def _regions(group: Group) -> list[str]:
 
 
 def _add_ngio(found: Tables, store: Store, image: ImageSource) -> None:
-    listing = ngio.find_tables(store, image.path)
+    listing = ngiolisting.find_tables(store, image.path)
     found.problems += listing.problems
     for entry in listing.entries:
         if entry.has_boxes:

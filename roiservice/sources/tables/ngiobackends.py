@@ -20,8 +20,7 @@ from roiservice.sources.store import Store
 from roiservice.sources.tables.anndata import read_anndata
 from roiservice.sources.tables.columns import typed_columns
 from roiservice.sources.tables.dataframes import decoded_bytes
-
-BACKENDS = ("anndata", "csv", "json", "parquet")
+from roiservice.sources.tables.ngiolisting import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,6 @@ class Columns:
     index: pa.Array | None = None
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def backend_named(stated: object) -> str:
-    """The backend that a name of it stands for; the name itself where it is unknown.
-
-    Old tables have none, which means AnnData; `anndata_v1` and `experimental_csv_v1` are aliases.
-    """
-    if stated is None:
-        return "anndata"
-    name = str(stated).removesuffix("_v1").removeprefix("experimental_")
-    return name if name in BACKENDS else str(stated)
 
 
 def read_columns(store: Store, path: str, zarr_format: int, backend: str, limits: Limits) -> Columns:

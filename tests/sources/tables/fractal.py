@@ -14,7 +14,8 @@ import pyarrow.parquet as parquet
 
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
-from roiservice.sources.tables.ngio import TableEntry, find_tables, read_boxes, read_values
+from roiservice.sources.tables.ngio import read_boxes, read_values
+from roiservice.sources.tables.ngiolisting import TableEntry, find_tables
 from roiservice.sources.tables.table import ShapeTable, ValueTable
 from tests.sources.support import LIMITS
 from tests.sources.tables.frames import write_anndata

@@ -16,7 +16,7 @@ from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.kinds import RECTANGLE
 from roiservice.geometry.polygons import measure
 from roiservice.sources.roots import open_store
-from roiservice.sources.tables.ngio import find_tables
+from roiservice.sources.tables.ngiolisting import find_tables
 from tests.sources.support import LIMITS
 from tests.sources.tables.fractal import (
     BACKENDS,

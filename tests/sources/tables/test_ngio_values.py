@@ -15,7 +15,8 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.geometry.polygons import measure
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
-from roiservice.sources.tables.ngio import find_tables, read_values
+from roiservice.sources.tables.ngio import read_values
+from roiservice.sources.tables.ngiolisting import find_tables
 from tests.sources.support import LIMITS
 from tests.sources.tables.fractal import (
     BACKENDS,

@@ -1,0 +1,51 @@
+"""Compile ahead, or load, what requests and builds need."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiservice.catalog.indexes import RoiColumns
+from roiservice.catalog.reader import open_catalog
+from roiservice.catalog.writer import CatalogWriter
+from roiservice.encode.formats import FORMATS
+from roiservice.geometry.frames import Frame
+from roiservice.geometry.polygons import Polygons, measure
+from roiservice.query.columns import read_features
+from roiservice.query.detail import Detail, read_detailed
+from roiservice.query.pages import roi_page
+from roiservice.query.select import RoiQuery
+from roiservice.vectorize.plane import trace_plane
+
+
+def warm_up() -> None:
+    """Compile, or load from numba's cache, every inner loop that a request may need."""
+    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+        plane = np.zeros((12, 12), dtype)
+        plane[1:6, 1:6] = 1
+        plane[3, 3] = 0
+        plane[6:9, 6:9] = 1
+        plane[8, 1:9] = 2
+        labels, polygons = trace_plane([plane[:4], plane[4:]])
+    with tempfile.TemporaryDirectory() as directory:
+        _warm_up_catalog(Path(directory), labels.astype(np.int64), polygons)
+
+
+def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polygons) -> None:
+    """Write, read and encode a catalog on the image's own grid and on another."""
+    for frame in (Frame(), Frame(scale_x=1.5)):
+        writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
+        pixel_count = measure(polygons).area.astype(np.int64)
+        writer.add_plane([(0, -1, 0)], labels, polygons, pixel_count, exact=True)
+        meta = {"version": 1, "layer_number": 1, "name": "", "image_name": ""}
+        meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
+        writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
+        catalog = open_catalog(directory / str(frame.scale_x))
+        rows = roi_page(catalog, RoiQuery(), 0, 10).rows
+        read_detailed(catalog, rows, Detail(simplify=1.0))
+        features = read_features(catalog, rows)
+        for each in FORMATS.values():
+            each.encode(features)
