@@ -11,7 +11,7 @@ from roiservice.auth.local import local_store
 from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import LayerKey, Rules, Task
+from roiservice.catalog.elsewhere import LayerKey, Rules, StartBuild, Task, start_build
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
@@ -221,12 +221,14 @@ def build_services(
     metrics: Metrics | None = None,
     registry_uuid: str | None = None,
     engine: Engine | None = None,
+    start_build: StartBuild = start_build,
 ) -> Services:
     """Wire everything, reading nothing from the locations; SettingsError for unusable directories.
 
     With `alone` there are no images but those at the locations. `metrics` is where all processes count; None:
     in this one alone. With the `registry_uuid` that another process found, PostgreSQL need not answer now.
-    `engine` is where layers are traced; None: in this process.
+    `engine` is where layers are traced; None: in this process. Processes for large ones are made by
+    `start_build`.
     """
     limits = Limits()
     metrics = metrics or Metrics()
@@ -244,7 +246,7 @@ def build_services(
     images = ImageIndex(
         locations, registry, limits, ids, registered, interval=settings.check_interval, entries=not alone
     )
-    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits, metrics, engine)
+    keeper = Keeper(settings.catalog_dir, registry, _rules(settings), limits, metrics, engine, start_build)
     return Services(
         settings=settings,
         registry=registry,

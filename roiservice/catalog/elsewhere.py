@@ -1,7 +1,8 @@
 """Build a large layer in a process of its own, so that no web worker is held up by it.
 
-The process is `roiservice.catalog.process`, its task as JSON on standard input. What it fails with it leaves
-in a file of the layer's directory, for whoever asks next.
+The process is `roiservice.catalog.process`, its task as JSON on standard input; a service has it forked by
+`roiservice.catalog.forks`. What it fails with it leaves in a file of the layer's directory, for whoever asks
+next.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from roiservice.errors import (
     Building,
@@ -78,6 +79,17 @@ class Task:
     rules: Rules
     limits: Limits
     registry_url: str | None = field(default=None, repr=False)
+
+
+class BuildProcess(Protocol):
+    """A process that builds a layer."""
+
+    def poll(self) -> int | None:
+        """What it ended with, see `roiservice.catalog.process`; None while it is at work."""
+
+
+StartBuild = Callable[..., BuildProcess]
+"""Starts one for a task, which holds the marks that follow it: see `start_build`."""
 
 
 def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:

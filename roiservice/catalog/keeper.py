@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, buil
 from roiservice.catalog.elsewhere import (
     FAILURE,
     TRY_AGAIN,
+    BuildProcess,
     LayerKey,
     Rules,
+    StartBuild,
     Task,
     being_built,
     failure_kept,
@@ -85,6 +86,7 @@ class Keeper:
         limits: Limits,
         metrics: Metrics | None = None,
         engine: Engine | None = None,
+        start_build: StartBuild = start_build,
     ) -> None:
         self._root = root / registry.uuid
         self._registry = registry
@@ -104,7 +106,8 @@ class Keeper:
         self._failures: dict[int, tuple[float, RoiServiceError]] = {}
         self._waiting = threading.BoundedSemaphore(rules.waiters)
         self._background = ThreadPoolExecutor(1, "refresh")
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._start_build = start_build
+        self._processes: dict[int, BuildProcess] = {}
 
     def catalog(self, layer: LayerKey) -> Catalog:
         """The current catalog of `layer`; a small one that is missing is built now, by one request for all.
@@ -354,11 +357,11 @@ class Keeper:
             return
         with self._lock:
             running = self._processes.get(layer.number)
-            if (running is not None and running.poll() is None) or is_built_elsewhere(self.directory(layer)):
+            code = 0 if running is None else running.poll()
+            if code is None or is_built_elsewhere(self.directory(layer)):
                 return
             self._processes.pop(layer.number, None)
             raise_last_failure(self.directory(layer), max(self._rules.check_interval, REMEMBER_FAILURE))
-            code = 0 if running is None else running.returncode
             if code not in (0, TRY_AGAIN) and not (self.directory(layer) / FAILURE).exists():
                 reason = f"the process that builds it ended with code {code}"
                 error = SourceRefused(layer.source.image.location, layer.source.path, reason)
@@ -374,5 +377,5 @@ class Keeper:
             being_built(self.directory(layer)) as mark,
         ):
             note_start(progress_path(self._pointer(layer)))
-            self._processes[layer.number] = start_build(self.task(layer), mark, place)
+            self._processes[layer.number] = self._start_build(self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

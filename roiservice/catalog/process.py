@@ -1,4 +1,4 @@
-"""The process that builds one large layer: `python -m roiservice.catalog.process`, started by `elsewhere`."""
+"""What a process does that builds one large layer: `python -m roiservice.catalog.process`, or one forked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline
 
 
-def main() -> int:
-    """Build the layer that standard input names.
+def build_task(plain: dict[str, Any]) -> int:
+    """Build the layer of a `Task` that went through JSON; gives what the process is to end with.
 
     0 when it is there, 1 when it failed, TRY_AGAIN when others must say so: the registry, or another builder.
     """
-    task = _task(json.load(sys.stdin))
+    task = _task(plain)
     os.nice(5)
     try:
         registry = Registry(task.state, task.registry_url)
@@ -53,4 +53,4 @@ def _task(plain: dict[str, Any]) -> Task:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(build_task(json.load(sys.stdin)))

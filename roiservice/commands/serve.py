@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from roiservice.bootstrap import Layer, Location, Services, build_services
+from roiservice.catalog.forks import ForkServer
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
@@ -56,12 +57,16 @@ def serve_on(
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
     gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory
+    forks = ForkServer(not_theirs=[listener])
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
         metrics.claim()
         # A worker that is replaced while the registry is away serves what it can.
-        return create_app(build_services(settings, locations, tables, metrics=metrics, registry_uuid=uuid))
+        services = build_services(
+            settings, locations, tables, metrics=metrics, registry_uuid=uuid, start_build=forks.start
+        )
+        return create_app(services)
 
     Server(make_app, listener, workers).run()
 

@@ -51,7 +51,8 @@ class Service:
         """The processes that answer."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task").glob("*/children")
-        return [int(each) for path in children for each in path.read_text().split()]
+        found = [int(each) for path in children for each in path.read_text().split()]
+        return [each for each in found if os.getsid(each) != each]  # what forks builders leads a session
 
     def worked(self) -> float:
         """Milliseconds of processors that the workers took so far."""

@@ -72,11 +72,27 @@ class Running:
         except urllib.error.HTTPError as error:
             return error.code, error.read(), dict(error.headers)
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that answer."""
+        return [pid for pid in children(self.process.pid) if os.getsid(pid) != pid]
+
+    @property
+    def fork_server(self) -> int:
+        """The process that forks those that build large layers."""
+        leaders = wait_for(lambda: [pid for pid in children(self.process.pid) if os.getsid(pid) == pid])
+        return int(leaders[0])
+
     def json(self, path: str) -> Any:
         """The body of an answer that must be a success."""
         status, body, _ = self.get(path)
         assert status == 200, (path, status, body[:500])
         return json.loads(body)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

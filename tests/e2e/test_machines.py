@@ -165,12 +165,7 @@ def test_they_serve_what_they_know_without_the_registry_and_come_back(site: Site
 
 def _end_worker(machine: Running) -> None:
     """Kill the only worker of a service, and wait for the next one."""
-    children = Path(f"/proc/{machine.process.pid}/task/{machine.process.pid}/children")
-
-    def workers() -> list[int]:
-        return [int(child) for child in children.read_text().split()]
-
-    before = workers()
+    before = machine.workers
     for worker in before:
         os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: set(workers()) - set(before))
+    wait_for(lambda: set(machine.workers) - set(before))

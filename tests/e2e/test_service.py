@@ -76,15 +76,10 @@ def test_workers_build_a_layer_once_and_agree(home: Home, tmp_path: Path) -> Non
 def test_a_worker_that_is_killed_is_replaced(home: Home, tmp_path: Path) -> None:
     with serving(home, cells(tmp_path / "1.zarr"), "--workers", 2) as service:
         first = pages(service)
-        wait_for(lambda: len(_workers(service)) == 2)  # one that answers does not mean that both are there
-        os.kill(_workers(service)[0], signal.SIGKILL)
+        wait_for(lambda: len(service.workers) == 2)  # one that answers does not mean that both are there
+        os.kill(service.workers[0], signal.SIGKILL)
         wait_for(lambda: _answers(service))
         assert pages(service) == first
-
-
-def _workers(service: Running) -> list[int]:
-    pid = service.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _answers(service: Running) -> bool:
