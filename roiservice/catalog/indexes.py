@@ -11,8 +11,9 @@
 | roi_first | ROI (and one more) | its first place in `roi_rows` |
 | page_rows | row, sorted by (plane, ROI) | row; no such file where there is one plane |
 
-`place` is a row's ROI, by its place in `rois`. `stored` is there only if `roiservice.catalog.splice` made the
-catalog; else the features are stored in the order of the rows.
+Rows and shapes are numbered in 32 bits where these suffice, else in 64. `place` is a row's ROI, by its place
+in `rois`. `stored` is there only if `roiservice.catalog.splice` made the catalog; else the features are stored
+in the order of the rows.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import write_columns
-from roiservice.geometry.grouping import grouped
+from roiservice.geometry.grouping import grouped, index_dtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 4  # raise whenever the bytes of a catalog change for the same source
+FORMAT = 5  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
 BLOCKS_AT_ONCE = 64
 PLANE_COLUMNS = ("t", "c", "z", "first", "count")
@@ -87,20 +88,19 @@ def write_indexes(
     def write(name: str, columns: Mapping[str, Any]) -> None:
         write_columns(folder / f"{name}.arrow", columns, release)
 
-    shape_first = np.cumsum(rows.part_count, dtype=np.int64)
-    shapes = int(shape_first[-1]) if len(shape_first) else 0
+    shapes = int(rows.part_count.sum(dtype=np.int64))
+    shape_first = np.cumsum(rows.part_count, dtype=index_dtype(shapes))
     shape_first -= rows.part_count
     stored = {} if rows.stored is None else {"stored": rows.stored}
     write("rows", {"place": rows.place, "shape_first": shape_first, **stored})
     write("blocks", {"box": rows.blocks})
     write("planes", dict(zip(PLANE_COLUMNS, rows.planes.T, strict=True)))
-    by_roi = grouped(rows.place, len(rows.labels))
+    by_roi, roi_first = grouped(rows.place, len(rows.labels))
     write("roi_rows", {"row": by_roi})
+    write("roi_first", {"first": roi_first})
     if len(rows.planes) > 1:
-        plane_of = np.repeat(np.arange(len(rows.planes)), rows.planes[:, 4])
-        write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(rows.planes))]})
-    count = np.bincount(rows.place, minlength=len(rows.labels))
-    write("roi_first", {"first": np.append(0, np.cumsum(count))})
+        plane_of = np.repeat(np.arange(len(rows.planes), dtype=np.int32), rows.planes[:, 4])
+        write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(rows.planes))[0]]})
     write("rois", _roi_columns(rows.rois, rows.labels))
     if rows.rois.properties:
         write("properties", rows.rois.properties)

@@ -24,6 +24,7 @@ from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import LATER, OUTLINES, Catalog, Spliced, Stored
 from roiservice.catalog.retrace import TooMuch
 from roiservice.catalog.writer import rename_into_place
+from roiservice.geometry.grouping import index_dtype
 from roiservice.geometry.polygons import Polygons
 
 LATER_SHARE = 8  # features stored later, and those no longer used, are at most one so many-th of the others
@@ -138,7 +139,8 @@ def _joined(replaced: Sequence[Replaced], before: Catalog) -> Replaced:
 def _rows_after(before: Catalog, come: Replaced) -> Int64:
     """For each row its row before; those that come count on from the last one before."""
     count = len(before.features["place"])
-    rows = np.insert(np.arange(count), come.places, count + np.arange(len(come.places)))
+    dtype = index_dtype(count + len(come.places))
+    rows = np.insert(np.arange(count, dtype=dtype), come.places, count + np.arange(len(come.places)))
     stays = np.ones(len(rows), bool)
     stays[come.gone] = False
     return rows[stays[rows]] if len(come.gone) else rows
@@ -147,9 +149,11 @@ def _rows_after(before: Catalog, come: Replaced) -> Int64:
 def _stored_after(before: Catalog, come: Replaced, rows: Int64) -> tuple[Stored, NDArray[Any]]:
     """What is stored later, in the order of the rows, and where each row is stored. May raise TooMuch."""
     base = len(before.base.columns["label"])
-    was_stored = np.arange(base) if before.stored is None else before.stored
     known = 0 if before.later is None else len(before.later.columns["label"])
-    stored = np.concatenate((was_stored, base + known + np.arange(len(come.places))))[rows]
+    dtype = index_dtype(base + known + len(come.places))
+    was_stored = np.arange(base, dtype=dtype) if before.stored is None else before.stored
+    fresh = base + known + np.arange(len(come.places), dtype=dtype)
+    stored = np.concatenate((was_stored, fresh), dtype=dtype)[rows]
     late = np.flatnonzero(stored >= base)
     unused = base - (len(rows) - len(late))
     if (unused + len(late)) * LATER_SHARE > base:

@@ -148,7 +148,7 @@ class CatalogWriter:
         labels = self._column("label")[first]
         rois = describe(objects, labels)
         order = np.argsort(rois.number, kind="stable")
-        place = grouped(order, len(order)).astype(np.int32)[which]
+        place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
         del first, which
         self._write_features()
         self._write("parts", {"first": np.append(self._column("parts"), self._rings)})

@@ -28,9 +28,20 @@ def distinct(numbers: NDArray[Any]) -> tuple[NDArray[Any], Int64, Int64]:
     return values, first, which
 
 
-def grouped(which: NDArray[Any], groups: int) -> Int64:
-    """Rows sorted by `which` (n,), the number 0 to `groups` - 1 of the group of each; else as they come."""
-    return np.asarray(_grouped(which, groups))
+def index_dtype(count: int) -> type[np.signedinteger[Any]]:
+    """The type of indexes into so many rows, or of how many there are up to that: 32 bits if they suffice."""
+    return np.int32 if count < 2**31 else np.int64
+
+
+def grouped(which: NDArray[Any], groups: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows sorted by `which` (n,), the number 0 to `groups` - 1 of the group of each; else as they come.
+
+    And where each group begins among these, (groups + 1,). Both of `index_dtype`.
+    """
+    dtype = index_dtype(len(which))
+    first, rows = np.zeros(groups + 1, dtype), np.empty(len(which), dtype)
+    _group(which, first, rows)
+    return rows, first
 
 
 def rows_among(numbers: NDArray[Any], wanted: NDArray[Any]) -> Int64:
@@ -62,14 +73,16 @@ def _counted(numbers: Any, highest: Any) -> Any:
 
 
 @compiled
-def _grouped(which: Any, groups: Any) -> Any:
-    place = np.zeros(groups + 1, np.int64)
+def _group(which: Any, first: Any, rows: Any) -> None:
+    groups = first.size - 1
     for i in range(which.size):
-        place[which[i] + 1] += 1
-    for group in range(groups):
-        place[group + 1] += place[group]
-    rows = np.empty(which.size, np.int64)
+        first[which[i]] += 1
+    begin = 0
+    for group in range(groups + 1):
+        first[group], begin = begin, begin + first[group]
     for i in range(which.size):
-        rows[place[which[i]]] = i
-        place[which[i]] += 1
-    return rows
+        rows[first[which[i]]] = i
+        first[which[i]] += 1
+    for group in range(groups, 0, -1):  # each is now where the next one begins
+        first[group] = first[group - 1]
+    first[0] = 0

@@ -18,7 +18,9 @@ def roi_batches(catalog: Catalog, most: int) -> Iterator[Rows]:
     while first < rois:
         full = int(begins[first]) + most
         # ROIs begin where those before them end.
-        last = rois if full >= rows else int(np.searchsorted(begins, full, side="right")) - 1
+        last = (
+            rois if full >= rows else int(np.searchsorted(begins, begins.dtype.type(full), side="right")) - 1
+        )
         last = max(first + 1, last)
         yield rows_of_rois(catalog, np.arange(first, last))
         first = last

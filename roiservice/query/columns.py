@@ -32,7 +32,7 @@ def read_features(
         layer=catalog.name,
         image_name=catalog.meta["image_name"],
         version=catalog.version,
-        feature_id=columns["shape_first"] + catalog.first_shape_id,
+        feature_id=columns["shape_first"].astype(np.int64) + catalog.first_shape_id,
         roi_id=catalog.rois["roi"][places] + catalog.first_roi_id,
         label=columns["label"],
         kind=drawn[1],

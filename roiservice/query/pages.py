@@ -134,13 +134,20 @@ def shape_row(catalog: Catalog, shape_id: int) -> int:
         raise Gone(f"shape {shape_id} belongs to a version of the layer that has been replaced")
     if number >= catalog.meta["counts"]["shapes"]:
         raise NotFound(f"there is no shape {shape_id}")
-    return int(np.searchsorted(catalog.features["shape_first"], number, side="right")) - 1
+    return int(rows_of_shapes(catalog, np.array(number)))
+
+
+def rows_of_shapes(catalog: Catalog, numbers: NDArray[np.int64]) -> Rows:
+    """Rows of the features that these shapes are parts of, by the numbers of shapes that there are."""
+    first = catalog.features["shape_first"]
+    # Of the same type, or all of the column would be converted.
+    return np.asarray(np.searchsorted(first, numbers.astype(first.dtype), side="right") - 1)
 
 
 def feature_row(catalog: Catalog, feature_id: int) -> int:
     """Row of a feature by its id, the id of its first shape."""
     row = shape_row(catalog, feature_id)
-    if catalog.features["shape_first"][row] + catalog.first_shape_id != feature_id:
+    if int(catalog.features["shape_first"][row]) + catalog.first_shape_id != feature_id:
         raise NotFound(f"there is no feature {feature_id}")
     return row
 

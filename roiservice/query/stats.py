@@ -17,6 +17,7 @@ from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.raster import PixelBox, Shape, mask_of, shapes_of
 from roiservice.query.columns import read_polygons
 from roiservice.query.moments import Moments, moments
+from roiservice.query.pages import rows_of_shapes
 
 # Most that one request may cause: pixels of all shapes' boxes in all channels, times that a shape meets a
 # tile that is read, and decoded bytes of chunks.
@@ -64,7 +65,7 @@ def placed_shapes(catalog: Catalog, ids: Sequence[int], z: int, t: int) -> dict[
     numbers = np.array(ids, np.int64) - catalog.first_shape_id
     numbers = np.unique(numbers[(numbers >= 0) & (numbers < catalog.meta["counts"]["shapes"])])
     features = catalog.features
-    rows = np.searchsorted(features["shape_first"], numbers, side="right") - 1
+    rows = rows_of_shapes(catalog, numbers)
     parts = features["part_first"][rows] + numbers - features["shape_first"][rows]
     polygons = read_polygons(catalog, parts, np.ones(len(parts), np.int64))
     on_z, on_t = (

@@ -166,13 +166,13 @@ def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     part_key = part_key[part]
     del part, exterior
     labels, _, which = distinct(np.concatenate([each.labels for each in tables]))
-    order = grouped(which, len(labels))
-    counts = np.bincount(which, minlength=len(labels))
+    order, first = grouped(which, len(labels))
+    counts = np.diff(first)
     # Most labels have one ring. Only the others' rings, which lie together by now, have an order to find.
     several = np.flatnonzero(np.repeat(counts > 1, counts))
     rings = order[several]
     order[several] = rings[np.lexsort((key[rings], part_key[rings], which[rings]))]
-    return order, np.cumsum(counts) - counts
+    return order, first[:-1]
 
 
 def _feature_boxes(tables: Sequence[RingTable], order: Int64, feature_first: Int64) -> NDArray[np.int32]:

@@ -34,11 +34,15 @@ def catalog_files(planes: Sequence[Plane], frame: Frame, meta: dict[str, Any], f
     each = [_rows(planes, number, key, frame) for key, number in keyed]
     columns = {name: np.concatenate([rows[name] for rows in each]) for name in each[0]}
     parts = columns["part_count"].astype(np.int64)
-    columns["shape_first"] = np.cumsum(parts) - parts
+    columns["shape_first"] = (np.cumsum(parts) - parts).astype(np.int32)
     rois, place = np.unique(columns["label"], return_inverse=True)
     order = ["kind", "t", "c", "z", "box", "area", "pixel_count", "perimeter", "centroid"]
     order += ["part_first", "part_count", "label"]
-    _write(folder, "rows", {"place": place.astype(np.int32), "shape_first": columns["shape_first"]})
+    _write(
+        folder,
+        "rows",
+        {"place": place.astype(np.int32), "shape_first": columns["shape_first"].astype(np.int32)},
+    )
     _write(folder, "features", {name: columns[name] for name in order})
     _write(folder, "parts", {"first": _running([plane.polygons.ring_offsets for plane in planes])})
     _write(folder, "rings", {"first": _running([plane.polygons.vertex_offsets for plane in planes])})
@@ -50,11 +54,11 @@ def catalog_files(planes: Sequence[Plane], frame: Frame, meta: dict[str, Any], f
     of_block = [box[first : first + BLOCK_ROWS] for first in range(0, len(box), BLOCK_ROWS)]
     blocks = np.array([[*rows[:, :2].min(axis=0), *rows[:, 2:].max(axis=0)] for rows in of_block])
     _write(folder, "blocks", {"box": blocks})
-    _write(folder, "roi_rows", {"row": np.lexsort((np.arange(len(place)), place))})
+    _write(folder, "roi_rows", {"row": np.lexsort((np.arange(len(place)), place)).astype(np.int32)})
     plane_of = np.repeat(np.arange(len(each)), counts)
     if len(each) > 1:
-        _write(folder, "page_rows", {"row": np.lexsort((place, plane_of))})
-    _write(folder, "roi_first", {"first": np.r_[0, np.cumsum(np.bincount(place))]})
+        _write(folder, "page_rows", {"row": np.lexsort((place, plane_of)).astype(np.int32)})
+    _write(folder, "roi_first", {"first": np.r_[0, np.cumsum(np.bincount(place))].astype(np.int32)})
     _write(folder, "rois", {"roi": rois})
     totals = {
         "features": len(place),

@@ -87,7 +87,8 @@ def paths(image_id: int, catalog: Catalog) -> Iterator[str]:
     yield from (f"/iviewer/rois_by_plane/{image_id}/{z}/{t}/" for z in ("0", "0-1") for t in ("0", "1"))
     assert catalog.stored is not None
     late = np.flatnonzero(catalog.stored >= len(catalog.base.columns["label"]))
-    for shape in catalog.features["shape_first"][np.append(late, [3, 77])] + catalog.first_shape_id:
+    shapes = catalog.features["shape_first"][np.append(late, [3, 77])].astype(np.int64)
+    for shape in shapes + catalog.first_shape_id:
         yield f"{layer}/items/{shape}"
         yield f"/webgateway/render_shape_mask/{shape}/"
         yield f"/iviewer/shape_stats/?ids={shape},{shape + 1}&z=0&t=0&cs=0"
