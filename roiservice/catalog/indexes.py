@@ -12,8 +12,8 @@
 | page_rows | row, sorted by (plane, ROI) | row; no such file where there is one plane |
 
 Rows and shapes are numbered in 32 bits where these suffice, else in 64. `place` is a row's ROI, by its place
-in `rois`. `stored` is there only if `roiservice.catalog.splice` made the catalog; else the features are stored
-in the order of the rows.
+in `rois`. `stored` is there only if `roiservice.catalog.splice` made the catalog; else features are stored in
+the order of the rows.
 """
 
 from __future__ import annotations
@@ -134,11 +134,15 @@ def extent_of(boxes: NDArray[np.float64]) -> list[float] | None:
     return [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
 
 
-def block_boxes(boxes: Any) -> NDArray[np.float64]:
-    """(b, 4) boxes around each `BLOCK_ROWS` of (n, 4) boxes, of which some rows are taken at a time."""
+def block_boxes(boxes: Any, first_row: int = 0, end: int | None = None) -> NDArray[np.float64]:
+    """(b, 4) boxes around each `BLOCK_ROWS` of (n, 4) boxes, of which some rows are taken at a time.
+
+    With `first_row` and `end` of those rows alone; None: of all that follow.
+    """
     pieces = [np.empty((0, 4))]
-    for start in range(0, len(boxes), BLOCK_ROWS * BLOCKS_AT_ONCE):
-        some = boxes[start : start + BLOCK_ROWS * BLOCKS_AT_ONCE]
+    end = len(boxes) if end is None else min(end, len(boxes))
+    for start in range(first_row, end, BLOCK_ROWS * BLOCKS_AT_ONCE):
+        some = boxes[start : min(start + BLOCK_ROWS * BLOCKS_AT_ONCE, end)]
         first = np.arange(0, len(some), BLOCK_ROWS)
         low, high = np.minimum.reduceat(some[:, :2], first), np.maximum.reduceat(some[:, 2:], first)
         pieces.append(np.hstack((low, high)))

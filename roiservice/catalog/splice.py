@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import write_columns
-from roiservice.catalog.indexes import PLANE_COLUMNS, RoiColumns, Rows, block_boxes, write_indexes
+from roiservice.catalog.indexes import (
+    BLOCK_ROWS,
+    PLANE_COLUMNS,
+    RoiColumns,
+    Rows,
+    block_boxes,
+    write_indexes,
+)
 from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import LATER, OUTLINES, Catalog, Spliced, Stored
 from roiservice.catalog.retrace import TooMuch
@@ -102,7 +109,7 @@ def write_splice(
         after = Rows(
             place,
             parts[:],
-            block_boxes(boxes),
+            _blocks_after(before, boxes, splice.rows),
             _planes_after(before, splice.replaced),
             labels,
             rois,
@@ -198,16 +205,33 @@ def _rois_after(
     index = at.copy()
     index[fresh] = count + np.arange(len(fresh))
     place = before.features["place"]
-    left = np.diff(before.roi_first) - np.bincount(place[come.gone], minlength=count)
+    left = np.diff(before.roi_first)
+    np.subtract.at(left, place[come.gone], 1)
     stays = np.append(left > 0, np.ones(len(fresh), bool))
     stays[index] = True
-    order = np.insert(np.arange(count), at[fresh], index[fresh])
+    order = np.insert(np.arange(count, dtype=np.int32), at[fresh], index[fresh])
     order = order[stays[order]]
     place_of = np.zeros(len(stays), np.int32)
-    place_of[order] = np.arange(len(order))
+    place_of[order] = np.arange(len(order), dtype=np.int32)
     labels = np.append(before.rois["label"], own_labels[fresh])[order]
     rois = describe(np.append(objects, own[fresh])[order], labels)
     return place_of[np.append(place, index[which])[rows]], labels, rois
+
+
+def _blocks_after(before: Catalog, boxes: Spliced, rows: Int64) -> NDArray[np.float64]:
+    """Boxes of the blocks; of those whose rows are what they were, the boxes that are known."""
+    starts = np.arange(0, len(rows), BLOCK_ROWS)
+    is_same = np.logical_and.reduceat(rows == np.arange(len(rows), dtype=rows.dtype), starts)
+    if len(rows) != len(before.features["place"]):
+        is_same[len(before.blocks) - 1 :] = False  # the last one had fewer rows, or has fewer now
+        is_same[-1:] = False
+    blocks = np.empty((len(starts), 4))
+    blocks[is_same] = before.blocks[: len(starts)][is_same[: len(before.blocks)]]
+    others = np.flatnonzero(~is_same)
+    for run in np.split(others, np.flatnonzero(np.diff(others) > 1) + 1):
+        if len(run):
+            blocks[run] = block_boxes(boxes, int(starts[run[0]]), int(starts[run[-1]]) + BLOCK_ROWS)
+    return blocks
 
 
 def _planes_after(before: Catalog, replaced: Sequence[Replaced]) -> Int64:

@@ -71,6 +71,27 @@ def test_one_change_after_another(layer: Layer) -> None:
     assert contents(catalog) == contents(layer.from_scratch())
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "value"),
+    [
+        (slice(3, 6), slice(3, 6), 0),  # the first feature goes
+        (slice(0, 6), slice(297, 300), 0),  # two go
+        (slice(150, 151), slice(150, 151), 20_000),  # one comes
+        (slice(298, 299), slice(0, 2), 20_000),
+        (slice(150, 152), slice(150, 152), 5052),  # one gets another box
+        (slice(0, 30), slice(0, 30), 0),
+    ],
+)
+def test_blocks_of_rows_that_stay_and_others(tmp_path: Path, rows: slice, columns: slice, value: int) -> None:
+    at = np.indices((300, 300)) // 3
+    layer = Layer(tmp_path, (at[0] * 100 + at[1] + 1).astype(np.uint32))
+    assert len(layer.first.blocks) == 10
+    layer.array[rows, columns] = value
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_all_is_written_once_much_is_stored_later(layer: Layer) -> None:
     kinds = set()
     for column in range(0, 240, 16):
