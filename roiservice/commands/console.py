@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ def complain(error: object) -> None:
 @contextmanager
 def progress(title: str, pixels: int) -> Iterator[Advance]:
     """A bar over `pixels`; it shows nothing where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
     with _bar() as bar:
         task = bar.add_task(title, total=pixels, features=0, speed="")
 
@@ -101,11 +105,10 @@ def _bar() -> Progress:
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """Show `text` while something is done, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(text):
-            yield
-    else:
+    with Console(stderr=True).status(text):
         yield
