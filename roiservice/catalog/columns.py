@@ -212,7 +212,8 @@ def text_to_arrow(values: Sequence[str]) -> pa.Array:
 def to_numpy(column: pa.Array) -> NDArray[Any]:
     """A column without null as an array: (n, k) for lists of k. Numbers stay where they are in memory."""
     if pa.types.is_fixed_size_list(column.type):
-        return to_numpy(column.flatten()).reshape(-1, column.type.list_size)
+        size = column.type.list_size  # flatten would import all of pyarrow.compute
+        return to_numpy(column.values.slice(column.offset * size, len(column) * size)).reshape(-1, size)
     dtype = np.dtype(column.type.to_pandas_dtype())
     if not len(column):
         return np.empty(0, dtype)
