@@ -81,7 +81,7 @@ def _roi_head(features: Features, feature: NDArray[np.int64], first: NDArray[np.
         by_value(first, lambda begins: b'{"@id":' if begins else b","),
         integers(features.roi_id[feature]).where(first),
         by_value(first, lambda begins: b',"@type":"' + _SCHEMA + name if begins else b""),
-        _labels(features).take(feature).where(first),
+        integers(features.label).take(feature).where(first),
         by_value(first, lambda begins: b'","shapes":[' if begins else b""),
     ]
 
@@ -93,13 +93,6 @@ def _axes(features: Features) -> list[tuple[bytes, NDArray[np.int32]]]:
 def _index(member: bytes) -> Callable[[int], bytes]:
     """How an index is written; not at all for an object on every index."""
     return lambda index: member % index if index >= 0 else b""
-
-
-def _labels(features: Features) -> Texts:
-    """Labels in decimal."""
-    if features.label.dtype == np.int64 and int(features.label.min(initial=0)) > -(2**63):
-        return integers(features.label)
-    return Texts.of([b"%d" % label for label in features.label.tolist()])
 
 
 def _forms(features: Features, masks: bool) -> list[Piece]:

@@ -72,6 +72,8 @@ def _same(text: bytes) -> Texts:
 
 def by_value(values: NDArray[Any], text: Callable[[Any], bytes]) -> Texts:
     """The text of each of few distinct values."""
+    if len(values) and (values == values[0]).all():  # as mostly
+        return Texts.of([text(values[0].item())]).take(np.zeros(len(values), np.int64))
     distinct, which = np.unique(values, return_inverse=True)
     return Texts.of([text(value) for value in distinct.tolist()]).take(which.ravel())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import replace
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from roiservice.encode import qupath
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.vectorize.outlines import Outline, redraw
@@ -73,12 +76,40 @@ def test_ids_are_uuids_and_differ(everything: list[dict[str, Any]]) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_ids_are_those_of_the_standard() -> None:
+def test_ids_are_of_the_kind_whose_bits_are_free() -> None:
+    ids = [uuid.UUID(each["id"]) for each in strict(whole("qupath", features_of(cells())))["features"]]
+    assert {(each.version, each.variant) for each in ids} == {(8, uuid.RFC_4122)}
+
+
+def split_mix(state: int, value: int) -> int:
+    """One step of SplitMix64, from the state with a value mixed in."""
+    mask = 2**64 - 1
+    state = ((state ^ value & mask) + 0x9E3779B97F4A7C15) & mask
+    state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & mask
+    state = ((state ^ state >> 27) * 0x94D049BB133111EB) & mask
+    return state ^ state >> 31
+
+
+def test_ids_stay_what_they_are() -> None:
+    """Who imports again what another release wrote expects to find the same objects."""
     features = features_of(cells(), place=(4, -1, 9))
-    named = [f"image.zarr/cells/{label}/4/-1/9" for label in features.label.tolist()]
-    space = uuid.uuid5(uuid.NAMESPACE_URL, "https://qupath.github.io/objects/roiservice")
-    found = [feature["id"] for feature in strict(whole("qupath", features))["features"]]
-    assert found == [str(uuid.uuid5(space, name)) for name in named]
+    name = hashlib.sha256(b"image.zarr/cells").digest()
+    expected = []
+    for label in features.label.tolist():
+        halves = [int.from_bytes(name[start : start + 8], "little") for start in (0, 8)]
+        high, low = (reduce(split_mix, (label, 4, -1, 9), half) for half in halves)
+        high, low = high & ~0xF000 | 0x8000, low & ~(3 << 62) | 2 << 62
+        expected.append(str(uuid.UUID(int=high << 64 | low)))
+    assert [each["id"] for each in strict(whole("qupath", features))["features"]] == expected
+
+
+def test_ids_differ_by_any_value() -> None:
+    """Hashes of a million labels and planes, each once."""
+    label, plane = (axis.ravel() for axis in np.indices((10_000, 100)))
+    mixed = qupath._hashes(bytes(32), [label, plane, plane * 0, plane * 0 - 1])
+    assert len(np.unique(mixed[:, 0])) == len(np.unique(mixed[:, 1])) == len(label)
+    bits = np.unpackbits(mixed.view(np.uint8)).reshape(len(label), 128)
+    np.testing.assert_allclose(bits.mean(axis=0), 0.5, atol=0.005)
 
 
 def test_ids_last() -> None:
