@@ -270,9 +270,10 @@ def _describe(
 ) -> RoiColumns:
     """ROI numbers, colors and properties of the objects of a label layer."""
     colors = layer.objects.colors
-    color = np.full(len(labels), NO_COLOR, np.int64)
+    color = np.broadcast_to(np.int64(NO_COLOR), len(labels))
     if colors:
-        color[:] = [packed(colors[label]) if label in colors else NO_COLOR for label in labels.tolist()]
+        own = (packed(colors[label]) if label in colors else NO_COLOR for label in labels.tolist())
+        color = np.fromiter(own, np.int64, len(labels))
     stated = stated_columns(layer.objects.properties, labels)
     return RoiColumns(
         roi_numbers(registry, layer_number, labels if layer.source.objects == BY_LABEL else objects),
