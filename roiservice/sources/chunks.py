@@ -196,14 +196,14 @@ def _codecs_v3(array: zarr.Array[Any]) -> Codecs | None:
         order, *rest = outer.index_codecs
         if not isinstance(order, BytesCodec) or len(rest) != 1 or not isinstance(rest[0], Crc32cCodec):
             return None
-        if order.endian is None or order.endian.value != "little":
+        if _name(order.endian) != "little":
             return None
-        codecs, shard = outer.codecs, outer.index_location.value == "end"
+        codecs, shard = outer.codecs, _name(outer.index_location) == "end"
     if not codecs or not isinstance(codecs[0], BytesCodec):
         return None
     decode = _decode_v3(codecs[1:])
-    endian = codecs[0].endian
-    dtype = array.dtype if endian is None else array.dtype.newbyteorder(endian.value)
+    endian = _name(codecs[0].endian)
+    dtype = array.dtype if endian is None else array.dtype.newbyteorder(endian)
     return None if decode is None else Codecs(dtype, decode, shard)
 
 
@@ -219,6 +219,11 @@ def _decode_v3(codecs: Sequence[Any]) -> Decode | None:
         return _unblosc
     known = {ZstdCodec: Zstd, GzipCodec: GZip}.get(type(codecs[0]))
     return None if known is None else _with(known().decode)
+
+
+def _name(choice: Any) -> Any:
+    """What zarr before 3.2 has as a member of an enumeration, and later ones as text."""
+    return getattr(choice, "value", choice)
 
 
 def _copy(content: Any, out: NDArray[np.uint8]) -> None:
