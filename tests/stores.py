@@ -119,10 +119,10 @@ def write_array(
     separator = "." if version == "0.1" else "/"
     encoding = {} if is_v3(version) else {"chunk_key_encoding": {"name": "v2", "separator": separator}}
     created = zarr.create_array(
-        str(path),
+        path,
         shape=array.shape,
         dtype=array.dtype,
-        chunks=tuple(chunks) if chunks else array.shape,
+        chunks=tuple(chunks or (max(size, 1) for size in array.shape)),
         shards=tuple(shards) if shards else None,
         zarr_format=3 if is_v3(version) else 2,
         fill_value=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = Fals
     """
     document, metadata = _array_metadata(store, path, zarr_format)
     _check_codecs(store, document, metadata)
+    _check_stated_chunks(store, path, metadata)
     array = _opened(store, path, zarr_format)
     label_array = LabelArray(
         store=store,
@@ -143,6 +145,15 @@ def _check_codecs(store: Store, document: str, metadata: dict[str, Any]) -> None
             raise SourceRefused(store.location, document, f"codec {item!r} can run code and is not allowed")
 
 
+def _check_stated_chunks(store: Store, path: str, metadata: dict[str, Any]) -> None:
+    """SourceDamaged for chunks without pixels, which zarr since 3.4 takes for such of one pixel."""
+    grid = metadata.get("chunk_grid")
+    stated = grid.get("configuration") if isinstance(grid, dict) else None
+    sizes = stated.get("chunk_shape") if isinstance(stated, dict) else metadata.get("chunks")
+    if isinstance(sizes, list) and any(type(size) is int and size < 1 for size in sizes):
+        raise SourceDamaged(store.location, path, f"has chunks of {_times(sizes)} pixels")
+
+
 def _opened(store: Store, path: str, zarr_format: int) -> zarr.Array[Any]:
     import zarr
 
@@ -189,7 +200,7 @@ def _check_chunks(store: Store, path: str, array: LabelArray) -> None:
             raise SourceRefused(store.location, path, reason)
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _times(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 

@@ -54,6 +54,7 @@ STORES = {
     "plate": Made((2160, 2560), 60),
     "plate-of-small-fields": Made((512, 512), 40),
     "stack": Made((1024, 1024), 32, (1, 1024, 1024)),
+    "stack-of-large-planes": Made((2048, 2048), 32, (1, 1024, 1024)),
     "stack-in-deep-chunks": Made((1024, 1024), 32, (64, 256, 256)),
 }
 
