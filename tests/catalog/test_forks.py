@@ -34,7 +34,7 @@ server = forks.ForkServer()
 def said(program: str, forks: int = -1) -> tuple[list[str], str]:
     """What a program prints, and the errors; the last of so many forks fails."""
     done = subprocess.run(
-        [sys.executable, "-c", START.format(forks=forks) + program],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", START.format(forks=forks) + program],
         capture_output=True,
         text=True,
         timeout=60,
