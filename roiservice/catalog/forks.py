@@ -38,7 +38,7 @@ class Closeable(Protocol):
 class ForkServer:
     """A process that waits, and forks another one for each layer to be built; it ends with all who know it.
 
-    To be made before there are threads. Whoever is forked from this process afterwards may use it as well.
+    To be made while no other thread is at work. Who is forked from this process later may use it as well.
     """
 
     def __init__(self, not_theirs: Iterable[Closeable] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The process that forks others, in a program of its own: only one without threads is to be forked."""
+"""The process that forks others, in a program of its own: no other thread is at work there."""
 
 from __future__ import annotations
 
