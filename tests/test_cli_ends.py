@@ -18,7 +18,7 @@ import pytest
 from roiservice.bootstrap import build_services
 from roiservice.commands.interrupt import compiled_code
 from roiservice.settings import Settings
-from tests.e2e.support import Home, end, wait_for
+from tests.e2e.support import COMMAND, Home, end, wait_for
 from tests.stores import write_image
 
 STOPPED = (130, "\n")  # exit code and standard error: the terminal has shown ^C without an end of line
@@ -224,3 +224,9 @@ def test_a_disk_too_full_for_numbers_is_said(home: Home, image: Path, tmp_path: 
     assert {line.partition(":")[0] for line in why} == {"the registry cannot be used"}
     assert what == "roiservice: the registry of lasting ids does not answer"
     assert home.run("images", tmp_path / "many").returncode == 0
+
+
+def test_without_standard_error_layers_are_built(home: Home, image: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "build", str(image)]
+    done = subprocess.run(command, env=home.environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert "4900 features" in done.stdout.replace(",", "")

@@ -38,7 +38,7 @@ class Closeable(Protocol):
 class ForkServer:
     """A process that waits, and forks another one for each layer to be built; it ends with all who know it.
 
-    To be made before there are threads. Whoever is forked from this process afterwards may use it as well.
+    To be made while no other thread is at work. Who is forked from this process later may use it as well.
     """
 
     def __init__(self, not_theirs: Iterable[Closeable] = ()) -> None:
@@ -95,9 +95,12 @@ def _serve(requests: socket.socket, not_theirs: Sequence[Closeable]) -> int:
         request, files, _, _ = socket.recv_fds(requests, 1, MOST_FILES)
         if not request:
             return 0
-        if os.fork() == 0:
-            requests.close()
-            _end_with(_build, *files)
+        try:
+            if os.fork() == 0:
+                requests.close()
+                _end_with(_build, *files)
+        except OSError as error:  # there may be as many processes as may be, or no memory, for now
+            log.warning("no process can be forked: %s", error.strerror)
         for file in files:
             os.close(file)
 
@@ -108,7 +111,8 @@ def _build(text: int, says: int, *_marks: int) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with open(text, "rb") as file:
         code = build_task(json.load(file))
-    os.write(says, bytes([code]))
+    with contextlib.suppress(BrokenPipeError):  # who asked may have ended
+        os.write(says, bytes([code]))
     return code
 
 

@@ -377,5 +377,7 @@ class Keeper:
             being_built(self.directory(layer)) as mark,
         ):
             note_start(progress_path(self._pointer(layer)))
+            for process in self._processes.values():
+                process.poll()  # one that ended is let go of, though nobody may ask for its layer again
             self._processes[layer.number] = self._start_build(self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

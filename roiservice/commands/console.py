@@ -34,7 +34,7 @@ def complain(error: object) -> None:
 @contextmanager
 def progress(title: str, pixels: int) -> Iterator[Advance]:
     """A bar over `pixels`; it shows nothing where standard error is no terminal."""
-    if not sys.stderr.isatty():
+    if not _is_shown():
         yield lambda *_: None
         return
     with _bar() as bar:
@@ -86,6 +86,11 @@ def overall_progress(images: int, done: int) -> Iterator[Overall]:
         yield Overall(bar, images, done)
 
 
+def _is_shown() -> bool:
+    """Whether standard error is a terminal; it may as well be closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -105,7 +110,7 @@ def _bar() -> Progress:
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """Show `text` while something is done, where standard error is a terminal."""
-    if not sys.stderr.isatty():
+    if not _is_shown():
         yield
         return
     from rich.console import Console

@@ -20,8 +20,8 @@ _NAMES = np.frombuffer(b"MULTIPOLYGON ", np.uint8)  # a polygon's own name is it
 def integers(values: NDArray[Any]) -> Texts:
     """Whole numbers in decimal."""
     if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values):
-        lowest = int(values.view(np.int64).min())
-        if lowest < (0 if values.dtype.kind == "u" else 1 - 2**63):  # more than the loop can take
+        furthest = values.max() if values.dtype.kind == "u" else values.min()
+        if not -(2**63) < int(furthest) < 2**63:  # more than the loop can take
             return Texts.of([b"%d" % number for number in values.tolist()])
     return Texts.between(*_write_integers(values.astype(np.int64)))
 

@@ -417,6 +417,15 @@ def test_no_more_than_a_few_processes_build_at_once(
         pass
 
 
+def test_processes_that_ended_are_let_go_of(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper.start(layer)
+    process = keeper._processes[layer.number]
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    keeper.start(LayerKey(Registry(tmp_path / "state").layer_number(2, "labels:cells"), layer.source))
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
 def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path, inline_vertices=10)
     with pytest.raises(Building):

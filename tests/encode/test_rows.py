@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,13 @@ def test_rows(case: tuple[int, list[bytes | list[bytes]]]) -> None:
     expected = [b"".join(p if isinstance(p, bytes) else p[i] for p in pieces) for i in range(count)]
     assert list(found) == expected
     assert found.buffer.tobytes() == b"".join(expected)
+
+
+@pytest.mark.parametrize("kind", ["i1", "u1", "<i4", ">u4", "<i8", ">i8", "<u8", ">u8"])
+def test_the_largest_and_smallest_of_each_kind_of_integers(kind: str) -> None:
+    limits = np.iinfo(kind)
+    for values in ([limits.min, 3], [3, limits.max], [limits.max // 2 + 1], []):
+        assert list(integers(np.array(values, kind))) == [b"%d" % value for value in values]
 
 
 @some

@@ -267,3 +267,7 @@ def password_of(base: str) -> Mapping[str, str]:
     if found is None:
         return {}
     return urllib3.make_headers(basic_auth=f"{found[0]}:{found[2]}")
+
+
+# What is forked for a build may come long after its file has changed.
+os.register_at_fork(after_in_child=password_of.cache_clear)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -447,6 +449,23 @@ def test_passwords_come_from_netrc(
         assert "s3cret" not in str(caught.value)
     finally:
         objects.password_of.cache_clear()
+
+
+def test_passwords_are_read_anew_by_what_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+import os, pathlib
+from roiservice.sources.remote.objects import password_of
+file = pathlib.Path(os.environ["NETRC"])
+for password in ("old", "new"):
+    file.write_text(f"machine 127.0.0.1 login anna password {password}")
+    before = password_of("http://127.0.0.1:80")
+if os.fork() == 0:
+    os._exit(password_of("http://127.0.0.1:80") != before)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_problems_of_members_leave_the_others(tmp_path: Path, server: Served) -> None:
