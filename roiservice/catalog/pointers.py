@@ -9,8 +9,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,25 @@ def pointer_stamp(pointer: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_ino
 
 
-def pointers(directory: Path) -> Iterator[Path]:
-    """All current files in a layer's folder."""
-    return directory.glob("current-*.json")
+def pointers(directory: Path) -> list[Path]:
+    """All current files in a layer's folder; OSError where they cannot be listed, though it is there."""
+    try:
+        names = os.listdir(directory)  # Path.glob would keep quiet about what it cannot list
+    except FileNotFoundError:
+        return []
+    return [directory / name for name in names if fnmatchcase(name, "current-*.json")]
 
 
 def named_versions(directory: Path) -> set[str]:
-    """Names of the catalogs of a layer that are in service."""
-    return {str(version_in(pointer)) for pointer in pointers(directory)}
+    """Names of the catalogs of a layer that are in service.
+
+    OSError where a current file is there but cannot be read, as nothing may be deleted then.
+    """
+    named = set()
+    for pointer in pointers(directory):
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # it is gone, or damaged
+            named.add(str(int(_content(pointer)["version"])))
+    return named
 
 
 def is_of_another_format(pointer: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roiservice.catalog import columns as columns_module
 from roiservice.catalog import elsewhere
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, NoRoom, RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import Building, NoRoom, NotOpened, RoiServiceError, SourceDamaged, SourceRefused
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -326,6 +328,28 @@ def test_a_damaged_catalog_is_built_again(
     assert builds == [version, version]
     assert keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] > 0
     assert len(builds) == 2
+
+
+def test_a_catalog_that_cannot_be_opened_for_a_moment_stays(
+    tmp_path: Path, layer: LayerKey, builds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are short: that says nothing of what is in them."""
+    keeper_at(tmp_path).catalog(layer)
+    real, short = columns_module.pa.memory_map, [True]
+
+    def memory_map(path: str) -> Any:
+        if short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path)
+
+    monkeypatch.setattr(columns_module.pa, "memory_map", memory_map)
+    keeper = keeper_at(tmp_path)
+    for ask in (keeper.existing, keeper.catalog, keeper.build):
+        with pytest.raises(NotOpened, match="Too many open files"):
+            ask(layer)
+    short.clear()
+    assert keeper.catalog(layer).version == keeper.build(layer).version
+    assert len(builds) == 1
 
 
 @pytest.mark.parametrize(

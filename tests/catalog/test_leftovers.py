@@ -297,3 +297,23 @@ def test_storage_that_cannot_lock_is_said(
             act(layer)
     assert keeper.status(layer).state == NONE
     keeper.tidy()
+
+
+def test_nothing_goes_while_it_cannot_be_read_what_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
+    """As for a moment where files are short, or storage of other machines has another one by that name."""
+    keeper = keeper_at(tmp_path, keep_replaced=60.0)
+    folder = keeper.directory(layer) / str(keeper.build(layer).version)
+    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    content = pointer.read_text()
+    pointer.unlink()
+    pointer.symlink_to(pointer)  # which leads nowhere
+    age(folder, 1000)
+    keeper.tidy()
+    assert folder.exists()
+    tight = keeper_at(tmp_path, keep_replaced=60.0, catalog_bytes=1)
+    tight.tidy()
+    assert folder.exists()
+    pointer.unlink()
+    pointer.write_text(content)
+    tight.tidy()
+    assert not folder.exists()
