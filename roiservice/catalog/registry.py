@@ -44,6 +44,7 @@ _PLACE = (
     " select image, collection, 1 from versions join layers on layers.number = layer"
     " where versions.number = :number"
 )
+_LAYER = "select 1 from layers where number = :layer"
 _EXTRA_ROIS = "select key, number from extra_rois where layer = :layer"
 
 
@@ -108,7 +109,9 @@ class Registry:
     def version_number(self, layer: int, token: str, options: str, *, renew: bool = False) -> int:
         """The number of a layer's catalog made from the source state `token` with `options`.
 
-        With `renew` it is a new one from now on: the source may differ although it looks the same.
+        With `renew` it is a new one from now on: the source may differ although it looks the same. Raises
+        NotWritten where the layer has no number: a process that opens an empty registry, where another knew
+        one, is not to build for whoever gets the number there.
         """
         key = {"layer": layer, "token": token, "options": self._database.storable(options)}
         if renew:
@@ -182,6 +185,8 @@ class Registry:
                 self._check_uuid(ask)
                 rows = ask(find, key)
                 if not rows:
+                    if "layer" in key and not ask(_LAYER, {"layer": key["layer"]}):
+                        raise NotWritten(f"the registry {self.uuid} has no layer {key['layer']}")
                     number = self._following(ask, table)
                     columns, marks = ", ".join(key), ", ".join(f":{column}" for column in key)
                     names = f"insert into {table} (number, {columns})"

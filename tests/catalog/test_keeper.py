@@ -29,7 +29,15 @@ from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, NoRoom, NotOpened, RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import (
+    Building,
+    NoRoom,
+    NotOpened,
+    NotWritten,
+    RoiServiceError,
+    SourceDamaged,
+    SourceRefused,
+)
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -629,6 +637,21 @@ def test_numbers_that_a_registry_from_a_backup_has_lost_are_not_given_again(
     assert highest_number(keeper._root) == 0
     keeper.build(second, force=True)
     assert highest_number(keeper._root) == keeper.catalog(second).version
+
+
+def test_a_process_builds_nothing_for_an_empty_registry_in_place_of_the_one_that_asked(
+    tmp_path: Path, layer: LayerKey
+) -> None:
+    keeper = keeper_at(tmp_path)
+    task = keeper.task(layer)
+    shutil.rmtree(tmp_path / "state")
+    assert elsewhere.start_build(task).wait(30) == 1
+    assert not list((tmp_path / "catalogs").rglob("layer.json")), "another layer may have that number there"
+    with pytest.raises(NotWritten, match="gone"):
+        keeper._registry.layer_number(7, "a")
+    other = Registry(tmp_path / "state")
+    assert other.uuid != keeper._registry.uuid
+    assert other.layer_number(7, "a") == 1
 
 
 def test_many_layers_do_not_mix(tmp_path: Path) -> None:
