@@ -116,7 +116,7 @@ class SqliteDatabase:
         return text if is_unicode(text) else _digest(text)
 
     def check(self) -> None:
-        """NotWritten if the file was taken away, be another there: what is written now would be lost with it."""
+        """NotWritten if the file was taken away, be another there: what is written would be lost with it."""
         if self._file is None or self._identity() != self._file:
             raise NotWritten(f"{self._path}: the registry of lasting ids is gone")
 

@@ -25,7 +25,7 @@ ROIS = 2**32  # ids per layer and per catalog version
 LAST_NUMBER = (2**53 - FIRST_ID) // ROIS - 1  # of layers and versions: JavaScript rounds larger ids
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
 MOST_REMEMBERED = 100_000  # numbers of each kind
-ROWS_AT_ONCE = 10_000  # that are written
+ROWS_AT_ONCE = 50_000  # that are written in one transaction: PostgreSQL takes a second or two
 
 _SCHEMA = (
     "create table if not exists registry (uuid text not null)",
@@ -45,7 +45,8 @@ _PLACE = (
     " where versions.number = :number"
 )
 _LAYER = "select 1 from layers where number = :layer"
-_EXTRA_ROIS = "select key, number from extra_rois where layer = :layer"
+_EXTRA_ROIS = "select key, number from extra_rois where layer = :layer order by number"
+_LAST_EXTRA_ROI = f"select coalesce(max(number), {FIRST_EXTRA_ROI - 1}) from extra_rois where layer = :layer"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -127,22 +128,24 @@ class Registry:
         """Lasting ROI numbers, from 2**31 upward, of objects whose label is no ROI number itself."""
         keys = [self._database.storable(key) for key in keys]
         known: dict[str, int] = dict(self._database.read(_EXTRA_ROIS, {"layer": layer}))
-        if not all(key in known for key in keys):
-            with self._database.writing() as ask:
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        last = max(known.values(), default=FIRST_EXTRA_ROI - 1)
+        for first in range(0, len(new), ROWS_AT_ONCE):
+            some = new[first : first + ROWS_AT_ONCE]
+            with self._database.writing() as ask:  # others that write have a turn in between
                 self._check_uuid(ask)
-                known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process may have been faster
-                number = max(known.values(), default=FIRST_EXTRA_ROI - 1)
-                new = []
-                for key in keys:
-                    if key not in known:
-                        known[key] = number = number + 1
-                        new.append(key)
-                for first in range(0, len(new), ROWS_AT_ONCE):
-                    some = new[first : first + ROWS_AT_ONCE]
-                    ask(
-                        "insert into extra_rois (layer, key, number) values (:layer, :key, :number)",
-                        [{"layer": layer, "key": key, "number": known[key]} for key in some],
-                    )
+                if ask(_LAST_EXTRA_ROI, {"layer": layer}) not in ([(None,)], [(last,)]):
+                    known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
+                    last = max(known.values())
+                    some = [key for key in some if key not in known]
+                rows = [
+                    {"layer": layer, "key": key, "number": number}
+                    for number, key in enumerate(some, last + 1)
+                ]
+                if rows:
+                    ask("insert into extra_rois (layer, key, number) values (:layer, :key, :number)", rows)
+            known.update(zip(some, range(last + 1, last + 1 + len(some)), strict=True))
+            last += len(some)
         return [known[key] for key in keys]
 
     def locate(self, identifier: int) -> Place | None:
