@@ -173,7 +173,9 @@ class _Asked:
                 return blocks
             except RoiServiceError:
                 raise
-            except TimeoutError:
+            except TimeoutError as error:
+                if future.status == "error":  # the worker's own: waiting longer gives the same at once
+                    raise _lost(self._address, error) from error
                 if not _threads_of(self._client, self._address):
                     raise EngineFailed(f"{self._address}: the cluster has no workers") from None
             except CancelledError as error:

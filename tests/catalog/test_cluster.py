@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -212,6 +213,26 @@ def test_workers_that_find_something_else_there_are_not_believed(
     shutil.rmtree(tmp_path / "1.zarr")
     with pytest.raises(EngineFailed, match=r"cannot open what this process can: \S+1.zarr"):
         build(layer, tmp_path / "2", engine=engine)
+
+
+def test_time_that_runs_out_within_a_worker_is_no_wait_for_workers(
+    tmp_path: Path, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As storage of other machines does that is not there: the same words as for an answer that takes long."""
+    raised = []
+
+    def trace_batch(*_arguments: Any) -> Any:
+        raised.append(1)
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(cluster_module, "trace_batch", trace_batch)
+    with (
+        threads_as_cluster(1) as running,
+        closing(DaskEngine(Cluster(running.scheduler_address))) as engine,
+        pytest.raises(EngineFailed, match="the cluster failed: TimeoutError: .*Connection timed out"),
+    ):
+        build(layer, tmp_path / "2", engine=engine)
+    assert raised
 
 
 def test_workers_of_another_version_are_refused(
