@@ -30,16 +30,24 @@ def pointer_name(options: str, asked: str) -> str:
 
 
 def write_pointer(pointer: Path, version: int, options: str) -> None:
-    """Put a version into service, and note its number for `highest_number`."""
+    """Put a version into service, its number noted for `highest_number`."""
+    _note_number(pointer.parent.parent, version)
     beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
     beside.write_text(json.dumps({"version": version, "options": options}), encoding="utf-8")
     os.replace(beside, pointer)
-    root = pointer.parent.parent
-    with suppress(OSError), open(root / NUMBERS, "a+", encoding="ascii") as file:
+
+
+def _note_number(root: Path, version: int) -> None:
+    with suppress(OSError), open(root / NUMBERS, "rb+", buffering=0, opener=_opened_or_made) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if version > highest_number(root):
-            file.truncate(0)
-            file.write(str(version))
+            # As many digits as stand there, or more, are written over these: a disk that is full has room.
+            file.write(str(version).encode())
+            file.truncate()
+
+
+def _opened_or_made(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def highest_number(root: Path) -> int:

@@ -24,6 +24,7 @@ from roiservice.catalog import writer as writer_module
 from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
+from roiservice.catalog.pointers import NUMBERS, highest_number, version_in, write_pointer
 from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
 from roiservice.errors import NotWritten
@@ -297,6 +298,37 @@ def test_storage_that_cannot_lock_is_said(
             act(layer)
     assert keeper.status(layer).state == NONE
     keeper.tidy()
+
+
+def test_a_number_is_noted_before_the_catalog_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
+    """A registry from a backup would else give it again."""
+    keeper = keeper_at(tmp_path)
+    kill(tmp_path, layer, "while it is put into service")
+    version = keeper.build(layer).version
+    assert highest_number(keeper._root) == version
+    (keeper._root / NUMBERS).unlink()
+    pointer = Path(keeper._pointer(layer))
+    kill(tmp_path, write_store(tmp_path, blobs(*SHAPE) * 2), "while it is put into service")
+    assert highest_number(keeper._root) == version + 1
+    assert version_in(pointer) == version
+
+
+def test_a_disk_that_is_full_leaves_the_number_noted_before(tmp_path: Path) -> None:
+    pointer = tmp_path / "uuid" / "1" / "current-a.json"
+    pointer.parent.mkdir(parents=True)
+    write_pointer(pointer, 41, "")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_pointer(pointer, 42, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert highest_number(pointer.parent.parent) == 41
+    write_pointer(pointer, 9, "")
+    assert highest_number(pointer.parent.parent) == 41
+    write_pointer(pointer, 100, "")
+    assert highest_number(pointer.parent.parent) == 100
 
 
 def test_nothing_goes_while_it_cannot_be_read_what_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
