@@ -239,6 +239,54 @@ def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(
     wait_for(lambda: versions_on_disk(keeper, layer) == [new.version], 3)
 
 
+def test_a_source_that_takes_long_to_look_at_is_not_queued_again_and_again(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    keeper.build(layer)
+    looked = threading.Semaphore(0)
+    begun, go_on = threading.Event(), threading.Event()
+    real = keeper_module.source_token
+
+    def source_token(*source: Any) -> str:
+        begun.set()
+        assert go_on.wait(60)
+        looked.release()
+        return real(*source)
+
+    monkeypatch.setattr(keeper_module, "source_token", source_token)
+    for _ in range(50):
+        keeper.catalog(layer)
+    assert begun.wait(60)
+    assert keeper._background._work_queue.qsize() == 0
+    go_on.set()
+    assert looked.acquire(timeout=60)
+    wait_for(lambda: not keeper._refreshing)
+    keeper.catalog(layer)
+    assert looked.acquire(timeout=60), "it is looked at again"
+
+
+def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
+    tmp_path: Path,
+    layer: LayerKey,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keeper_at(tmp_path).build(layer)
+    change(store)
+
+    def start_build(*_arguments: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no process can be started")
+
+    keeper = keeper_at(tmp_path, check_interval=0.0, inline_pixels=1)
+    monkeypatch.setattr(keeper, "_start_build", start_build)
+    keeper.catalog(layer)
+    keeper.catalog(layer)
+    wait_for(lambda: "no process can be started" in caplog.text)
+    assert "the catalog stays as it was" in caplog.text
+
+
 def test_a_source_that_went_away_leaves_its_catalog_in_service(
     tmp_path: Path, store: Path, layer: LayerKey
 ) -> None:
