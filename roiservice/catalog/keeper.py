@@ -271,14 +271,14 @@ class Keeper:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)
             return existing
+        self._note_used(existing)
         version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
         task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
             if not directory.exists():
                 self._open.close(directory)
-            catalog = self._open.get(directory)
-            if catalog is None:
+            if (catalog := self._open.get(directory)) is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             if catalog is None or force:
                 beside = directory.with_name(f"{version}{self._registry.locks.mark(layer.number)}.new")
@@ -303,6 +303,11 @@ class Keeper:
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)  # half of it may be left
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
+
+    def _note_used(self, existing: Catalog | None) -> None:
+        """Have no ROI number of the catalog in service given again."""
+        if existing is not None and len(existing.rois["roi"]):
+            self._registry.note_used(existing.layer_number, int(existing.rois["roi"][-1]))
 
     def _build(
         self,

@@ -83,6 +83,7 @@ class Registry:
             self.locks = SharedLocks(self._database)
         self._layers: dict[tuple[int, str], int] = {}
         self._places: dict[int, tuple[int, str, bool]] = {}
+        self._used: dict[int, int] = {}
         self.uuid = self._opened() if uuid is None or url is None else uuid
 
     def close(self) -> None:
@@ -124,6 +125,10 @@ class Registry:
                 )
         return self._number("versions", key)
 
+    def note_used(self, layer: int, roi: int) -> None:
+        """A catalog of the layer has ROI numbers up to this, though a registry from a backup may not know."""
+        self._used[layer] = roi
+
     def extra_roi_numbers(self, layer: int, keys: Sequence[str]) -> list[int]:
         """Lasting ROI numbers, from 2**31 upward, of objects whose label is no ROI number itself."""
         keys = [self._database.storable(key) for key in keys]
@@ -131,21 +136,18 @@ class Registry:
         new = [key for key in dict.fromkeys(keys) if key not in known]
         last = max(known.values(), default=FIRST_EXTRA_ROI - 1)
         for first in range(0, len(new), ROWS_AT_ONCE):
-            some = new[first : first + ROWS_AT_ONCE]
             with self._database.writing() as ask:  # others that write have a turn in between
                 self._check_uuid(ask)
                 if ask(_LAST_EXTRA_ROI, {"layer": layer}) not in ([(None,)], [(last,)]):
                     known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
                     last = max(known.values())
-                    some = [key for key in some if key not in known]
-                rows = [
-                    {"layer": layer, "key": key, "number": number}
-                    for number, key in enumerate(some, last + 1)
-                ]
+                some = [key for key in new[first : first + ROWS_AT_ONCE] if key not in known]
+                given = list(enumerate(some, max(last, self._used.get(layer, 0)) + 1))
+                rows = [{"layer": layer, "key": key, "number": number} for number, key in given]
                 if rows:
                     ask("insert into extra_rois (layer, key, number) values (:layer, :key, :number)", rows)
-            known.update(zip(some, range(last + 1, last + 1 + len(some)), strict=True))
-            last += len(some)
+            known.update((key, number) for number, key in given)
+            last = given[-1][0] if given else last
         return [known[key] for key in keys]
 
     def locate(self, identifier: int) -> Place | None:

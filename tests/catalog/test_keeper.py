@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from roiservice.catalog import columns as columns_module
 from roiservice.catalog import elsewhere
@@ -685,6 +686,26 @@ def test_numbers_that_a_registry_from_a_backup_has_lost_are_not_given_again(
     assert highest_number(keeper._root) == 0
     keeper.build(second, force=True)
     assert highest_number(keeper._root) == keeper.catalog(second).version
+
+
+def test_no_roi_gets_the_id_of_another_from_a_registry_from_a_backup(tmp_path: Path) -> None:
+    """Where labels are no ROI numbers: what a catalog says of them may be newer than the backup."""
+    labels = squares(20, 20, dtype="uint32")
+    store = write_image(tmp_path / "1.zarr", labels={"cells": labels})
+    keeper = keeper_at(tmp_path)
+    layer = layer_key(keeper._registry, store)
+    keeper.build(layer)
+    keeper._registry.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    array = zarr.open_array(store / "labels/cells/0", mode="r+")
+    array[labels == 1] = 2**31 + 5
+    given = keeper_at(tmp_path).build(layer).rois["roi"].max()
+    shutil.rmtree(tmp_path / "state")
+    shutil.copytree(tmp_path / "backup", tmp_path / "state")
+    array[labels == 1] = 2**31 + 6
+    catalog = keeper_at(tmp_path).build(layer)
+    assert catalog.rois["label"].max() == 2**31 + 6
+    assert catalog.rois["roi"].max() == given + 1
 
 
 def test_a_process_builds_nothing_for_an_empty_registry_in_place_of_the_one_that_asked(

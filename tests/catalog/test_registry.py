@@ -141,7 +141,7 @@ def test_who_numbers_very_many_rois_lets_others_write_in_between(
     def writing() -> Iterator[Any]:
         if len(turns) == 1:
             turns.append(other.layer_number(1, "a"))
-            turns.append(other.extra_roi_numbers(7, [*keys[2:5], "more"]))
+            turns.append(other.extra_roi_numbers(7, [*keys[2:5], keys[8], "more"]))
         turns.append(None)
         with real() as ask:
             yield ask
