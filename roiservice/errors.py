@@ -90,6 +90,14 @@ class NoRoom(Building):
         self.retry_after = retry_after
 
 
+class NotOpened(Building):
+    """A catalog is there, but cannot be opened while files or memory are short; try again later."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        RoiServiceError.__init__(self, reason)
+        self.retry_after = retry_after
+
+
 class EngineFailed(RoiServiceError):
     """What traces layers, a dask cluster or processes of this host, is gone or does not do its work."""
 

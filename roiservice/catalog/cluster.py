@@ -23,6 +23,7 @@ from roiservice.errors import BadParameter, EngineFailed, RoiServiceError, Sourc
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
+from roiservice.sources.tokens import chunk_state
 from roiservice.vectorize.blocks import Block
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ BATCH_PIXELS = 2**22  # of small planes that are traced in one go
 CONNECTING = 10.0  # seconds after which a scheduler is taken for unreachable
 NO_WORKERS = 60.0  # seconds that are waited for a worker where there is none
 OPEN_LAYERS = 16  # of one worker
+CHUNKS_SEEN = 64  # files of a layer that each worker must find: chunks that are not there have no objects
 
 Result = TypeVar("Result")
 
@@ -118,11 +120,13 @@ class _Job:
     source: LayerSource
     limits: Limits
     looks: tuple[str, int, int]
+    chunks: tuple[str, ...]
     max_vertices: int | None
 
     @classmethod
     def of(cls, layer: LabelLayer, max_vertices: int | None) -> _Job:
-        return cls(uuid.uuid4().hex, layer.source, layer.limits, _looks(layer), max_vertices)
+        build, looks = uuid.uuid4().hex, _looks(layer)
+        return cls(build, layer.source, layer.limits, looks, _some_chunks(layer), max_vertices)
 
 
 class _Asked:
@@ -173,7 +177,9 @@ class _Asked:
                 return blocks
             except RoiServiceError:
                 raise
-            except TimeoutError:
+            except TimeoutError as error:
+                if future.status == "error":  # the worker's own: waiting longer gives the same at once
+                    raise _lost(self._address, error) from error
                 if not _threads_of(self._client, self._address):
                     raise EngineFailed(f"{self._address}: the cluster has no workers") from None
             except CancelledError as error:
@@ -197,10 +203,23 @@ def _opened(job: _Job) -> LabelLayer:
         layer = open_layer(job.source, job.limits)
     except SourceError as error:
         raise EngineFailed(f"{here} cannot open what this process can: {error}") from error
+    where = f"{job.source.location} [{job.source.path}]"
     if _looks(layer) != job.looks:
-        where = f"{job.source.location} [{job.source.path}]"
         raise EngineFailed(f"{where}: {here} finds {_looks(layer)} there, this process {job.looks}")
+    missing = [name for name in job.chunks if not layer.has_file(name)]
+    if missing:
+        raise EngineFailed(f"{where}: {here} does not find chunk {missing[0]}, as this process did")
     return layer
+
+
+def _some_chunks(layer: LabelLayer) -> tuple[str, ...]:
+    """Names of some files of chunks, the first and the last among them; none where they cannot be listed."""
+    state = None
+    with suppress(SourceError):  # the store went away: who reads it says so
+        state = chunk_state(layer.source, layer.limits)
+    names = () if state is None else state.names
+    count = min(CHUNKS_SEEN, len(names))
+    return tuple(names[i * (len(names) - 1) // max(count - 1, 1)] for i in range(count))
 
 
 def _looks(layer: LabelLayer) -> tuple[str, int, int]:

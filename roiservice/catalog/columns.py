@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -16,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.errors import CatalogDamaged
+from roiservice.errors import CatalogDamaged, NotOpened, RoiServiceError
 
 PIECE_BYTES = 2**24  # that are written at a time
 PIECES_AHEAD = 4  # that wait to be written
 SPOOL_BYTES = 2**16  # that stay in memory
+# What opening a file fails with that may be sound: files or memory are short, or a server does not answer.
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], None] | None = None) -> None:
@@ -178,12 +181,22 @@ def read_columns(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_arrays(path: Path) -> dict[str, pa.Array]:
-    """Columns by name, as pyarrow arrays over the mapped file."""
+    """Columns by name, as pyarrow arrays over the mapped file. Raises as `unusable` says."""
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
-        raise CatalogDamaged(f"{path}: {error}") from error
+        raise unusable(path, error) from error
     return {name: batch.column(name) for name in batch.schema.names}
+
+
+def unusable(path: Path, error: Exception) -> RoiServiceError:
+    """What to raise where a file of a catalog cannot be used: NotOpened if nothing is said of what is in it.
+
+    Else CatalogDamaged, after which the catalog is deleted and built again.
+    """
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return NotOpened(f"a catalog cannot be opened now: {os.strerror(error.errno)}")
+    return CatalogDamaged(f"{path}: {error!r}")
 
 
 def _batch(columns: Mapping[str, Any]) -> pa.RecordBatch:

@@ -95,6 +95,7 @@ class SqliteDatabase:
         self._local = threading.local()
         with _sqlite_answers():
             self._connection().execute("pragma journal_mode=wal")
+        self._file = self._identity()
 
     def read(self, statement: str, values: Values) -> Rows:
         """The rows of a statement."""
@@ -115,9 +116,17 @@ class SqliteDatabase:
         return text if is_unicode(text) else _digest(text)
 
     def check(self) -> None:
-        """NotWritten if the file was taken away: what is written now would be lost with it."""
-        if not self._path.exists():
+        """NotWritten if the file was taken away, be another there: what is written would be lost with it."""
+        if self._file is None or self._identity() != self._file:
             raise NotWritten(f"{self._path}: the registry of lasting ids is gone")
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells the file from another of its name; None if it is not there."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Let go of this thread's connection."""

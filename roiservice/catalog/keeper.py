@@ -103,6 +103,7 @@ class Keeper:
         self._pointers: dict[tuple[int, str], str] = {}
         self._pointed: dict[str, tuple[tuple[int, int], Path]] = {}
         self._checked: dict[int, float] = {}
+        self._refreshing: set[int] = set()
         self._failures: dict[int, tuple[float, RoiServiceError]] = {}
         self._waiting = threading.BoundedSemaphore(rules.waiters)
         self._background = ThreadPoolExecutor(1, "refresh")
@@ -120,8 +121,10 @@ class Keeper:
             return self._first(layer)
         self._uses.note(layer.number, catalog.version)
         now = time.monotonic()
-        if now - self._checked.setdefault(layer.number, now) >= self._rules.check_interval:
+        is_due = now - self._checked.setdefault(layer.number, now) >= self._rules.check_interval
+        if is_due and layer.number not in self._refreshing:  # where looking takes long, none waits twice
             self._checked[layer.number] = now
+            self._refreshing.add(layer.number)
             self._background.submit(self._refresh, layer)
         return catalog
 
@@ -219,16 +222,19 @@ class Keeper:
 
     def _refresh(self, layer: LayerKey) -> None:
         """Look at the source again; errors leave the catalog in service."""
-        self._open.close_deleted()
         try:
-            with self._sole_builder(layer, 0.0):
-                self._bring_up(layer, self._rules.inline_vertices)
+            self._open.close_deleted()
+            try:
+                with self._sole_builder(layer, 0.0):
+                    self._bring_up(layer, self._rules.inline_vertices)
+            except TooManyObjects:
+                self._build_elsewhere(layer)
         except TimeoutError:
             pass  # somebody is building it
-        except TooManyObjects:
-            self._build_elsewhere(layer)
         except Exception as error:  # noqa: BLE001 - a background thread has nobody to raise to
             log.warning("%s: the catalog stays as it was: %s", layer.source.collection, error)
+        finally:
+            self._refreshing.discard(layer.number)
 
     @contextlib.contextmanager
     def _sole_builder(self, layer: LayerKey, timeout: float | None = None) -> Iterator[None]:
@@ -265,14 +271,14 @@ class Keeper:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)
             return existing
+        self._note_used(existing)
         version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
         task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
             if not directory.exists():
                 self._open.close(directory)
-            catalog = self._open.get(directory)
-            if catalog is None:
+            if (catalog := self._open.get(directory)) is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             if catalog is None or force:
                 beside = directory.with_name(f"{version}{self._registry.locks.mark(layer.number)}.new")
@@ -297,6 +303,11 @@ class Keeper:
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)  # half of it may be left
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
+
+    def _note_used(self, existing: Catalog | None) -> None:
+        """Have no ROI number of the catalog in service given again."""
+        if existing is not None and len(existing.rois["roi"]):
+            self._registry.note_used(existing.layer_number, int(existing.rois["roi"][-1]))
 
     def _build(
         self,

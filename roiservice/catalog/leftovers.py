@@ -5,6 +5,7 @@ The layer's lock is held while anything goes, so that nobody is at work on it.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -20,6 +21,8 @@ HALF_BUILT = (".partial", ".new", ".gone")  # nobody goes on from these
 BLOCKS = ".blocks"  # from these the next build of the same version does
 KEPT_BLOCKS = 86_400.0  # seconds for which such a build is waited for
 USE_NOTED = 600.0  # seconds: a catalog in use is touched as often as this
+
+log = logging.getLogger(__name__)
 
 Lock = Callable[[Path, float], AbstractContextManager[None]]  # a layer's folder, seconds; TimeoutError
 
@@ -57,11 +60,15 @@ def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: 
 
     That is half-built catalogs; versions that no current file has named for `keep_replaced` seconds, and
     those of another format that have not been used for as long; blocks of builds that did not go on within a
-    day, and any blocks if the layer `is_built` now.
+    day, and any blocks if the layer `is_built` now. Nothing goes while it cannot be read what is in service.
     """
     now = time.time()
-    _forget_other_formats(directory, now - keep_replaced - USE_NOTED)
-    named = named_versions(directory)
+    try:
+        _forget_other_formats(directory, now - keep_replaced - USE_NOTED)
+        named = named_versions(directory)
+    except OSError as error:
+        log.warning("%s: nothing is deleted: %s", directory, error)
+        return
     for path in directory.glob("*.json.*"):  # they were to be renamed
         with suppress(OSError):  # somebody else was faster
             if is_built or now - path.stat().st_mtime > keep_replaced:

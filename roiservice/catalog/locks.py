@@ -32,7 +32,7 @@ WATCH = 0.5  # seconds between looks for whether a lock is still held
 TAKEOVER = 3.0  # seconds that a builder whose lock is gone, but not its file, has to take it again
 LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
 NOT_AVAILABLE = "55P03"  # PostgreSQL's word for a lock that was waited for too long
-PATIENCE = 20.0  # seconds that a catalog which is ready waits for PostgreSQL
+PATIENCE = 20.0  # seconds that a catalog which is ready waits for PostgreSQL, or as long as it took to build
 
 
 class LayerLocks:
@@ -61,7 +61,8 @@ class LayerLocks:
     def confirm(self, layer: int, collection: str, *, ready: bool = False) -> None:
         """Raise Building if the layer that this process builds is another's now.
 
-        With `ready`, RegistryFailed if that cannot be known for so long that the build is better given up.
+        With `ready`, RegistryFailed if that cannot be known for so long that the build is better given up: as
+        long as it took, and no less than a little while.
         """
 
     def mark(self, layer: int) -> str:  # noqa: ARG002
@@ -98,6 +99,7 @@ class SharedLocks(LayerLocks):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError
                 time.sleep(LOOK)
+            lock.since = time.monotonic()
             with lock.claimed(), lock.watched():
                 self._held[layer] = lock
                 try:
@@ -119,7 +121,8 @@ class SharedLocks(LayerLocks):
     def confirm(self, layer: int, collection: str, *, ready: bool = False) -> None:
         """As `LayerLocks.confirm`."""
         lock = self._held.get(layer)
-        deadline = time.monotonic() + PATIENCE
+        now = time.monotonic()
+        deadline = now + PATIENCE if lock is None else now + max(PATIENCE, now - lock.since)
         while lock is not None and (lock.is_lost or (ready and not lock.keep())):
             if lock.is_lost:
                 raise Building(collection)
@@ -152,6 +155,7 @@ class _Lock:
         self._database = database
         self._layer = {"layer": layer}
         self._claim = claim
+        self.since = time.monotonic()  # when the build began
         self.mark = f".{uuid4().hex[:12]}"
         self._name = f"{socket.gethostname()} {os.getpid()} {self.mark}\n"
         self._connection: sqlalchemy.Connection | None = None

@@ -9,8 +9,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,24 @@ def pointer_name(options: str, asked: str) -> str:
 
 
 def write_pointer(pointer: Path, version: int, options: str) -> None:
-    """Put a version into service, and note its number for `highest_number`."""
+    """Put a version into service, its number noted for `highest_number`."""
+    _note_number(pointer.parent.parent, version)
     beside = pointer.with_name(f"{pointer.name}.{os.getpid()}")
     beside.write_text(json.dumps({"version": version, "options": options}), encoding="utf-8")
     os.replace(beside, pointer)
-    root = pointer.parent.parent
-    with suppress(OSError), open(root / NUMBERS, "a+", encoding="ascii") as file:
+
+
+def _note_number(root: Path, version: int) -> None:
+    with suppress(OSError), open(root / NUMBERS, "rb+", buffering=0, opener=_opened_or_made) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if version > highest_number(root):
-            file.truncate(0)
-            file.write(str(version))
+            # As many digits as stand there, or more, are written over these: a disk that is full has room.
+            file.write(str(version).encode())
+            file.truncate()
+
+
+def _opened_or_made(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def highest_number(root: Path) -> int:
@@ -67,14 +75,25 @@ def pointer_stamp(pointer: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_ino
 
 
-def pointers(directory: Path) -> Iterator[Path]:
-    """All current files in a layer's folder."""
-    return directory.glob("current-*.json")
+def pointers(directory: Path) -> list[Path]:
+    """All current files in a layer's folder; OSError where they cannot be listed, though it is there."""
+    try:
+        names = os.listdir(directory)  # Path.glob would keep quiet about what it cannot list
+    except FileNotFoundError:
+        return []
+    return [directory / name for name in names if fnmatchcase(name, "current-*.json")]
 
 
 def named_versions(directory: Path) -> set[str]:
-    """Names of the catalogs of a layer that are in service."""
-    return {str(version_in(pointer)) for pointer in pointers(directory)}
+    """Names of the catalogs of a layer that are in service.
+
+    OSError where a current file is there but cannot be read, as nothing may be deleted then.
+    """
+    named = set()
+    for pointer in pointers(directory):
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # it is gone, or damaged
+            named.add(str(int(_content(pointer)["version"])))
+    return named
 
 
 def is_of_another_format(pointer: Path) -> bool:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from roiservice.catalog.build import Progress
@@ -199,13 +200,11 @@ class Quota:
         if total <= most:
             return total
         least = most - (most // 100 if len(folders) >= MANY else 0)
-        named = {layer: named_versions(layer) for layer in {each.layer for each in folders}}
-        for each in sorted(folders, key=lambda each: (each.rank(named[each.layer]), each.used)):
+        for rank, each in _in_turn(folders):
             if total <= least:
                 break
             if total <= most and total - each.size < least:
                 continue
-            rank = each.rank(named[each.layer])
             stays = each.path == built if built is not None else rank == IN_SERVICE
             if each.layer == held:
                 went = not stays and _delete(each, rank)
@@ -249,11 +248,21 @@ class Quota:
         return SourceRefused(layer.source.image.location, layer.source.path, reason)
 
 
+def _in_turn(folders: Sequence[_Folder]) -> list[tuple[int, _Folder]]:
+    """What may go and its rank, in the order in which it does; nothing of layers where that is not known."""
+    ranked = []
+    for layer, of_layer in groupby(folders, lambda each: each.layer):
+        with suppress(OSError):
+            named = named_versions(layer)
+            ranked += [(each.rank(named), each) for each in of_layer]
+    return sorted(ranked, key=lambda each: (each[0], each[1].used))
+
+
 def _delete(folder: _Folder, rank: int) -> bool:
     """Delete a folder whose layer's lock is held, unless it is not what it was; whether it went."""
-    if folder.rank(named_versions(folder.layer)) != rank:
-        return False
     try:
+        if folder.rank(named_versions(folder.layer)) != rank:
+            return False
         if folder.path.stat().st_mtime > folder.used:
             return False  # it was used just now
         for pointer in pointers(folder.layer):
@@ -289,7 +298,9 @@ def _needed(folder: Path, *, own: bool = False) -> int:
 
 
 def _size_in_service(directory: Path) -> int:
-    return sum(_size(directory / name) for name in named_versions(directory))
+    with suppress(OSError):
+        return sum(_size(directory / name) for name in named_versions(directory))
+    return 0
 
 
 def _size(folder: Path, suffix: str = "", *, own: bool = False) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import read_arrays, read_columns
+from roiservice.catalog.columns import read_arrays, read_columns, unusable
 from roiservice.catalog.indexes import FORMAT
 from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.errors import CatalogDamaged
@@ -137,14 +137,17 @@ class Catalog:
 
 
 def open_catalog(directory: Path) -> Catalog:
-    """Open the catalog in `directory`; raises CatalogDamaged where it is not whole or of another format."""
+    """Open the catalog in `directory`; raises CatalogDamaged where it is not whole or of another format.
+
+    And NotOpened where that cannot be known now.
+    """
     try:
         meta = json.loads((directory / "layer.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             raise CatalogDamaged(f"{directory}: format {meta['format']}, not {FORMAT}")
         return _opened(directory, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CatalogDamaged(f"{directory}: {error!r}") from error
+        raise unusable(directory, error) from error
 
 
 def _opened(directory: Path, meta: dict[str, Any]) -> Catalog:
@@ -189,7 +192,10 @@ class OpenCatalogs:
         self._open: OrderedDict[Path, Catalog] = OrderedDict()
 
     def get(self, directory: Path) -> Catalog | None:
-        """The catalog in `directory`, opened once; None where there is none that can be used."""
+        """The catalog in `directory`, opened once; None where there is none that can be used.
+
+        Raises NotOpened.
+        """
         with self._lock:
             catalog = self._open.get(directory)
             if catalog is not None:

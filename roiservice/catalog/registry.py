@@ -25,7 +25,7 @@ ROIS = 2**32  # ids per layer and per catalog version
 LAST_NUMBER = (2**53 - FIRST_ID) // ROIS - 1  # of layers and versions: JavaScript rounds larger ids
 FIRST_EXTRA_ROI = 2**31  # ROI numbers below are labels themselves
 MOST_REMEMBERED = 100_000  # numbers of each kind
-ROWS_AT_ONCE = 10_000  # that are written
+ROWS_AT_ONCE = 50_000  # that are written in one transaction: PostgreSQL takes a second or two
 
 _SCHEMA = (
     "create table if not exists registry (uuid text not null)",
@@ -44,7 +44,9 @@ _PLACE = (
     " select image, collection, 1 from versions join layers on layers.number = layer"
     " where versions.number = :number"
 )
-_EXTRA_ROIS = "select key, number from extra_rois where layer = :layer"
+_LAYER = "select 1 from layers where number = :layer"
+_EXTRA_ROIS = "select key, number from extra_rois where layer = :layer order by number"
+_LAST_EXTRA_ROI = f"select coalesce(max(number), {FIRST_EXTRA_ROI - 1}) from extra_rois where layer = :layer"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Registry:
             self.locks = SharedLocks(self._database)
         self._layers: dict[tuple[int, str], int] = {}
         self._places: dict[int, tuple[int, str, bool]] = {}
+        self._used: dict[int, int] = {}
         self.uuid = self._opened() if uuid is None or url is None else uuid
 
     def close(self) -> None:
@@ -108,7 +111,9 @@ class Registry:
     def version_number(self, layer: int, token: str, options: str, *, renew: bool = False) -> int:
         """The number of a layer's catalog made from the source state `token` with `options`.
 
-        With `renew` it is a new one from now on: the source may differ although it looks the same.
+        With `renew` it is a new one from now on: the source may differ although it looks the same. Raises
+        NotWritten where the layer has no number: a process that opens an empty registry, where another knew
+        one, is not to build for whoever gets the number there.
         """
         key = {"layer": layer, "token": token, "options": self._database.storable(options)}
         if renew:
@@ -120,26 +125,29 @@ class Registry:
                 )
         return self._number("versions", key)
 
+    def note_used(self, layer: int, roi: int) -> None:
+        """A catalog of the layer has ROI numbers up to this, though a registry from a backup may not know."""
+        self._used[layer] = roi
+
     def extra_roi_numbers(self, layer: int, keys: Sequence[str]) -> list[int]:
         """Lasting ROI numbers, from 2**31 upward, of objects whose label is no ROI number itself."""
         keys = [self._database.storable(key) for key in keys]
         known: dict[str, int] = dict(self._database.read(_EXTRA_ROIS, {"layer": layer}))
-        if not all(key in known for key in keys):
-            with self._database.writing() as ask:
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        last = max(known.values(), default=FIRST_EXTRA_ROI - 1)
+        for first in range(0, len(new), ROWS_AT_ONCE):
+            with self._database.writing() as ask:  # others that write have a turn in between
                 self._check_uuid(ask)
-                known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process may have been faster
-                number = max(known.values(), default=FIRST_EXTRA_ROI - 1)
-                new = []
-                for key in keys:
-                    if key not in known:
-                        known[key] = number = number + 1
-                        new.append(key)
-                for first in range(0, len(new), ROWS_AT_ONCE):
-                    some = new[first : first + ROWS_AT_ONCE]
-                    ask(
-                        "insert into extra_rois (layer, key, number) values (:layer, :key, :number)",
-                        [{"layer": layer, "key": key, "number": known[key]} for key in some],
-                    )
+                if ask(_LAST_EXTRA_ROI, {"layer": layer}) not in ([(None,)], [(last,)]):
+                    known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
+                    last = max(known.values())
+                some = [key for key in new[first : first + ROWS_AT_ONCE] if key not in known]
+                given = list(enumerate(some, max(last, self._used.get(layer, 0)) + 1))
+                rows = [{"layer": layer, "key": key, "number": number} for number, key in given]
+                if rows:
+                    ask("insert into extra_rois (layer, key, number) values (:layer, :key, :number)", rows)
+            known.update((key, number) for number, key in given)
+            last = given[-1][0] if given else last
         return [known[key] for key in keys]
 
     def locate(self, identifier: int) -> Place | None:
@@ -182,6 +190,8 @@ class Registry:
                 self._check_uuid(ask)
                 rows = ask(find, key)
                 if not rows:
+                    if "layer" in key and not ask(_LAYER, {"layer": key["layer"]}):
+                        raise NotWritten(f"the registry {self.uuid} has no layer {key['layer']}")
                     number = self._following(ask, table)
                     columns, marks = ", ".join(key), ", ".join(f":{column}" for column in key)
                     names = f"insert into {table} (number, {columns})"

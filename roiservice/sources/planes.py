@@ -153,6 +153,10 @@ class LabelLayer:
             ranges[axis] = range(whole)[numbers[position] * size : (numbers[position] + 1) * size]
         return ranges if all(ranges.values()) else None
 
+    def has_file(self, name: str) -> bool:
+        """Whether there is a file `name`, a path below the array, such as that of a chunk."""
+        return self._array.store.file_exists(join(self._array.path, name))
+
     def _selection(
         self, index: tuple[int, int, int], row0: int, row1: int, column0: int, column1: int
     ) -> Selection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -212,6 +213,39 @@ def test_workers_that_find_something_else_there_are_not_believed(
     shutil.rmtree(tmp_path / "1.zarr")
     with pytest.raises(EngineFailed, match=r"cannot open what this process can: \S+1.zarr"):
         build(layer, tmp_path / "2", engine=engine)
+
+
+def test_workers_that_do_not_see_the_chunks_are_not_believed(
+    tmp_path: Path, engine: DaskEngine, layer: LabelLayer
+) -> None:
+    """What has been copied there but for some chunks reads as if there were no objects in these."""
+    with ThreadPoolExecutor(1) as crew, engine.tracer(layer, 10, None, crew) as tracer:
+        first, second, *_ = tracer.batches
+        (tmp_path / "1.zarr/labels/cells/0/c/2/8/2").unlink()
+        with pytest.raises(EngineFailed, match=r"1.zarr \[labels/cells\]: .* not find chunk c/2/8/2"):
+            tracer.trace(first)
+    with ThreadPoolExecutor(1) as crew, engine.tracer(layer, 10, None, crew) as tracer:
+        assert len(list(tracer.trace(second))) == 1, "nobody has it"
+
+
+def test_time_that_runs_out_within_a_worker_is_no_wait_for_workers(
+    tmp_path: Path, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that does not answer raises what a wait for a result does that takes long."""
+    raised = []
+
+    def trace_batch(*_arguments: Any) -> Any:
+        raised.append(1)
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(cluster_module, "trace_batch", trace_batch)
+    with (
+        threads_as_cluster(1) as running,
+        closing(DaskEngine(Cluster(running.scheduler_address))) as engine,
+        pytest.raises(EngineFailed, match=r"the cluster failed: TimeoutError: .*Connection timed out"),
+    ):
+        build(layer, tmp_path / "2", engine=engine)
+    assert raised
 
 
 def test_workers_of_another_version_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -20,14 +21,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
+from roiservice.catalog import columns as columns_module
 from roiservice.catalog import elsewhere
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
-from roiservice.errors import Building, NoRoom, RoiServiceError, SourceDamaged, SourceRefused
+from roiservice.errors import (
+    Building,
+    NoRoom,
+    NotOpened,
+    NotWritten,
+    RoiServiceError,
+    SourceDamaged,
+    SourceRefused,
+)
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
 from tests.catalog.test_writer import FILES
@@ -229,6 +240,54 @@ def test_a_version_replaced_long_ago_is_swept_though_nothing_changes(
     wait_for(lambda: versions_on_disk(keeper, layer) == [new.version], 3)
 
 
+def test_a_source_that_takes_long_to_look_at_is_not_queued_again_and_again(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    keeper.build(layer)
+    looked = threading.Semaphore(0)
+    begun, go_on = threading.Event(), threading.Event()
+    real = keeper_module.source_token
+
+    def source_token(*source: Any) -> str:
+        begun.set()
+        assert go_on.wait(60)
+        looked.release()
+        return real(*source)
+
+    monkeypatch.setattr(keeper_module, "source_token", source_token)
+    for _ in range(50):
+        keeper.catalog(layer)
+    assert begun.wait(60)
+    assert keeper._background._work_queue.qsize() == 0
+    go_on.set()
+    assert looked.acquire(timeout=60)
+    wait_for(lambda: not keeper._refreshing)
+    keeper.catalog(layer)
+    assert looked.acquire(timeout=60), "it is looked at again"
+
+
+def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
+    tmp_path: Path,
+    layer: LayerKey,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keeper_at(tmp_path).build(layer)
+    change(store)
+
+    def start_build(*_arguments: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no process can be started")
+
+    keeper = keeper_at(tmp_path, check_interval=0.0, inline_pixels=1)
+    monkeypatch.setattr(keeper, "_start_build", start_build)
+    keeper.catalog(layer)
+    keeper.catalog(layer)
+    wait_for(lambda: "no process can be started" in caplog.text)
+    assert "the catalog stays as it was" in caplog.text
+
+
 def test_a_source_that_went_away_leaves_its_catalog_in_service(
     tmp_path: Path, store: Path, layer: LayerKey
 ) -> None:
@@ -326,6 +385,28 @@ def test_a_damaged_catalog_is_built_again(
     assert builds == [version, version]
     assert keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] > 0
     assert len(builds) == 2
+
+
+def test_a_catalog_that_cannot_be_opened_for_a_moment_stays(
+    tmp_path: Path, layer: LayerKey, builds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are short: that says nothing of what is in them."""
+    keeper_at(tmp_path).catalog(layer)
+    real, short = columns_module.pa.memory_map, [True]
+
+    def memory_map(path: str) -> Any:
+        if short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path)
+
+    monkeypatch.setattr(columns_module.pa, "memory_map", memory_map)
+    keeper = keeper_at(tmp_path)
+    for ask in (keeper.existing, keeper.catalog, keeper.build):
+        with pytest.raises(NotOpened, match="Too many open files"):
+            ask(layer)
+    short.clear()
+    assert keeper.catalog(layer).version == keeper.build(layer).version
+    assert len(builds) == 1
 
 
 @pytest.mark.parametrize(
@@ -614,6 +695,41 @@ def test_numbers_that_a_registry_from_a_backup_has_lost_are_not_given_again(
     assert highest_number(keeper._root) == 0
     keeper.build(second, force=True)
     assert highest_number(keeper._root) == keeper.catalog(second).version
+
+
+def test_no_roi_gets_the_id_of_another_from_a_registry_from_a_backup(tmp_path: Path) -> None:
+    """Where labels are no ROI numbers: what a catalog says of them may be newer than the backup."""
+    labels = squares(20, 20, dtype="uint32")
+    store = write_image(tmp_path / "1.zarr", labels={"cells": labels})
+    keeper = keeper_at(tmp_path)
+    layer = layer_key(keeper._registry, store)
+    keeper.build(layer)
+    keeper._registry.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    array = zarr.open_array(store / "labels/cells/0", mode="r+")
+    array[labels == 1] = 2**31 + 5
+    given = keeper_at(tmp_path).build(layer).rois["roi"].max()
+    shutil.rmtree(tmp_path / "state")
+    shutil.copytree(tmp_path / "backup", tmp_path / "state")
+    array[labels == 1] = 2**31 + 6
+    catalog = keeper_at(tmp_path).build(layer)
+    assert catalog.rois["label"].max() == 2**31 + 6
+    assert catalog.rois["roi"].max() == given + 1
+
+
+def test_a_process_builds_nothing_for_an_empty_registry_in_place_of_the_one_that_asked(
+    tmp_path: Path, layer: LayerKey
+) -> None:
+    keeper = keeper_at(tmp_path)
+    task = keeper.task(layer)
+    shutil.rmtree(tmp_path / "state")
+    assert elsewhere.start_build(task).wait(30) == 1
+    assert not list((tmp_path / "catalogs").rglob("layer.json")), "another layer may have that number there"
+    with pytest.raises(NotWritten, match="gone"):
+        keeper._registry.layer_number(7, "a")
+    other = Registry(tmp_path / "state")
+    assert other.uuid != keeper._registry.uuid
+    assert other.layer_number(7, "a") == 1
 
 
 def test_many_layers_do_not_mix(tmp_path: Path) -> None:

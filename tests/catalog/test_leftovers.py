@@ -24,6 +24,7 @@ from roiservice.catalog import writer as writer_module
 from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
+from roiservice.catalog.pointers import NUMBERS, highest_number, version_in, write_pointer
 from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
 from roiservice.errors import NotWritten
@@ -297,3 +298,54 @@ def test_storage_that_cannot_lock_is_said(
             act(layer)
     assert keeper.status(layer).state == NONE
     keeper.tidy()
+
+
+def test_a_number_is_noted_before_the_catalog_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
+    """A registry from a backup would else give it again."""
+    keeper = keeper_at(tmp_path)
+    kill(tmp_path, layer, "while it is put into service")
+    version = keeper.build(layer).version
+    assert highest_number(keeper._root) == version
+    (keeper._root / NUMBERS).unlink()
+    pointer = Path(keeper._pointer(layer))
+    kill(tmp_path, write_store(tmp_path, blobs(*SHAPE) * 2), "while it is put into service")
+    assert highest_number(keeper._root) == version + 1
+    assert version_in(pointer) == version
+
+
+def test_a_disk_that_is_full_leaves_the_number_noted_before(tmp_path: Path) -> None:
+    pointer = tmp_path / "uuid" / "1" / "current-a.json"
+    pointer.parent.mkdir(parents=True)
+    write_pointer(pointer, 41, "")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_pointer(pointer, 42, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert highest_number(pointer.parent.parent) == 41
+    write_pointer(pointer, 9, "")
+    assert highest_number(pointer.parent.parent) == 41
+    write_pointer(pointer, 100, "")
+    assert highest_number(pointer.parent.parent) == 100
+
+
+def test_nothing_goes_while_it_cannot_be_read_what_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
+    """As for a moment where files are short, or storage of other machines has another one by that name."""
+    keeper = keeper_at(tmp_path, keep_replaced=60.0)
+    folder = keeper.directory(layer) / str(keeper.build(layer).version)
+    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    content = pointer.read_text()
+    pointer.unlink()
+    pointer.symlink_to(pointer)  # which leads nowhere
+    age(folder, 1000)
+    keeper.tidy()
+    assert folder.exists()
+    tight = keeper_at(tmp_path, keep_replaced=60.0, catalog_bytes=1)
+    tight.tidy()
+    assert folder.exists()
+    pointer.unlink()
+    pointer.write_text(content)
+    tight.tidy()
+    assert not folder.exists()

@@ -14,7 +14,7 @@ import pytest
 
 from roiservice.catalog import locks as locks_module
 from roiservice.catalog.database import LOCKS
-from roiservice.catalog.locks import CLAIM, LayerLocks
+from roiservice.catalog.locks import CLAIM, LayerLocks, SharedLocks
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RegistryFailed
 from tests.catalog.support import wait_for
@@ -33,9 +33,11 @@ with Registry(folder, url).locks.hold(5, folder, None):
 
 
 @pytest.fixture
-def machines(tmp_path: Path, postgres_url: str) -> tuple[LayerLocks, LayerLocks]:
+def machines(tmp_path: Path, postgres_url: str) -> tuple[SharedLocks, SharedLocks]:
     """The locks of two machines with one registry."""
     one, other = (Registry(tmp_path / name, postgres_url).locks for name in "ab")
+    assert isinstance(one, SharedLocks)
+    assert isinstance(other, SharedLocks)
     return one, other
 
 
@@ -191,6 +193,24 @@ def test_a_builder_goes_on_while_the_server_is_away_and_is_done_when_it_is_back(
         monkeypatch.setattr(locks_module, "PATIENCE", 20.0)
         one.confirm(5, "labels:cells", ready=True)
         wait_for(lambda: _is_held(other, 5))
+
+
+def test_what_took_long_to_build_waits_as_long_to_be_put_in_place(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    machines: tuple[SharedLocks, SharedLocks],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks_module, "PATIENCE", 0.1)
+    one, _ = machines
+    with one.hold(5, tmp_path, 0.0), ThreadPoolExecutor(1) as pool:
+        one._held[5].since -= 60.0
+        with away(postgres_server):
+            waiting = pool.submit(one.confirm, 5, "labels:cells", ready=True)
+            with pytest.raises(TimeoutError):
+                waiting.result(1.0)
+        waiting.result(30)
+        wait_for(lambda: _is_held(one, 5))
 
 
 def _is_held(locks: LayerLocks, layer: int) -> bool:

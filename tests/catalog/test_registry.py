@@ -7,11 +7,14 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from roiservice.catalog import registry as registry_module
 from roiservice.catalog.registry import (
     FIRST_EXTRA_ROI,
     FIRST_ID,
@@ -123,6 +126,34 @@ def test_extra_roi_numbers_are_appended_and_never_reused(tmp_path: Path, url: st
     assert registry.extra_roi_numbers(2, ["y"]) == [FIRST_EXTRA_ROI]
     assert Registry(tmp_path, url).extra_roi_numbers(1, ["z", "-1"]) == [FIRST_EXTRA_ROI + 3, FIRST_EXTRA_ROI]
     assert registry.extra_roi_numbers(1, []) == []
+
+
+def test_who_numbers_very_many_rois_lets_others_write_in_between(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are kept waiting no longer than for some thousands; and two that number the same ones agree."""
+    monkeypatch.setattr(registry_module, "ROWS_AT_ONCE", 3)
+    one, other = Registry(tmp_path, url), Registry(tmp_path, url)
+    keys = [str(key) for key in range(10)]
+    real, turns = one._database.writing, list[Any]()
+
+    @contextlib.contextmanager
+    def writing() -> Iterator[Any]:
+        if len(turns) == 1:
+            turns.append(other.layer_number(1, "a"))
+            turns.append(other.extra_roi_numbers(7, [*keys[2:5], keys[8], "more"]))
+        turns.append(None)
+        with real() as ask:
+            yield ask
+
+    monkeypatch.setattr(one._database, "writing", writing)
+    numbers = one.extra_roi_numbers(7, [*keys, keys[0]])
+    assert len(turns) == 4 + 2
+    assert len(set(numbers)) == 10
+    assert numbers[10] == numbers[0]
+    assert other.extra_roi_numbers(7, keys) == numbers[:10]
+    more, following = other.extra_roi_numbers(7, ["more", "following"])
+    assert sorted([*numbers[:10], more, following]) == list(range(FIRST_EXTRA_ROI, FIRST_EXTRA_ROI + 12))
 
 
 def test_ids_are_found_again(tmp_path: Path, url: str | None) -> None:

@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.registry import Registry
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.limits import Limits
@@ -158,7 +159,8 @@ def test_only_changed_chunks_are_traced_again(
     upload(client, path)
     keeper = keeper_at(tmp_path)
     (source,) = listing_of("s3://data/a.zarr").layers
-    keeper.build(LayerKey(1, source))
+    key = LayerKey(Registry(tmp_path / "state").layer_number(1, source.collection), source)
+    keeper.build(key)
     zarr.open_array(path / "labels/cells/0", mode="r+")[3:5, 60:] = 0
     chunk = "labels/cells/0/c/0/7"
     client.put_object(Bucket="data", Key=f"a.zarr/{chunk}", Body=(path / chunk).read_bytes())
@@ -170,7 +172,7 @@ def test_only_changed_chunks_are_traced_again(
         return plain(self, *window)
 
     monkeypatch.setattr(LabelLayer, "read", spied)
-    catalog = keeper.build(LayerKey(1, source))
+    catalog = keeper.build(key)
     assert read == [((0, 0, 0), 0, 8, (56, 64))]
     assert catalog.features["area"][:].tolist().count(56.0) == 1
     assert len(catalog.features["area"]) == 64
