@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -29,7 +29,12 @@ THREADS = 8  # per process, twice the requests that may wait for builds; most wo
 LONGEST_REQUEST_LINE = 2**17
 # By their numbers in malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. Most pages are made within
 # the heap: to ask the system for memory anew takes longer than to make them.
-_MALLOC_OPTIONS = {-8: 1, -3: 2**22, -1: 2**23}
+_SMALL = {-8: 1, -3: 2**22, -1: 2**23}
+_LARGE = {
+    -8: 0,
+    -3: 2**25,
+    -1: 2**26,
+}  # what glibc comes to by itself where large arrays are made all the time
 
 
 def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
@@ -66,9 +71,18 @@ def keep_memory_small() -> None:
     Left alone, glibc gives every thread a heap of its own and keeps what was freed in each: together several
     times what is in use. Other libraries know no such options, and need none.
     """
+    _set_malloc(_SMALL)
+
+
+def use_memory_freely() -> None:
+    """Take back what `keep_memory_small` did, in a process that builds: it needs the same memory again."""
+    _set_malloc(_LARGE)
+
+
+def _set_malloc(options: Mapping[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _MALLOC_OPTIONS.items():
+        for option, value in options.items():
             mallopt(option, value)
 
 

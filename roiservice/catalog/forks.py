@@ -41,11 +41,16 @@ class ForkServer:
     To be made while no other thread is at work. Who is forked from this process later may use it as well.
     """
 
-    def __init__(self, not_theirs: Iterable[Closeable] = ()) -> None:
-        """`not_theirs` is what the processes are not to keep open, such as the port of a service."""
+    def __init__(
+        self, not_theirs: Iterable[Closeable] = (), begin: Callable[[], None] = lambda: None
+    ) -> None:
+        """`not_theirs` is what the processes are not to keep open, such as the port of a service.
+
+        `begin` is what the server begins with, on behalf of all that it will fork.
+        """
         self._requests, requests = socket.socketpair()
         if os.fork() == 0:
-            _end_with(_serve, requests, (self._requests, *not_theirs))
+            _end_with(_serve, begin, requests, (self._requests, *not_theirs))
         requests.close()
 
     def start(self, task: Task, *marks: int) -> BuildProcess:
@@ -85,12 +90,13 @@ class Forked:
         return self._code
 
 
-def _serve(requests: socket.socket, not_theirs: Sequence[Closeable]) -> int:
+def _serve(begin: Callable[[], None], requests: socket.socket, not_theirs: Sequence[Closeable]) -> int:
     """Fork a process for each request, until nobody is left who could make one."""
     os.setsid()  # Ctrl-C is for the service
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     for each in not_theirs:
         each.close()
+    begin()
     while True:
         request, files, _, _ = socket.recv_fds(requests, 1, MOST_FILES)
         if not request:

@@ -16,7 +16,7 @@ from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
 from roiservice.metrics import Metrics
-from roiservice.server import Server, address_of, keep_memory_small, listen
+from roiservice.server import Server, address_of, keep_memory_small, listen, use_memory_freely
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -57,7 +57,7 @@ def serve_on(
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
     gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory
-    forks = ForkServer(not_theirs=[listener])
+    forks = ForkServer(not_theirs=[listener], begin=use_memory_freely)
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
