@@ -81,6 +81,11 @@ class Task:
     registry_url: str | None = field(default=None, repr=False)
 
 
+def as_json(task: Task) -> bytes:
+    """What `roiservice.catalog.process` reads."""
+    return json.dumps(asdict(task), default=str).encode()
+
+
 class BuildProcess(Protocol):
     """A process that builds a layer."""
 
@@ -102,7 +107,7 @@ def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
     )
     if process.stdin is not None:
         with process.stdin, contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(task), default=str).encode())
+            process.stdin.write(as_json(task))
     return process
 
 

@@ -16,10 +16,9 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from typing import Any, NoReturn, Protocol
 
-from roiservice.catalog.elsewhere import BuildProcess, Task, start_build
+from roiservice.catalog.elsewhere import BuildProcess, Task, as_json, start_build
 from roiservice.catalog.process import build_task
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class ForkServer:
             os.close(text)
             os.close(says)
         with contextlib.suppress(BrokenPipeError), open(process, "wb") as file:
-            file.write(json.dumps(asdict(task), default=str).encode())
+            file.write(as_json(task))
         return started
 
 

@@ -138,7 +138,7 @@ class Registry:
         for first in range(0, len(new), ROWS_AT_ONCE):
             with self._database.writing() as ask:  # others that write have a turn in between
                 self._check_uuid(ask)
-                if ask(_LAST_EXTRA_ROI, {"layer": layer}) not in ([(None,)], [(last,)]):
+                if ask(_LAST_EXTRA_ROI, {"layer": layer}) != [(last,)]:
                     known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
                     last = max(known.values())
                 some = [key for key in new[first : first + ROWS_AT_ONCE] if key not in known]
