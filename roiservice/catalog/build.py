@@ -39,7 +39,7 @@ from roiservice.vectorize.regions import region_measures
 
 SPILL_PIXELS = 2**22  # of all planes: blocks of larger layers are kept in files
 
-Describe = Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
+Describe = Callable[[NDArray[Any], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
 
 
@@ -193,7 +193,7 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
         replaced.append(features.in_place_of(each.number, each.gone, each.places, build.layer.frame))
         advance(0, before.meta["counts"]["features"])
     splice = spliced(before, replaced)
-    count = len(splice.rows)
+    count = splice.rows.total
     advance(build.layer.pixels, count)
     objects, about = objects_of(build.layer, before), build.described(_Regions(()))
     write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))

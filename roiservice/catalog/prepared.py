@@ -79,11 +79,11 @@ def prepared(
     return PreparedFeatures(plane, labels, objects, pixel_count, polygons, outlines, measures)
 
 
-def objects_of(layer: LabelLayer, before: Catalog) -> NDArray[np.int64]:
+def objects_of(layer: LabelLayer, before: Catalog) -> NDArray[np.int64] | None:
     """What tells the ROIs of a catalog of the layer apart: see `_objects`."""
     labels = before.rois["label"]
     if layer.source.objects == BY_LABEL:
-        return labels.astype(np.int64, copy=False)
+        return None
     first_rows = before.roi_rows[before.roi_first[:-1]]
     of_plane = np.searchsorted(before.planes["first"], first_rows, side="right") - 1
     time_of = {plane_index(key): plane.index[0] for plane in layer.planes for key in plane.keys}

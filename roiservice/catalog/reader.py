@@ -66,6 +66,8 @@ class Spliced:
         stored = self.stored[rows]
         if not stored.ndim:  # one row
             return self.base[stored] if stored < len(self.base) else self.later[stored - len(self.base)]
+        if _follow(stored) and stored[-1] < len(self.base):
+            return self.base[stored[0] : stored[-1] + 1]
         late = np.flatnonzero(stored >= len(self.base))
         if not len(late):
             return np.asarray(self.base[stored])
@@ -75,6 +77,11 @@ class Spliced:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
+
+
+def _follow(rows: NDArray[Any]) -> bool:
+    """Whether each is the one after the one before, as most are that are taken together."""
+    return len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,11 @@ class Catalog:
     def extent(self) -> tuple[float, float, float, float] | None:
         """Box around all features in image pixels, (x0, y0, x1, y1); None without features."""
         return None if self.meta["extent"] is None else tuple(self.meta["extent"])
+
+    @property
+    def numbered_by_label(self) -> bool:
+        """Whether the number of every ROI is the label of all its features."""
+        return np.shares_memory(self.rois["roi"], self.rois["label"])
 
     @property
     def first_roi_id(self) -> int:

@@ -238,7 +238,7 @@ def open_registry(state_dir: Path, url: str | None = None, uuid: str | None = No
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:
     """ROI numbers of distinct labels: labels from 1 to 2**31 - 1 themselves, else lasting ones."""
     if not len(labels) or (labels.min() >= 1 and labels.max() < FIRST_EXTRA_ROI):
-        return labels.astype(np.int64)
+        return labels.astype(np.int64, copy=False)
     outside = (labels < 1) | (labels >= FIRST_EXTRA_ROI)
     numbers = np.where(outside, 0, labels).astype(np.int64)
     keys = [str(label) for label in labels[outside].tolist()]

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.before import PlaneBefore, meet
 from roiservice.catalog.changes import Boxes, Changes
-from roiservice.catalog.engine import THREADS
+from roiservice.catalog.engine import THREADS, trace_rows
+from roiservice.catalog.engine import Rows as BlockRows
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.writer import plane_index
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.sources.planes import LabelLayer, LayerPlane
-from roiservice.vectorize.plane import trace_plane
+from roiservice.vectorize.blocks import Block, PlaneJoiner
 
 WINDOW_PIXELS = 2**26  # of one window at most, and
-STRIP_PIXELS = 2**22  # of a window that are read at once
+BLOCK_PIXELS = 2**21  # of a window that are traced at once
 PLANE_SHARE = 4  # all windows of a plane are at most one so many-th of it
 
 Rows = NDArray[np.int64]
@@ -146,17 +147,31 @@ def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Rows
 
 
 def _traced(layer: LabelLayer, plane: LayerPlane, box: Rows) -> tuple[NDArray[Any], Polygons]:
-    """Labels and polygons of a box, in the plane's frame. Strips of chunks are read on all processors."""
+    """Labels and polygons of a box, in the plane's frame. Blocks of its rows are traced on all processors."""
     x0, y0, x1, y1 = box.tolist()
-    rows = layer.strip_rows(STRIP_PIXELS * layer.width // (x1 - x0))
-    starts = [y0, *range((y0 // rows + 1) * rows, y1, rows)]
+    cuts = _cuts(y0, y1, layer.strip_rows(BLOCK_PIXELS * layer.width // (x1 - x0)))
+
+    def trace(cut: tuple[int, int]) -> Block:
+        pixels = layer.read(plane.index, *cut, (x0, x1))
+        return trace_rows(pixels, BlockRows(plane.index, cut[0] - y0, cut[1] - y0, cut[1] == y1), None)
+
+    joiner = PlaneJoiner(layer.dtype)
     with ThreadPoolExecutor(THREADS) as pool:
-        strips = pool.map(
-            lambda first, end: layer.read(plane.index, first, end, (x0, x1)), starts, [*starts[1:], y1]
-        )
-        labels, polygons = trace_plane(strips)
+        for (first, _), block in zip(cuts, pool.map(trace, cuts), strict=True):
+            joiner.join_inner(block, first - y0)
+    assembly = joiner.assembly()
+    polygons = assembly.polygons(0, len(assembly.labels))
     xy = polygons.xy + np.array([x0, y0], np.int32)
-    return labels, Polygons(xy, polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets)
+    return assembly.labels, Polygons(
+        xy, polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets
+    )
+
+
+def _cuts(y0: int, y1: int, rows: int) -> list[tuple[int, int]]:
+    """Where rows `y0` to `y1` are cut: at every `rows` of the plane, but so that no block has one row."""
+    rows = max(rows, 2)
+    starts = [y0, *(row for row in range((y0 // rows + 1) * rows, y1, rows) if row - y0 > 1 and y1 - row > 1)]
+    return list(zip(starts, [*starts[1:], y1], strict=True))
 
 
 def _sharing(windows: Sequence[_Window]) -> Iterator[tuple[int, int]]:

@@ -30,11 +30,13 @@ from roiservice.catalog.indexes import (
 from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import LATER, OUTLINES, Catalog, Spliced, Stored
 from roiservice.catalog.retrace import TooMuch
+from roiservice.catalog.runs import Runs, edited
 from roiservice.catalog.writer import rename_into_place
 from roiservice.geometry.grouping import index_dtype
 from roiservice.geometry.polygons import Polygons
 
 LATER_SHARE = 8  # features stored later, and those no longer used, are at most one so many-th of the others
+EXCHANGED = 2**16  # values that are exchanged at a time
 
 Int64 = NDArray[np.int64]
 
@@ -60,14 +62,14 @@ class Replaced:
 class Splice:
     """What becomes of the features of the catalog `before`.
 
-    `come` is what is replaced on all planes. `rows` (n,) are the rows before, those that come counted on from
-    the last one; `later` is what is stored later, and `stored` (n,) where each row is stored.
+    `come` is what is replaced on all planes, and `rows` what becomes of the rows by that; `later` is what is
+    stored later, and `stored` (n,) where each row is stored.
     """
 
     before: Catalog
     replaced: Sequence[Replaced]
     come: Replaced
-    rows: Int64
+    rows: Runs
     later: Stored
     stored: NDArray[Any]
 
@@ -75,23 +77,24 @@ class Splice:
 def spliced(before: Catalog, replaced: Sequence[Replaced]) -> Splice:
     """The catalog `before` with some features replaced. Raises TooMuch where nothing would be gained."""
     come = _joined(replaced, before)
-    rows = _rows_after(before, come)
+    rows = edited(len(before.features["place"]), come.gone, come.places)
     return Splice(before, replaced, come, rows, *_stored_after(before, come, rows))
 
 
 def write_splice(
     directory: Path,
     splice: Splice,
-    objects: Int64,
-    describe: Callable[[Int64, NDArray[Any]], RoiColumns],
+    objects: Int64 | None,
+    describe: Callable[[NDArray[Any], NDArray[Any]], RoiColumns],
     meta: Mapping[str, Any],
     chunks: Mapping[str, Any] | None,
     confirm: Callable[[], None],
 ) -> None:
     """Write the catalog to `directory`.
 
-    `objects` (m,) are those of the ROIs before; for the others see `CatalogWriter.finish`. `confirm` is
-    called before the catalog is put in place, and may raise. Nothing is left behind on failure.
+    `objects` (m,) are those of the ROIs before, None if their labels are; for the others see
+    `CatalogWriter.finish`. `confirm` is called before the catalog is put in place, and may raise. Nothing is
+    left behind on failure.
     """
     before, come, later, stored = splice.before, splice.come, splice.later, splice.stored
     work = directory.with_name(f"{directory.name}.partial")
@@ -102,13 +105,11 @@ def write_splice(
             _share(before.directory / f"{name}.arrow", work / f"{name}.arrow")
         _write_later(work, later)
         place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
-        boxes, parts = (
-            Spliced(before.base.columns[name], later.columns[name], stored) for name in ("box", "part_count")
-        )
+        boxes = Spliced(before.base.columns["box"], later.columns["box"], stored)
         vertices = before.meta["counts"]["vertices"] - int(vertex_counts(before, come.gone).sum())
         after = Rows(
             place,
-            parts[:],
+            _part_counts_after(before, come, splice.rows),
             _blocks_after(before, boxes, splice.rows),
             _planes_after(before, splice.replaced),
             labels,
@@ -143,26 +144,16 @@ def _joined(replaced: Sequence[Replaced], before: Catalog) -> Replaced:
     )
 
 
-def _rows_after(before: Catalog, come: Replaced) -> Int64:
-    """For each row its row before; those that come count on from the last one before."""
-    count = len(before.features["place"])
-    dtype = index_dtype(count + len(come.places))
-    rows = np.insert(np.arange(count, dtype=dtype), come.places, count + np.arange(len(come.places)))
-    stays = np.ones(len(rows), bool)
-    stays[come.gone] = False
-    return rows[stays[rows]] if len(come.gone) else rows
-
-
-def _stored_after(before: Catalog, come: Replaced, rows: Int64) -> tuple[Stored, NDArray[Any]]:
+def _stored_after(before: Catalog, come: Replaced, rows: Runs) -> tuple[Stored, NDArray[Any]]:
     """What is stored later, in the order of the rows, and where each row is stored. May raise TooMuch."""
     base = len(before.base.columns["label"])
     known = 0 if before.later is None else len(before.later.columns["label"])
     dtype = index_dtype(base + known + len(come.places))
     was_stored = np.arange(base, dtype=dtype) if before.stored is None else before.stored
     fresh = base + known + np.arange(len(come.places), dtype=dtype)
-    stored = np.concatenate((was_stored, fresh), dtype=dtype)[rows]
+    stored = rows.taken(was_stored.astype(dtype, copy=False), fresh)
     late = np.flatnonzero(stored >= base)
-    unused = base - (len(rows) - len(late))
+    unused = base - (rows.total - len(late))
     if (unused + len(late)) * LATER_SHARE > base:
         raise TooMuch
     taken = stored[late] - base
@@ -187,44 +178,55 @@ def _outlines(later: Stored, before: Catalog) -> Polygons:
 
 def _rois_after(
     before: Catalog,
-    objects: Int64,
+    objects: Int64 | None,
     come: Replaced,
-    rows: Int64,
-    describe: Callable[[Int64, NDArray[Any]], RoiColumns],
-) -> tuple[NDArray[np.int32], NDArray[Any], RoiColumns]:
+    rows: Runs,
+    describe: Callable[[NDArray[Any], NDArray[Any]], RoiColumns],
+) -> tuple[NDArray[Any], NDArray[Any], RoiColumns]:
     """Place of each row among the ROIs, their labels, and what else belongs to them."""
     own, first, which = np.unique(come.objects, return_index=True, return_inverse=True)
     own_labels = come.columns["label"][first]
     number, numbers = describe(own, own_labels).number, before.rois["roi"]
     at = np.searchsorted(numbers, number)
-    is_known = np.append(numbers, -1)[at] == number
+    is_known = np.append(numbers[: at.max(initial=-1) + 1], -1)[at] == number
     fresh = np.flatnonzero(~is_known)
     fresh = fresh[np.argsort(number[fresh])]
-    # From here on a ROI goes by its place before, new ones by `count` and on, in the order of their numbers.
-    count = len(numbers)
+    # From here on a ROI goes by its place before, new ones by those that follow, in order of their numbers.
     index = at.copy()
-    index[fresh] = count + np.arange(len(fresh))
-    place = before.features["place"]
-    left = np.diff(before.roi_first)
-    np.subtract.at(left, place[come.gone], 1)
-    stays = np.append(left > 0, np.ones(len(fresh), bool))
-    stays[index] = True
-    order = np.insert(np.arange(count, dtype=np.int32), at[fresh], index[fresh])
-    order = order[stays[order]]
-    place_of = np.zeros(len(stays), np.int32)
-    place_of[order] = np.arange(len(order), dtype=np.int32)
-    labels = np.append(before.rois["label"], own_labels[fresh])[order]
-    rois = describe(np.append(objects, own[fresh])[order], labels)
-    return place_of[np.append(place, index[which])[rows]], labels, rois
+    index[fresh] = len(numbers) + np.arange(len(fresh))
+    rois = edited(len(numbers), _left_without(before, come.gone, index), at[fresh])
+    place = rows.taken(before.features["place"], index[which])
+    _exchange(place, rois.places(len(fresh)))
+    labels = rois.taken(before.rois["label"], own_labels[fresh])
+    told_apart = labels if objects is None else rois.taken(objects, own[fresh])
+    return place, labels, describe(told_apart, labels)
 
 
-def _blocks_after(before: Catalog, boxes: Spliced, rows: Int64) -> NDArray[np.float64]:
+def _left_without(before: Catalog, gone: Int64, kept: Int64) -> Int64:
+    """ROIs, by their place, of which all rows go, but for those `kept`."""
+    rois, counts = np.unique(before.features["place"][gone], return_counts=True)
+    had = before.roi_first[rois + 1] - before.roi_first[rois]
+    return np.setdiff1d(rois[had == counts], kept, assume_unique=True)
+
+
+def _exchange(values: NDArray[Any], others: NDArray[Any]) -> None:
+    """Put another one in the place of each value, some at a time: indexes by the million would be copied."""
+    for start in range(0, len(values), EXCHANGED):
+        some = values[start : start + EXCHANGED]
+        some[:] = others[some]
+
+
+def _part_counts_after(before: Catalog, come: Replaced, rows: Runs) -> NDArray[Any]:
+    first, shapes = before.features["shape_first"], before.meta["counts"]["shapes"]
+    return rows.taken(np.diff(first, append=first.dtype.type(shapes)), np.diff(come.outlines.part_offsets))
+
+
+def _blocks_after(before: Catalog, boxes: Spliced, rows: Runs) -> NDArray[np.float64]:
     """Boxes of the blocks; of those whose rows are what they were, the boxes that are known."""
-    starts = np.arange(0, len(rows), BLOCK_ROWS)
-    is_same = np.logical_and.reduceat(rows == np.arange(len(rows), dtype=rows.dtype), starts)
-    if len(rows) != len(before.features["place"]):
-        is_same[len(before.blocks) - 1 :] = False  # the last one had fewer rows, or has fewer now
-        is_same[-1:] = False
+    starts = np.arange(0, rows.total, BLOCK_ROWS)
+    is_same = rows.stay_put(starts, np.minimum(starts + BLOCK_ROWS, rows.total))
+    if rows.total < rows.count:
+        is_same[-1:] = False  # it may have had more rows
     blocks = np.empty((len(starts), 4))
     blocks[is_same] = before.blocks[: len(starts)][is_same[: len(before.blocks)]]
     others = np.flatnonzero(~is_same)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, shared_pixels
@@ -25,7 +24,7 @@ from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.assemble import Assembly
-from roiservice.vectorize.blocks import Block, PlaneJoiner, trace_block
+from roiservice.vectorize.blocks import Block, PlaneJoiner
 
 BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
 RUN_VERTICES = 2**21  # of features that are in working memory at once
@@ -175,14 +174,9 @@ def _joined(
     for plane in layer.planes:
         is_last_straw = left is not None and (limits.of_plane is None or left < limits.of_plane)
         joiner = PlaneJoiner(layer.dtype, left if is_last_straw else limits.of_plane)
-        above: NDArray[Any] | None = None
         try:
             for row0, _ in cuts:
-                block = next(blocks)
-                if above is not None:
-                    joiner.join(trace_block(above, block.above[np.newaxis], row0, last=False))
-                joiner.join(block)
-                above = block.last_row
+                joiner.join_inner(next(blocks), row0)
         except TooManyObjects as error:
             if is_last_straw:
                 raise

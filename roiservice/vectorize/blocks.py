@@ -85,6 +85,7 @@ class PlaneJoiner:
         self._blocks: list[tuple[RingTable, int]] = []
         self._across: list[Rings] = []
         self._closed = 0
+        self._last_row: NDArray[Any] | None = None
 
     @property
     def vertices(self) -> int:
@@ -97,7 +98,17 @@ class PlaneJoiner:
         self._across.append(split_rings(across))
         self._blocks.append((block.rings, first))
         self._closed += len(across.xy) + len(block.rings.xy)
+        self._last_row = block.last_row
         check_vertices(self.vertices, self._max_vertices)
+
+    def join_inner(self, block: Block, row: int) -> None:
+        """Add the next block where all but the first were traced without their first row, which is `row`.
+
+        It is `above` such a block and is traced here, between it and the block before. Raises as `join`.
+        """
+        if self._last_row is not None:
+            self.join(trace_block(self._last_row, block.above[np.newaxis], row, last=False))
+        self.join(block)
 
     def assembly(self) -> Assembly:
         """The features of the plane, once all its blocks are there."""

@@ -275,9 +275,10 @@ RECTANGLES = st.tuples(
     st.sampled_from(["uint16", "int32", "uint64"]),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([1, 2**21]),
 )
 def test_any_change_gives_the_catalog_of_all(
-    changes: list[tuple[int, int, int, int, int]], dtype: str, noisy: bool, step_by_step: bool
+    changes: list[tuple[int, int, int, int, int]], dtype: str, noisy: bool, step_by_step: bool, block: int
 ) -> None:
     labels = squares(96, 112, dtype=dtype)
     if noisy:
@@ -288,6 +289,7 @@ def test_any_change_gives_the_catalog_of_all(
     if dtype == "uint64":
         labels[50:52, 50:52] = 2**63 + 5
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrace, "BLOCK_PIXELS", block)
         patch.setattr(retrace, "PLANE_SHARE", 1)
         patch.setattr(splice, "LATER_SHARE", 0)
         layer = Layer(Path(folder), labels)
