@@ -37,6 +37,29 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def test_no_call_has_memory_mapped_anew(home: Home) -> None:
+    """Wherever in the chain of calls a function is called over and over."""
+    code = """
+import resource
+from roiservice import cli
+
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def nothing(): pass
+
+def most_faults(depth):
+    before = faults()
+    for _ in range(300): nothing()
+    own = faults() - before
+    return max(own, most_faults(depth - 1)) if depth else own
+
+cli.roiservice.main = lambda *arguments, **options: print(most_faults(300))
+cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
+
+
 def test_help_names_every_command(home: Home) -> None:
     done = home.run("--help")
     assert done.returncode == 0

@@ -75,7 +75,7 @@ def ask_to_build(service: Service, path: str) -> None:
 
 def run_command(store: Path, environment: dict[str, str], *options: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "roiservice", "build", *options, store],
+        [Path(sys.executable).with_name("roiservice"), "build", *options, store],
         env=environment,
         check=True,
         capture_output=True,
