@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.reader import Catalog
-from roiservice.geometry.grouping import rows_among
+from roiservice.catalog.rois import places_of_labels, rows_of_rois
 from roiservice.geometry.hilbert import ORDER, hilbert_keys, shift_of
 from roiservice.geometry.polygons import Polygons
 
@@ -60,11 +60,8 @@ class PlaneBefore:
 
     def among(self, labels: NDArray[Any]) -> Rows:
         """Rows of these labels, which are few, sorted."""
-        if not self.catalog.numbered_by_label:
-            return rows_among(self.catalog.features["label"][self.first : self.last], labels)
-        rows = _rows_of_rois(self.catalog, labels.astype(np.int64))
-        rows = np.sort(rows[(rows >= self.first) & (rows < self.last)]) - self.first
-        return rows.astype(np.int64, copy=False)
+        rows = rows_of_rois(self.catalog, places_of_labels(self.catalog, labels))
+        return np.sort(rows[(rows >= self.first) & (rows < self.last)]).astype(np.int64) - self.first
 
     def shift(self, gone: Rows, boxes: NDArray[np.float64], size: int) -> int | None:
         """The shift of the plane's Hilbert keys; None if it is another where rows `gone` go and `boxes` come.
@@ -95,17 +92,6 @@ class PlaneBefore:
             low[searched[before]] = middle[before] + 1
             high[searched[~before]] = middle[~before]
         return order, low
-
-
-def _rows_of_rois(catalog: Catalog, wanted: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows of the ROIs that have these distinct numbers, those that exist."""
-    numbers = catalog.rois["roi"]
-    place = np.searchsorted(numbers, wanted)
-    is_there = place < len(numbers)
-    place = place[is_there][numbers[place[is_there]] == wanted[is_there]]
-    first, ends = catalog.roi_first[place], np.cumsum(catalog.roi_first[place + 1] - catalog.roi_first[place])
-    counts = np.diff(ends, prepend=0)
-    return np.asarray(catalog.roi_rows[np.repeat(first - ends + counts, counts) + np.arange(counts.sum())])
 
 
 def _names(labels: NDArray[Any]) -> NDArray[np.uint64]:

@@ -133,11 +133,6 @@ class Catalog:
         return None if self.meta["extent"] is None else tuple(self.meta["extent"])
 
     @property
-    def numbered_by_label(self) -> bool:
-        """Whether the number of every ROI is the label of all its features."""
-        return np.shares_memory(self.rois["roi"], self.rois["label"])
-
-    @property
     def first_roi_id(self) -> int:
         """ROI id of ROI number 0."""
         return FIRST_ID + self.layer_number * ROIS

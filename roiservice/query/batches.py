@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from roiservice.catalog.reader import Catalog
-from roiservice.query.select import RoiQuery, rows_of_rois, selected
+from roiservice.catalog.rois import rows_of_rois
+from roiservice.query.select import RoiQuery, selected
 from roiservice.query.subsets import Rows
 
 

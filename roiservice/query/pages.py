@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import Catalog
+from roiservice.catalog.rois import rows_of_rois
 from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.remembered import remembered
-from roiservice.query.select import RoiQuery, matching_planes, plane_spans, rows_of_rois, selected
+from roiservice.query.select import RoiQuery, matching_planes, plane_spans, selected
 from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset
 
 FEW = 16  # ROIs are few if they are less than this part of all

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.columns import to_arrow, to_numpy
 from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.reader import Catalog
-from roiservice.catalog.registry import FIRST_EXTRA_ROI
+from roiservice.catalog.rois import places_of_labels, places_of_numbers, rows_of_rois
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.columns import taken
 from roiservice.query.remembered import remembered
@@ -205,40 +204,18 @@ def _rows_of_objects(catalog: Catalog, query: RoiQuery) -> Rows | None:
     """Rows of the ROIs or labels asked for, sorted; None where all are."""
     places: Rows | None = None
     if query.rois is not None:
-        places = _find(catalog.rois["roi"], np.array(query.rois, np.int64) - catalog.first_roi_id)
+        places = places_of_numbers(catalog, np.array(query.rois, np.int64) - catalog.first_roi_id)
     if query.labels is not None:
         of_labels = _places_of_labels(catalog, query.labels)
         places = of_labels if places is None else np.intersect1d(places, of_labels)
     return None if places is None else np.sort(rows_of_rois(catalog, places))
 
 
-def rows_of_rois(catalog: Catalog, places: Rows) -> Rows:
-    """All rows of the ROIs at these places of the ROI table, ROI by ROI, each by plane."""
-    first = catalog.roi_first[places]
-    count = catalog.roi_first[places + 1] - first
-    ends = np.cumsum(count)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.asarray(catalog.roi_rows[np.arange(total) + np.repeat(first - (ends - count), count)])
-
-
 def _places_of_labels(catalog: Catalog, labels: tuple[int, ...]) -> Rows:
-    """Places in the ROI table, which is sorted by ROI number: that is the label itself of ordinary ones."""
-    column, numbers = catalog.rois["label"], catalog.rois["roi"]
-    extra = int(np.searchsorted(numbers, FIRST_EXTRA_ROI))
+    column = catalog.rois["label"]
     limits = np.iinfo(column.dtype)
-    asked = np.array([label for label in labels if limits.min <= label <= limits.max], column.dtype)
-    ordinary = asked[(asked > 0) & (asked < FIRST_EXTRA_ROI)].astype(np.int64)
-    others = extra + np.flatnonzero(np.isin(column[extra:], asked))
-    return np.concatenate((_find(numbers[:extra], ordinary), others))
-
-
-def _find(column: NDArray[Any], values: NDArray[np.int64]) -> Rows:
-    """Places of `values` in a sorted column without repeats; those not there are left out."""
-    values = np.unique(values)
-    places = np.searchsorted(column, values)
-    inside = places < len(column)
-    places, values = places[inside], values[inside]
-    return np.asarray(places[column[places] == values])
+    asked = [label for label in labels if limits.min <= label <= limits.max]
+    return places_of_labels(catalog, np.array(asked, column.dtype))
 
 
 def _within(rows: Rows, spans: list[Span]) -> NDArray[np.bool_]:

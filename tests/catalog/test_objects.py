@@ -20,6 +20,8 @@ from roiservice.catalog.registry import Registry
 from roiservice.encode import omero
 from roiservice.errors import SourceRefused
 from roiservice.query.columns import read_features
+from roiservice.query.pages import feature_page
+from roiservice.query.select import RoiQuery
 from tests.catalog.support import keeper_at, layer_key, roi_column
 from tests.stores import write_image
 
@@ -76,6 +78,23 @@ def test_ids_last_while_the_first_pixel_does(tmp_path: Path) -> None:
     plane[1:3, 1:3] = 0
     second = catalog_of(tmp_path / "b", plane, "yx", "component")
     assert second.rois["roi"].tolist() == first.rois["roi"].tolist()[1:] == [5 * 8 + 5 + 1]
+
+
+@pytest.mark.parametrize("objects", ["label", "component", "per-t"])
+@pytest.mark.parametrize("beyond", [0, 2**31])
+def test_objects_are_found_by_label(tmp_path: Path, objects: str, beyond: int) -> None:
+    """Not by their number, which is another one where labels do not tell them apart."""
+    array = np.zeros((2, 20, 30), np.int64 if beyond else np.uint16)
+    array[0, 0, 0:3] = array[0, 10, 6] = 7
+    array[:, 0, 6:8] = 5
+    array[0, 15:17, 2] = 9
+    if objects != "per-t":
+        array[1, 5, 5] = -beyond
+    catalog = catalog_of(tmp_path, array, "tyx", objects)
+    every = catalog.features["label"].tolist()
+    for label in (1, 5, 7, 9, 307, -beyond):
+        found = feature_page(catalog, RoiQuery(labels=(label,)), 0, 100)
+        assert catalog.features["label"][found.rows].tolist() == [label] * every.count(label)
 
 
 def test_labels_too_large_to_be_told_apart_by_time_are_refused(tmp_path: Path) -> None:
