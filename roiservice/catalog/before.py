@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.indexes import BLOCK_ROWS
 from roiservice.catalog.outlines import outlines
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.catalog.rois import places_of_labels, rows_of_rois
 from roiservice.geometry.hilbert import ORDER, hilbert_keys, shift_of
 from roiservice.geometry.polygons import Polygons
@@ -36,7 +36,7 @@ class PlaneBefore:
     def boxes(self, rows: Rows) -> NDArray[np.float64]:
         """(k, 4) boxes of these rows: whole numbers."""
         frame = self.catalog.frame
-        boxes = self.catalog.features["box"][rows + self.first]
+        boxes = some_rows(self.catalog.features["box"], rows + self.first)
         if not frame.is_identity:
             boxes = np.rint(np.stack(frame.box_to_layer(tuple(boxes.T)), axis=1))
         return np.asarray(boxes)

@@ -68,15 +68,20 @@ class Spliced:
             return self.base[stored] if stored < len(self.base) else self.later[stored - len(self.base)]
         if _follow(stored) and stored[-1] < len(self.base):
             return self.base[stored[0] : stored[-1] + 1]
+        values = self.base.take(stored, axis=0, mode="clip")
         late = np.flatnonzero(stored >= len(self.base))
-        if not len(late):
-            return np.asarray(self.base[stored])
-        values = self.base[np.minimum(stored, len(self.base) - 1)]
         values[late] = self.later[stored[late] - len(self.base)]
-        return np.asarray(values)
+        return values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
+
+
+def some_rows(column: NDArray[Any] | Spliced, rows: NDArray[Any] | slice) -> NDArray[Any]:
+    """These rows of a column. Of an array, lists of numbers are taken ten times as fast as by indexing it."""
+    if isinstance(rows, slice) or isinstance(column, Spliced):
+        return np.asarray(column[rows])
+    return column.take(rows, axis=0)
 
 
 def _follow(rows: NDArray[Any]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.query.batches import row_batches
 from roiservice.query.select import RoiQuery
 
@@ -36,7 +36,7 @@ def density(catalog: Catalog, query: RoiQuery, cells: int) -> Density:
     counts, areas = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1])
     outside = 0
     for rows in row_batches(catalog, query):
-        x, y = catalog.features["centroid"][rows].T
+        x, y = some_rows(catalog.features["centroid"], rows).T
         inside = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
         column = np.minimum(x[inside] / side, shape[1] - 1).astype(np.int64)
         row = np.minimum(y[inside] / side, shape[0] - 1).astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.indexes import BLOCK_ROWS
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import Polygons
@@ -32,7 +32,7 @@ def neighbours(catalog: Catalog, rows: Rows, polygons: Polygons, plane: Span, re
     met = blocks[tiles.met_by(catalog.blocks[blocks], reach)] * BLOCK_ROWS
     near = (met[:, None] + np.arange(BLOCK_ROWS)).ravel()
     near = near[(near >= first) & (near < last)]
-    near = near[tiles.met_by(catalog.features["box"][near], reach)]
+    near = near[tiles.met_by(some_rows(catalog.features["box"], near), reach)]
     near = near[catalog.features["kind"][near] == POLYGON]
     return np.setdiff1d(near, rows, assume_unique=True)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.columns import to_arrow, to_numpy
 from roiservice.catalog.indexes import BLOCK_ROWS
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.catalog.rois import places_of_labels, places_of_numbers, rows_of_rois
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.columns import taken
@@ -135,14 +135,14 @@ def _masks(
         rows: Rows | slice = slice(first, last)  # which need not be gathered, where blocks follow one another
         if some[-1] - some[0] >= len(some):
             rows = (some[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
-            rows = rows[rows < count]
+            rows = rows[: np.searchsorted(rows, count)]
         passing = _passing(catalog, query, rows)
         if rois is not None:
             passing &= rois[catalog.features["place"][rows]]
         if not any(begin <= first and last <= end for begin, end in spans):
             passing &= _within(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
-        masks = np.zeros(len(some) * BLOCK_ROWS, bool)
-        masks[: len(passing)] = passing
+        missing = len(some) * BLOCK_ROWS - len(passing)  # where the last block is not full
+        masks = np.append(passing, np.zeros(missing, bool)) if missing else passing
         yield some, masks.reshape(-1, BLOCK_ROWS)
 
 
@@ -152,7 +152,7 @@ def _passing(catalog: Catalog, query: RoiQuery, rows: Rows | slice) -> NDArray[n
     if query.min_area > 0:
         passing &= catalog.features["area"][rows] >= query.min_area
     if query.bbox is not None:
-        passing &= _meets(catalog.features["box"][rows], query.bbox)
+        passing &= _meets(some_rows(catalog.features["box"], rows), query.bbox)
     for each in query.properties:
         passing &= _has(catalog, each, rows)
     return passing
