@@ -113,5 +113,7 @@ class Subset:
 
     def _numbers(self, first: int, last: int) -> Rows:
         """The numbers of these groups."""
+        groups = self.groups[first:last]
+        left_out = (groups - np.arange(len(groups))) * GROUP  # numbers before each group that no bits are for
         found = np.flatnonzero(np.unpackbits(self.bits[first:last]))
-        return self.groups[first + found // GROUP] * GROUP + found % GROUP
+        return found + np.repeat(left_out, np.diff(self.before[first : last + 1]))
