@@ -175,9 +175,10 @@ def _pieces(points: Any, starts: Any) -> Any:
             end = points[last if last < starts[r + 1] else starts[r]]  # of the piece's last edge
             box = boxes[of_ring[r] + k]
             for axis in range(2):
-                side = points[first:last, axis]
-                box[axis] = min(side.min(), end[axis])
-                box[axis + 2] = max(side.max(), end[axis])
+                low = high = float(end[axis])
+                for i in range(first, last):
+                    low, high = min(low, float(points[i, axis])), max(high, float(points[i, axis]))
+                box[axis], box[axis + 2] = low, high
     return boxes, of_ring
 
 

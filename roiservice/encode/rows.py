@@ -61,7 +61,8 @@ def rows(count: int, pieces: Iterable[Piece]) -> Texts:
     for column, piece in enumerate(every):
         starts[:, column], lengths[:, column] = piece.starts + before, piece.lengths
         before += len(piece.buffer)
-    out, ends = _compose(np.concatenate([piece.buffer for piece in every]), starts, lengths)
+    buffer = np.concatenate([piece.buffer for piece in every])
+    out, ends = _compose(buffer, starts, lengths, int(lengths.sum()))
     return Texts.between(out, ends)
 
 
@@ -79,9 +80,9 @@ def by_value(values: NDArray[Any], text: Callable[[Any], bytes]) -> Texts:
 
 
 @compiled
-def _compose(buffer: Any, starts: Any, lengths: Any) -> Any:
-    """Texts of (rows, pieces) one after the other, and where each row begins."""
-    out = np.empty(lengths.sum(), np.uint8)
+def _compose(buffer: Any, starts: Any, lengths: Any, size: int) -> Any:
+    """Texts of (rows, pieces) one after the other, of that size together, and where each row begins."""
+    out = np.empty(size, np.uint8)
     ends = np.zeros(starts.shape[0] + 1, np.int64)
     at = 0
     for i in range(starts.shape[0]):
