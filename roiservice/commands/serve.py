@@ -53,6 +53,7 @@ def serve_on(
     """Serve on a socket that listens already."""
     from roiservice.web import create_app
 
+    gc.freeze()  # what was imported is not to be looked at below
     keep_memory_small()
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
