@@ -48,7 +48,8 @@ def test_a_build_goes_on_when_the_service_ends(home: Home, image: Path) -> None:
         os.kill(service.process.pid, signal.SIGTERM)
         service.process.wait(20)
         wait_for(lambda: not Path(f"/proc/{forks}").exists())
-        assert Path(f"/proc/{builder}").exists()
+        is_built = list(home.path.glob("cache/**/layer.json"))  # so soon where others had the processors
+        assert is_built or Path(f"/proc/{builder}").exists()
         port = int(service.base.rpartition(":")[2])
         with socket.socket() as other:  # nobody keeps the port
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
