@@ -71,11 +71,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Task:
-    """All that another process needs to build one layer."""
+    """All that another process needs to build one layer, as the registry `registry_uuid` numbers it."""
 
     layer: LayerKey
     catalogs: Path
     state: Path
+    registry_uuid: str
     rules: Rules
     limits: Limits
     registry_url: str | None = field(default=None, repr=False)

@@ -174,8 +174,8 @@ class Keeper:
 
     def task(self, layer: LayerKey) -> Task:
         """All that another process needs to do what `build` does."""
-        registry = self._registry
-        return Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
+        known, places = self._registry, (self._root.parent, self._registry.directory)
+        return Task(layer, *places, known.uuid, self._rules, self._limits, known.url)
 
     def start(self, layer: LayerKey) -> None:
         """Have a process of its own bring the catalog up to its source's state, unless one is at work.
@@ -381,6 +381,7 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
+        self._registry.check()  # a process would refuse to build for one that is gone, again and again
         # Another worker may be faster: its process does as well.
         with (
             contextlib.suppress(TimeoutError),

@@ -6,6 +6,7 @@ thrown away; the registry is what makes ids last.
 
 from __future__ import annotations
 
+import logging
 import uuid as uuids
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from roiservice.catalog.database import Ask, Database, PostgresDatabase, Rows, SqliteDatabase, Values
 from roiservice.catalog.locks import LayerLocks, SharedLocks
 from roiservice.errors import NotWritten, RegistryFailed, SettingsError
+
+log = logging.getLogger(__name__)
 
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
@@ -233,6 +236,19 @@ def open_registry(state_dir: Path, url: str | None = None, uuid: str | None = No
         raise SettingsError(f"{variable}: needs pip install 'roiservice[postgresql]'") from None
     except RegistryFailed as error:
         raise SettingsError(f"{variable}: {error.reason}") from None
+
+
+def registry_again(state_dir: Path, url: str | None, uuid: str) -> Registry:
+    """The registry that another process knows as `uuid`; RegistryFailed if what lies there is not that one.
+
+    It may have given the same numbers for something else.
+    """
+    registry = Registry(state_dir, url)
+    if registry.uuid != uuid:
+        reason = f"the registry of lasting ids is not {uuid} any more"
+        log.warning("%s: %s", state_dir, reason)
+        raise RegistryFailed(reason)
+    return registry
 
 
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -190,7 +190,8 @@ def test_a_process_without_the_registry_says_nothing_of_the_layer(
     machines: Machines, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = "postgresql://owner:pa55word@127.0.0.1:1/d"
-    task = Task(machines.layer, machines.folder / "catalogs", machines.folder / "c", RULES, Limits(), url)
+    places = machines.folder / "catalogs", machines.folder / "c"
+    task = Task(machines.layer, *places, "uuid", RULES, Limits(), url)
     with being_built(machines.directory) as mark:
         process = start_build(task, mark)
     assert process.wait(60) == TRY_AGAIN
