@@ -47,6 +47,7 @@ class ForkServer:
 
         `begin` is what the server begins with, on behalf of all that it will fork.
         """
+        self._is_said = False  # that it was killed
         self._requests, requests = socket.socketpair()
         if os.fork() == 0:
             _end_with(_serve, begin, requests, (self._requests, *not_theirs))
@@ -55,12 +56,19 @@ class ForkServer:
     def start(self, task: Task, *marks: int) -> BuildProcess:
         """Start a process, as `start_build` does; by that if the server was killed."""
         text, process = os.pipe()
-        result, says = os.pipe()
+        try:
+            result, says = os.pipe()
+        except OSError:  # this one file is too many
+            os.close(text)
+            os.close(process)
+            raise
         started = Forked(open(result, "rb", buffering=0))  # noqa: SIM115 - closed by it
         try:
             socket.send_fds(self._requests, [b"\n"], [text, says, *marks])
         except OSError as error:
-            log.warning("no process can be forked (%s): one is started anew", error.strerror)
+            if not self._is_said:
+                log.warning("no process can be forked (%s): each is started anew", error.strerror)
+            self._is_said = True
             os.close(process)
             return start_build(task, *marks)
         finally:
