@@ -112,6 +112,14 @@ def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
     return process
 
 
+def started(start: StartBuild, task: Task, *marks: int) -> BuildProcess:
+    """What `start` starts; NoRoom where files, memory or processes are short for it."""
+    try:
+        return start(task, *marks)
+    except OSError as error:
+        raise NoRoom(f"no process can be started to build it: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def being_built(directory: Path) -> Iterator[int]:
     """For as long as this is held, others see that a process of its own builds the layer.

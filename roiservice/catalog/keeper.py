@@ -34,6 +34,7 @@ from roiservice.catalog.elsewhere import (
     one_of_few,
     raise_last_failure,
     start_build,
+    started,
 )
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.indexes import FORMAT
@@ -125,7 +126,11 @@ class Keeper:
         if is_due and layer.number not in self._refreshing:  # where looking takes long, none waits twice
             self._checked[layer.number] = now
             self._refreshing.add(layer.number)
-            self._background.submit(self._refresh, layer)
+            try:
+                self._background.submit(self._refresh, layer)
+            except RuntimeError as error:  # there are as many threads as may be
+                self._refreshing.discard(layer.number)
+                log.warning("%s: the source is not looked at now: %s", layer.source.collection, error)
         return catalog
 
     def existing(self, layer: LayerKey) -> Catalog | None:
@@ -391,5 +396,5 @@ class Keeper:
             note_start(progress_path(self._pointer(layer)))
             for process in self._processes.values():
                 process.poll()  # one that ended is let go of, though nobody may ask for its layer again
-            self._processes[layer.number] = self._start_build(self.task(layer), mark, place)
+            self._processes[layer.number] = started(self._start_build, self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

@@ -288,6 +288,41 @@ def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
     assert "the catalog stays as it was" in caplog.text
 
 
+def test_a_source_is_looked_at_again_once_there_can_be_a_thread_for_it(
+    tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    first = keeper.build(layer)
+    change(store)
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        for _ in range(3):
+            assert keeper.catalog(layer).version == first.version
+    wait_for(lambda: keeper.catalog(layer).version != first.version)
+
+
+def test_who_asks_while_no_process_can_be_started_is_to_try_again(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, real = keeper_at(tmp_path, inline_pixels=1), elsewhere.start_build
+
+    def start_build(*_arguments: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(keeper, "_start_build", start_build)
+    for ask in (keeper.catalog, keeper.start):
+        with pytest.raises(Building, match="temporarily unavailable"):
+            ask(layer)
+    monkeypatch.setattr(keeper, "_start_build", real)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+
+
 def test_a_source_that_went_away_leaves_its_catalog_in_service(
     tmp_path: Path, store: Path, layer: LayerKey
 ) -> None:
