@@ -107,7 +107,7 @@ def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
         pass_fds=marks,
     )
     if process.stdin is not None:
-        with process.stdin, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(as_json(task))
     return process
 

@@ -509,6 +509,22 @@ def test_a_large_layer_is_built_by_another_process(
     assert builds == []
 
 
+def test_a_process_that_ends_before_it_has_read_its_task_is_one_that_ended(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is killed for want of memory as soon as it starts."""
+    real = subprocess.Popen
+
+    def ended(*arguments: Any, **options: Any) -> Any:
+        process = real(*arguments, **options)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    monkeypatch.setattr(elsewhere.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(elsewhere.subprocess, "Popen", ended)
+    assert elsewhere.start_build(keeper_at(tmp_path).task(layer)).wait(30) == 1
+
+
 def test_no_more_than_a_few_processes_build_at_once(
     tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
