@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from roiservice.errors import (
     Building,
@@ -168,7 +168,7 @@ def _lock_file(directory: Path, name: str) -> IO[str]:
         raise NotWritten(f"{directory}: {error.strerror}") from error
 
 
-def lock_within(file: IO[str], timeout: float | None) -> None:
+def lock_within(file: IO[Any], timeout: float | None) -> None:
     """Lock `file`; TimeoutError if others hold it longer than `timeout` s. Raises NotWritten."""
     deadline = time.monotonic() + (timeout or 0.0)
     while True:
