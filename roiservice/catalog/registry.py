@@ -42,9 +42,9 @@ _SCHEMA = (
     " number {integer} not null, primary key (layer, key), unique (layer, number)) {options}",
 )
 _UUID = "select uuid from registry"
-_PLACE = (
-    "select image, collection, 0 from layers where number = :number union all"
-    " select image, collection, 1 from versions join layers on layers.number = layer"
+_PLACE = (  # and in which registry
+    f"select image, collection, 0, ({_UUID}) from layers where number = :number union all"  # noqa: S608
+    f" select image, collection, 1, ({_UUID}) from versions join layers on layers.number = layer"
     " where versions.number = :number"
 )
 _LAYER = "select 1 from layers where number = :layer"
@@ -96,7 +96,7 @@ class Registry:
     def check(self) -> None:
         """Raise NotWritten if this registry is gone: numbers given from now on would be given again."""
         self._database.check()
-        self._check_uuid(self._database.read)
+        self._check_uuid(self._database.read(_UUID, {}))
 
     def image_number(self, uri: str) -> int:
         """The lasting number, from 10**14 upward, of an image that has none of its own."""
@@ -121,6 +121,7 @@ class Registry:
         key = {"layer": layer, "token": token, "options": self._database.storable(options)}
         if renew:
             with self._database.writing() as ask:
+                self._check_uuid(ask(_UUID, {}))
                 ask(
                     "update versions set token = token || '#' || number"
                     " where layer = :layer and token = :token and options = :options",
@@ -140,7 +141,7 @@ class Registry:
         last = max(known.values(), default=FIRST_EXTRA_ROI - 1)
         for first in range(0, len(new), ROWS_AT_ONCE):
             with self._database.writing() as ask:  # others that write have a turn in between
-                self._check_uuid(ask)
+                self._check_uuid(ask(_UUID, {}))
                 if ask(_LAST_EXTRA_ROI, {"layer": layer}) != [(last,)]:
                     known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
                     last = max(known.values())
@@ -163,7 +164,8 @@ class Registry:
             rows = self._database.read(_PLACE, {"number": number})
             if not rows:
                 return None
-            image, collection, is_version = rows[0]
+            image, collection, is_version, uuid = rows[0]
+            self._check_uuid([(uuid,)])
             found = (image, collection, bool(is_version))
             _remember(self._places, number, found)
         image, collection, is_version = found
@@ -178,19 +180,19 @@ class Registry:
                 ask("insert into registry values (:uuid)", {"uuid": str(uuids.uuid4())})
             return str(ask(_UUID, {})[0][0])
 
-    def _check_uuid(self, ask: Callable[[str, Values], Rows]) -> None:
-        if ask(_UUID, {}) != [(self.uuid,)]:
+    def _check_uuid(self, found: Rows) -> None:
+        if found != [(self.uuid,)]:
             raise NotWritten(f"the registry of lasting ids is not {self.uuid} any more")
 
     def _number(self, table: str, key: Values) -> int:
         """The number of the row with this key; a new one where there is none yet."""
         where = " and ".join(f"{column} = :{column}" for column in key)
-        find = f"select number from {table} where {where}"  # noqa: S608 - names of our own
+        find = f"select number, ({_UUID}) from {table} where {where}"  # noqa: S608 - names of our own
         rows = self._database.read(find, key)
         if not rows:
             self._database.check()
             with self._database.writing() as ask:
-                self._check_uuid(ask)
+                self._check_uuid(ask(_UUID, {}))
                 rows = ask(find, key)
                 if not rows:
                     if "layer" in key and not ask(_LAYER, {"layer": key["layer"]}):
@@ -200,7 +202,9 @@ class Registry:
                     names = f"insert into {table} (number, {columns})"
                     ask(f"{names} values (:number, {marks})", {"number": number, **key})
                     return number
-        return int(rows[0][0])
+        number, uuid = rows[0]
+        self._check_uuid([(uuid,)])
+        return int(number)
 
     def _following(self, ask: Ask, table: str) -> int:
         """A number that was never given, kept as given by the transaction that asks.

@@ -259,6 +259,30 @@ def test_a_registry_that_was_replaced_gives_no_numbers(tmp_path: Path, url: str 
     assert registry.layer_number(1, "a") == known
 
 
+def test_numbers_that_a_registry_in_place_of_another_has_given_are_not_taken(
+    tmp_path: Path, url: str | None
+) -> None:
+    registry = Registry(tmp_path, url)
+    with registry._database.writing() as ask:
+        ask("update registry set uuid = 'another'", {})
+    other = Registry(tmp_path, url)
+    layer = other.layer_number(1, "a")
+    version = other.version_number(layer, "t", "o")
+    other.image_number("x")
+    for refused in (
+        lambda: registry.layer_number(1, "a"),
+        lambda: registry.version_number(layer, "t", "o"),
+        lambda: registry.version_number(layer, "t", "o", renew=True),
+        lambda: registry.image_number("x"),
+        lambda: registry.locate(FIRST_ID + layer * ROIS),
+        lambda: registry.locate(FIRST_ID + version * ROIS),
+    ):
+        with pytest.raises(NotWritten, match="any more"):
+            refused()
+    assert registry.locate(FIRST_ID + (version + 1) * ROIS) is None
+    assert other.version_number(layer, "t", "o") == version
+
+
 def test_no_thread_takes_the_numbers_of_a_file_that_replaced_the_one_that_was_opened(tmp_path: Path) -> None:
     """Each thread opens the file on its own, some of them long after the service started."""
     registry = Registry(tmp_path)
