@@ -187,7 +187,7 @@ class Keeper:
 
         Raises NoRoom while as many as may be are at work for other layers.
         """
-        if self._registry.locks.is_held(layer.number):
+        if self._registry.is_building(layer.number):
             return
         with self._lock:
             if not is_built_elsewhere(self.directory(layer)):
@@ -369,7 +369,7 @@ class Keeper:
 
     def _build_elsewhere(self, layer: LayerKey) -> None:
         """Have a process of its own build a large layer; raises what the last one failed with."""
-        if self._registry.locks.is_held(layer.number):
+        if self._registry.is_building(layer.number):
             return
         with self._lock:
             running = self._processes.get(layer.number)
@@ -386,7 +386,6 @@ class Keeper:
             self._start(layer)
 
     def _start(self, layer: LayerKey) -> None:
-        self._registry.check()  # a process would refuse to build for one that is gone, again and again
         # Another worker may be faster: its process does as well.
         with (
             contextlib.suppress(TimeoutError),

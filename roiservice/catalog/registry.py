@@ -98,6 +98,14 @@ class Registry:
         self._database.check()
         self._check_uuid(self._database.read(_UUID, {}))
 
+    def is_building(self, layer: int) -> bool:
+        """Whether a builder of the layer is at work on any machine; raises NotWritten as `check` does.
+
+        A process that is to build would find out as well, but refuse without a word, and be started again.
+        """
+        self.check()
+        return self.locks.is_held(layer)
+
     def image_number(self, uri: str) -> int:
         """The lasting number, from 10**14 upward, of an image that has none of its own."""
         return self._number("images", {"uri": self._database.storable(uri)})
