@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from roiservice.catalog.elsewhere import BuildProcess, Task, as_json, start_build
+from roiservice.catalog.elsewhere import TRY_AGAIN, BuildProcess, Task, as_json, start_build
 from roiservice.catalog.process import build_task
 
 log = logging.getLogger(__name__)
@@ -122,8 +122,12 @@ def _build(text: int, says: int, *_marks: int) -> int:
     """Build the layer that `text` names, and say how it ended; the marks are held until then."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with open(text, "rb") as file:
-        code = build_task(json.load(file))
+    try:
+        with open(text, "rb") as file:
+            task = json.load(file)
+    except json.JSONDecodeError:  # who asked was killed before it had said all
+        return TRY_AGAIN
+    code = build_task(task)
     with contextlib.suppress(BrokenPipeError):  # who asked may have ended
         os.write(says, bytes([code]))
     return code

@@ -104,3 +104,16 @@ print(ends(server.start(Plain("abc"))), len(os.listdir("/proc/self/fd")) - 1 - l
     codes, errors = said(program)
     assert codes == [*[str(errno.EMFILE)] * 3, "3", "0"]
     assert errors == ""
+
+
+def test_nothing_is_said_where_who_asks_is_killed_before_it_has_said_all() -> None:
+    program = """
+import json, signal
+forks.as_json = lambda task: os.kill(os.getpid(), signal.SIGKILL)
+if os.fork() == 0:
+    server.start(Plain("abc"))
+os.wait()
+forks.as_json = lambda task: json.dumps({"text": "abc"}).encode()
+print(ends(server.start(Plain("abc"))))
+"""
+    assert said(program) == (["3"], "")
