@@ -114,6 +114,7 @@ def _serve(begin: Callable[[], None], requests: socket.socket, not_theirs: Seque
                 _end_with(_build, *files)
         except OSError as error:  # there may be as many processes as may be, or no memory, for now
             log.warning("no process can be forked: %s", error.strerror)
+            _say(TRY_AGAIN, *files[1:2])
         for file in files:
             os.close(file)
 
@@ -128,9 +129,14 @@ def _build(text: int, says: int, *_marks: int) -> int:
     except json.JSONDecodeError:  # who asked was killed before it had said all
         return TRY_AGAIN
     code = build_task(task)
-    with contextlib.suppress(BrokenPipeError):  # who asked may have ended
-        os.write(says, bytes([code]))
+    _say(code, says)
     return code
+
+
+def _say(code: int, *says: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # who asked may have ended
+        for file in says:
+            os.write(file, bytes([code]))
 
 
 def _end_with(work: Callable[..., int], *arguments: Any) -> NoReturn:
