@@ -19,7 +19,7 @@ from roiservice.catalog import locks as locks_module
 from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, TRY_AGAIN, LayerKey, Task, being_built, start_build
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.locks import SharedLocks
+from roiservice.catalog.locks import CLAIM, SharedLocks
 from roiservice.catalog.progress import note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RegistryFailed
@@ -243,6 +243,7 @@ def test_a_builder_that_was_replaced_puts_nothing_in_place(
             )
             lock = "select pg_try_advisory_lock(%s, %s)"
             wait_for(lambda: faster.execute(lock, [locks_module.LOCKS, machines.layer.number]).fetchone()[0])
+            (machines.directory / CLAIM).write_text("the other")
 
         monkeypatch.setattr(keeper_module, "build_catalog", replaced)
         with pytest.raises(Building):
