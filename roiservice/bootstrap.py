@@ -17,7 +17,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, open_registry
-from roiservice.errors import NotFound, RegistryFailed, SettingsError, SourceError
+from roiservice.errors import NotFound, NotWritten, RegistryFailed, SettingsError, SourceError
 from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
 from roiservice.images import Location as Location
@@ -118,10 +118,11 @@ class Layers:
         tables = self._tables.of(image.id)
         try:
             found = self._found(image, tables)
-        except (SourceError, RegistryFailed):
+        except (SourceError, RegistryFailed, NotWritten):
             if known is None:
                 raise
-            found = known[1]  # a host that is down for a while: what was there goes on being served
+            # A host is down for a while, or no numbers can be given: what was there goes on being served.
+            found = known[1]
         self._listings[image] = (time.monotonic(), found)
         return found
 

@@ -30,11 +30,9 @@ LONGEST_REQUEST_LINE = 2**17
 # By their numbers in malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. Most pages are made within
 # the heap: to ask the system for memory anew takes longer than to make them.
 _SMALL = {-8: 1, -3: 2**22, -1: 2**23}
-_LARGE = {
-    -8: 0,
-    -3: 2**25,
-    -1: 2**26,
-}  # what glibc comes to by itself where large arrays are made all the time
+# What glibc comes to by itself where large arrays are made all the time. There stays one heap: their number
+# can only be set once, and with several such a process takes more memory and no less time.
+_LARGE = {-3: 2**25, -1: 2**26}
 
 
 def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
@@ -75,7 +73,7 @@ def keep_memory_small() -> None:
 
 
 def use_memory_freely() -> None:
-    """Take back what `keep_memory_small` did, in a process that builds: it needs the same memory again."""
+    """Keep what is given back, in a process that builds: it needs the same memory again."""
     _set_malloc(_LARGE)
 
 

@@ -22,7 +22,7 @@ from roiservice.catalog.registry import Registry
 from roiservice.commands import build as build_module
 from roiservice.commands import processes
 from roiservice.commands.build import build
-from roiservice.errors import EngineFailed, NoRoom
+from roiservice.errors import EngineFailed, NoRoom, RegistryFailed
 from roiservice.sources.limits import Limits
 from tests.catalog.support import RULES
 from tests.e2e.support import Home, wait_for
@@ -356,7 +356,9 @@ def test_processes_use_the_registry_that_the_command_has(
         asked.extend(arguments)
         return Registry(tmp_path)
 
-    monkeypatch.setattr(processes, "Registry", noted)
+    with pytest.raises(RegistryFailed):  # another one lies there now
+        processes._keeper.__wrapped__(tmp_path, tmp_path, None, "uuid", RULES, Limits(), None)
+    monkeypatch.setattr(processes, "registry_again", noted)
     url = "postgresql://h/d"
-    processes._keeper.__wrapped__(tmp_path, tmp_path, url, RULES, Limits(), None)
-    assert asked == [tmp_path, url]
+    processes._keeper.__wrapped__(tmp_path, tmp_path, url, "uuid", RULES, Limits(), None)
+    assert asked == [tmp_path, url, "uuid"]

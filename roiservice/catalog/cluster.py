@@ -201,12 +201,12 @@ def _opened(job: _Job) -> LabelLayer:
     here = f"a worker on {socket.gethostname()}"
     try:
         layer = open_layer(job.source, job.limits)
+        missing = [name for name in job.chunks if not layer.has_file(name)]
     except SourceError as error:
         raise EngineFailed(f"{here} cannot open what this process can: {error}") from error
     where = f"{job.source.location} [{job.source.path}]"
     if _looks(layer) != job.looks:
         raise EngineFailed(f"{where}: {here} finds {_looks(layer)} there, this process {job.looks}")
-    missing = [name for name in job.chunks if not layer.has_file(name)]
     if missing:
         raise EngineFailed(f"{where}: {here} does not find chunk {missing[0]}, as this process did")
     return layer

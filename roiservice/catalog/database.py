@@ -54,7 +54,7 @@ _SERVER_OPTIONS = (
 class Database(Protocol):
     """What the registry asks of where it is kept; safe for several threads and processes at once.
 
-    Everything raises RegistryFailed where there is no answer.
+    Everything raises RegistryFailed where there is no answer, and may raise NotWritten as `check` does.
     """
 
     @property
@@ -94,7 +94,7 @@ class SqliteDatabase:
         self._path = path
         self._local = threading.local()
         with _sqlite_answers():
-            self._connection().execute("pragma journal_mode=wal")
+            self._connect().execute("pragma journal_mode=wal")
         self._file = self._identity()
 
     def read(self, statement: str, values: Values) -> Rows:
@@ -137,8 +137,13 @@ class SqliteDatabase:
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            self._local.connection = connection
+            self.check()  # what another registry numbered so is something else
+            connection = self._connect()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        self._local.connection = connection
         return connection
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from roiservice.errors import (
     Building,
@@ -71,11 +71,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Task:
-    """All that another process needs to build one layer."""
+    """All that another process needs to build one layer, as the registry `registry_uuid` numbers it."""
 
     layer: LayerKey
     catalogs: Path
     state: Path
+    registry_uuid: str
     rules: Rules
     limits: Limits
     registry_url: str | None = field(default=None, repr=False)
@@ -106,9 +107,17 @@ def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
         pass_fds=marks,
     )
     if process.stdin is not None:
-        with process.stdin, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(as_json(task))
     return process
+
+
+def started(start: StartBuild, task: Task, *marks: int) -> BuildProcess:
+    """What `start` starts; NoRoom where files, memory or processes are short for it."""
+    try:
+        return start(task, *marks)
+    except OSError as error:
+        raise NoRoom(f"no process can be started to build it: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -159,7 +168,7 @@ def _lock_file(directory: Path, name: str) -> IO[str]:
         raise NotWritten(f"{directory}: {error.strerror}") from error
 
 
-def lock_within(file: IO[str], timeout: float | None) -> None:
+def lock_within(file: IO[Any], timeout: float | None) -> None:
     """Lock `file`; TimeoutError if others hold it longer than `timeout` s. Raises NotWritten."""
     deadline = time.monotonic() + (timeout or 0.0)
     while True:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from roiservice.catalog.elsewhere import BuildProcess, Task, as_json, start_build
+from roiservice.catalog.elsewhere import TRY_AGAIN, BuildProcess, Task, as_json, start_build
 from roiservice.catalog.process import build_task
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class ForkServer:
 
         `begin` is what the server begins with, on behalf of all that it will fork.
         """
+        self._is_said = False  # that it was killed
         self._requests, requests = socket.socketpair()
         if os.fork() == 0:
             _end_with(_serve, begin, requests, (self._requests, *not_theirs))
@@ -55,12 +56,19 @@ class ForkServer:
     def start(self, task: Task, *marks: int) -> BuildProcess:
         """Start a process, as `start_build` does; by that if the server was killed."""
         text, process = os.pipe()
-        result, says = os.pipe()
+        try:
+            result, says = os.pipe()
+        except OSError:  # this one file is too many
+            os.close(text)
+            os.close(process)
+            raise
         started = Forked(open(result, "rb", buffering=0))  # noqa: SIM115 - closed by it
         try:
             socket.send_fds(self._requests, [b"\n"], [text, says, *marks])
         except OSError as error:
-            log.warning("no process can be forked (%s): one is started anew", error.strerror)
+            if not self._is_said:
+                log.warning("no process can be forked (%s): each is started anew", error.strerror)
+            self._is_said = True
             os.close(process)
             return start_build(task, *marks)
         finally:
@@ -106,6 +114,7 @@ def _serve(begin: Callable[[], None], requests: socket.socket, not_theirs: Seque
                 _end_with(_build, *files)
         except OSError as error:  # there may be as many processes as may be, or no memory, for now
             log.warning("no process can be forked: %s", error.strerror)
+            _say(TRY_AGAIN, *files[1:2])
         for file in files:
             os.close(file)
 
@@ -114,11 +123,20 @@ def _build(text: int, says: int, *_marks: int) -> int:
     """Build the layer that `text` names, and say how it ended; the marks are held until then."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with open(text, "rb") as file:
-        code = build_task(json.load(file))
-    with contextlib.suppress(BrokenPipeError):  # who asked may have ended
-        os.write(says, bytes([code]))
+    try:
+        with open(text, "rb") as file:
+            task = json.load(file)
+    except json.JSONDecodeError:  # who asked was killed before it had said all
+        return TRY_AGAIN
+    code = build_task(task)
+    _say(code, says)
     return code
+
+
+def _say(code: int, *says: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # who asked may have ended
+        for file in says:
+            os.write(file, bytes([code]))
 
 
 def _end_with(work: Callable[..., int], *arguments: Any) -> NoReturn:

@@ -34,6 +34,7 @@ from roiservice.catalog.elsewhere import (
     one_of_few,
     raise_last_failure,
     start_build,
+    started,
 )
 from roiservice.catalog.engine import Engine
 from roiservice.catalog.indexes import FORMAT
@@ -125,7 +126,11 @@ class Keeper:
         if is_due and layer.number not in self._refreshing:  # where looking takes long, none waits twice
             self._checked[layer.number] = now
             self._refreshing.add(layer.number)
-            self._background.submit(self._refresh, layer)
+            try:
+                self._background.submit(self._refresh, layer)
+            except RuntimeError as error:  # there are as many threads as may be
+                self._refreshing.discard(layer.number)
+                log.warning("%s: the source is not looked at now: %s", layer.source.collection, error)
         return catalog
 
     def existing(self, layer: LayerKey) -> Catalog | None:
@@ -174,15 +179,15 @@ class Keeper:
 
     def task(self, layer: LayerKey) -> Task:
         """All that another process needs to do what `build` does."""
-        registry = self._registry
-        return Task(layer, self._root.parent, registry.directory, self._rules, self._limits, registry.url)
+        known, places = self._registry, (self._root.parent, self._registry.directory)
+        return Task(layer, *places, known.uuid, self._rules, self._limits, known.url)
 
     def start(self, layer: LayerKey) -> None:
         """Have a process of its own bring the catalog up to its source's state, unless one is at work.
 
         Raises NoRoom while as many as may be are at work for other layers.
         """
-        if self._registry.locks.is_held(layer.number):
+        if self._registry.is_building(layer.number):
             return
         with self._lock:
             if not is_built_elsewhere(self.directory(layer)):
@@ -364,7 +369,7 @@ class Keeper:
 
     def _build_elsewhere(self, layer: LayerKey) -> None:
         """Have a process of its own build a large layer; raises what the last one failed with."""
-        if self._registry.locks.is_held(layer.number):
+        if self._registry.is_building(layer.number):
             return
         with self._lock:
             running = self._processes.get(layer.number)
@@ -390,5 +395,5 @@ class Keeper:
             note_start(progress_path(self._pointer(layer)))
             for process in self._processes.values():
                 process.poll()  # one that ended is let go of, though nobody may ask for its layer again
-            self._processes[layer.number] = self._start_build(self.task(layer), mark, place)
+            self._processes[layer.number] = started(self._start_build, self.task(layer), mark, place)
             self._metrics.add(1, BUILDS, "elsewhere")

@@ -200,9 +200,10 @@ class _Lock:
                 self._drop()
             if not self.is_lost:
                 with contextlib.suppress(RegistryFailed):
-                    self._was_free = self.take(impatient=False) and self._is_claimed()
-                    return self._was_free
-                self._drop()
+                    if self.take(impatient=False):
+                        self._was_free = self._is_claimed()
+                        return self._was_free
+                self._drop()  # if another builder has the lock, and not who looks, the file will be its own
         return False
 
     @contextmanager

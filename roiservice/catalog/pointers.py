@@ -5,7 +5,6 @@ They are small, lie in the layer's folder, and are replaced by rename.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,9 +13,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from roiservice.catalog.elsewhere import lock_within
 from roiservice.catalog.indexes import FORMAT
+from roiservice.errors import NotWritten
 
 NUMBERS = "numbers"  # the file beside all layers' folders that says the highest version ever in service
+NOTE_WAIT = 2.0  # seconds: a number that cannot be noted matters only to a registry from a backup
 
 
 def pointer_name(options: str, asked: str) -> str:
@@ -38,9 +40,11 @@ def write_pointer(pointer: Path, version: int, options: str) -> None:
 
 
 def _note_number(root: Path, version: int) -> None:
-    with suppress(OSError), open(root / NUMBERS, "rb+", buffering=0, opener=_opened_or_made) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if version > highest_number(root):
+    path = root / NUMBERS
+    with suppress(OSError, NotWritten), open(path, "rb+", buffering=0, opener=_opened_or_made) as file:
+        lock_within(file, NOTE_WAIT)
+        if version > _number(file.read()):
+            file.seek(0)
             # As many digits as stand there, or more, are written over these: a disk that is full has room.
             file.write(str(version).encode())
             file.truncate()
@@ -53,8 +57,15 @@ def _opened_or_made(path: str, flags: int) -> int:
 def highest_number(root: Path) -> int:
     """The highest version that ever was in service below `root`; 0 if that is not known."""
     try:
-        return int((root / NUMBERS).read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        return _number((root / NUMBERS).read_bytes())
+    except OSError:
+        return 0
+
+
+def _number(text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
         return 0
 
 

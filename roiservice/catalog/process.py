@@ -11,7 +11,7 @@ from typing import Any
 
 from roiservice.catalog.elsewhere import TRY_AGAIN, LayerKey, Rules, Task
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.registry import Registry
+from roiservice.catalog.registry import registry_again
 from roiservice.errors import Building, RegistryFailed, RoiServiceError
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource, ValueSource
@@ -27,7 +27,7 @@ def build_task(plain: dict[str, Any]) -> int:
     task = _task(plain)
     os.nice(5)
     try:
-        registry = Registry(task.state, task.registry_url)
+        registry = registry_again(task.state, task.registry_url, task.registry_uuid)
         Keeper(task.catalogs, registry, task.rules, task.limits).build(task.layer)
     except (Building, RegistryFailed):
         return TRY_AGAIN
@@ -49,7 +49,8 @@ def _task(plain: dict[str, Any]) -> Task:
     rules = Rules(**{**plain["rules"], "outline": Outline(**plain["rules"]["outline"])})
     key = LayerKey(plain["layer"]["number"], layer)
     limits = Limits(**plain["limits"])
-    return Task(key, Path(plain["catalogs"]), Path(plain["state"]), rules, limits, plain["registry_url"])
+    places = Path(plain["catalogs"]), Path(plain["state"])
+    return Task(key, *places, plain["registry_uuid"], rules, limits, plain["registry_url"])
 
 
 if __name__ == "__main__":

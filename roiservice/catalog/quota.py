@@ -7,7 +7,6 @@ building, and from the builder's own only what is in nobody's service.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -20,15 +19,16 @@ from itertools import groupby
 from pathlib import Path
 
 from roiservice.catalog.build import Progress
-from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere
+from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere, lock_within
 from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders, own_folders
 from roiservice.catalog.pointers import named_versions, pointers, version_in
-from roiservice.errors import NoRoom, RoiServiceError, SourceRefused
+from roiservice.errors import NoRoom, NotWritten, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
 TOO_LARGE = "too-large.json"  # what a layer took when it was refused
 USAGE = "usage"  # the file that says how much there was of all layers when all were looked at
+USAGE_WAIT = 10.0  # seconds that it is waited for: who looks at very many takes as long, who hangs longer
 USAGE_HOLDS = 600.0  # seconds after which they are looked at again
 MANY = 100  # folders from which on a hundredth of the quota is freed at once, as each look costs
 DISK_BLOCK = 4096  # bytes: a file takes whole ones
@@ -156,18 +156,20 @@ class Quota:
                 if total is None or total > self._most or built is None:
                     held = None if built is None else built.parent
                     note(self._delete_down_to(self._most, self._folders(), held, built))
-        except OSError as error:  # what is built is in service all the same
-            log.warning("%s: the quota was not looked after: %s", self._root, error)
+        except (OSError, NotWritten) as error:  # what is built is in service all the same
+            reason = str(error) or "others have been at it for long"
+            log.warning("%s: the quota was not looked after: %s", self._root, reason)
 
     @contextmanager
     def _usage(self, more: int) -> Iterator[tuple[int | None, Callable[[int], None]]]:
         """Bytes of all catalogs, `more` added, None if not known; and what notes how many there are.
 
-        Others that build or delete wait meanwhile. What is noted may be too much, as not all that goes is
-        subtracted, and too little by what killed builds have left since all was looked at.
+        Others that build or delete wait meanwhile, but not for ever: TimeoutError. What is noted may be too
+        much, as not all that goes is subtracted, and too little by what killed builds have left since all was
+        looked at, or whoever did not wait any longer has built.
         """
         with open(self._root / USAGE, "a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_within(file, USAGE_WAIT)
 
             def note(total: int, looked: float | None = None) -> None:
                 file.truncate(0)

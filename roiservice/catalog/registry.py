@@ -6,6 +6,7 @@ thrown away; the registry is what makes ids last.
 
 from __future__ import annotations
 
+import logging
 import uuid as uuids
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from roiservice.catalog.database import Ask, Database, PostgresDatabase, Rows, SqliteDatabase, Values
 from roiservice.catalog.locks import LayerLocks, SharedLocks
 from roiservice.errors import NotWritten, RegistryFailed, SettingsError
+
+log = logging.getLogger(__name__)
 
 FIRST_ID = 10**15
 FIRST_IMAGE = 10**14
@@ -39,9 +42,9 @@ _SCHEMA = (
     " number {integer} not null, primary key (layer, key), unique (layer, number)) {options}",
 )
 _UUID = "select uuid from registry"
-_PLACE = (
-    "select image, collection, 0 from layers where number = :number union all"
-    " select image, collection, 1 from versions join layers on layers.number = layer"
+_PLACE = (  # and in which registry
+    f"select image, collection, 0, ({_UUID}) from layers where number = :number union all"  # noqa: S608
+    f" select image, collection, 1, ({_UUID}) from versions join layers on layers.number = layer"
     " where versions.number = :number"
 )
 _LAYER = "select 1 from layers where number = :layer"
@@ -93,7 +96,15 @@ class Registry:
     def check(self) -> None:
         """Raise NotWritten if this registry is gone: numbers given from now on would be given again."""
         self._database.check()
-        self._check_uuid(self._database.read)
+        self._check_uuid(self._database.read(_UUID, {}))
+
+    def is_building(self, layer: int) -> bool:
+        """Whether a builder of the layer is at work on any machine; raises NotWritten as `check` does.
+
+        A process that is to build would find out as well, but refuse without a word, and be started again.
+        """
+        self.check()
+        return self.locks.is_held(layer)
 
     def image_number(self, uri: str) -> int:
         """The lasting number, from 10**14 upward, of an image that has none of its own."""
@@ -118,6 +129,7 @@ class Registry:
         key = {"layer": layer, "token": token, "options": self._database.storable(options)}
         if renew:
             with self._database.writing() as ask:
+                self._check_uuid(ask(_UUID, {}))
                 ask(
                     "update versions set token = token || '#' || number"
                     " where layer = :layer and token = :token and options = :options",
@@ -137,7 +149,7 @@ class Registry:
         last = max(known.values(), default=FIRST_EXTRA_ROI - 1)
         for first in range(0, len(new), ROWS_AT_ONCE):
             with self._database.writing() as ask:  # others that write have a turn in between
-                self._check_uuid(ask)
+                self._check_uuid(ask(_UUID, {}))
                 if ask(_LAST_EXTRA_ROI, {"layer": layer}) != [(last,)]:
                     known = dict(ask(_EXTRA_ROIS, {"layer": layer}))  # another process was faster
                     last = max(known.values())
@@ -160,7 +172,8 @@ class Registry:
             rows = self._database.read(_PLACE, {"number": number})
             if not rows:
                 return None
-            image, collection, is_version = rows[0]
+            image, collection, is_version, uuid = rows[0]
+            self._check_uuid([(uuid,)])
             found = (image, collection, bool(is_version))
             _remember(self._places, number, found)
         image, collection, is_version = found
@@ -175,19 +188,19 @@ class Registry:
                 ask("insert into registry values (:uuid)", {"uuid": str(uuids.uuid4())})
             return str(ask(_UUID, {})[0][0])
 
-    def _check_uuid(self, ask: Callable[[str, Values], Rows]) -> None:
-        if ask(_UUID, {}) != [(self.uuid,)]:
+    def _check_uuid(self, found: Rows) -> None:
+        if found != [(self.uuid,)]:
             raise NotWritten(f"the registry of lasting ids is not {self.uuid} any more")
 
     def _number(self, table: str, key: Values) -> int:
         """The number of the row with this key; a new one where there is none yet."""
         where = " and ".join(f"{column} = :{column}" for column in key)
-        find = f"select number from {table} where {where}"  # noqa: S608 - names of our own
+        find = f"select number, ({_UUID}) from {table} where {where}"  # noqa: S608 - names of our own
         rows = self._database.read(find, key)
         if not rows:
             self._database.check()
             with self._database.writing() as ask:
-                self._check_uuid(ask)
+                self._check_uuid(ask(_UUID, {}))
                 rows = ask(find, key)
                 if not rows:
                     if "layer" in key and not ask(_LAYER, {"layer": key["layer"]}):
@@ -197,7 +210,9 @@ class Registry:
                     names = f"insert into {table} (number, {columns})"
                     ask(f"{names} values (:number, {marks})", {"number": number, **key})
                     return number
-        return int(rows[0][0])
+        number, uuid = rows[0]
+        self._check_uuid([(uuid,)])
+        return int(number)
 
     def _following(self, ask: Ask, table: str) -> int:
         """A number that was never given, kept as given by the transaction that asks.
@@ -233,6 +248,19 @@ def open_registry(state_dir: Path, url: str | None = None, uuid: str | None = No
         raise SettingsError(f"{variable}: needs pip install 'roiservice[postgresql]'") from None
     except RegistryFailed as error:
         raise SettingsError(f"{variable}: {error.reason}") from None
+
+
+def registry_again(state_dir: Path, url: str | None, uuid: str) -> Registry:
+    """The registry that another process knows as `uuid`; RegistryFailed if what lies there is not that one.
+
+    It may have given the same numbers for something else.
+    """
+    registry = Registry(state_dir, url)
+    if registry.uuid != uuid:
+        reason = f"the registry of lasting ids is not {uuid} any more"
+        log.warning("%s: %s", state_dir, reason)
+        raise RegistryFailed(reason)
+    return registry
 
 
 def roi_numbers(registry: Registry, layer_number: int, labels: NDArray[Any]) -> NDArray[np.int64]:

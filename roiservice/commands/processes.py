@@ -25,7 +25,7 @@ from roiservice.catalog.cluster import Cluster, DaskEngine
 from roiservice.catalog.elsewhere import Rules, Task
 from roiservice.catalog.engine import Threads
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.registry import Registry
+from roiservice.catalog.registry import registry_again
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed, TooManyObjects
 from roiservice.sources.limits import Limits
@@ -114,7 +114,8 @@ def _end_with(ended: Connection) -> None:
 
 def _build(task: Task, cluster: Cluster | None, force: bool, most_pixels: int) -> Built | None:
     rules = replace(task.rules, inline_pixels=most_pixels, inline_vertices=ANY_NUMBER)
-    keeper = _keeper(task.catalogs, task.state, task.registry_url, rules, task.limits, cluster)
+    places = task.catalogs, task.state
+    keeper = _keeper(*places, task.registry_url, task.registry_uuid, rules, task.limits, cluster)
     pixels = 0
     try:
         with compiled_code(signal.SIGTERM) as step:
@@ -137,10 +138,12 @@ def _keeper(
     catalogs: Path,
     state: Path,
     registry_url: str | None,
+    registry_uuid: str,
     rules: Rules,
     limits: Limits,
     cluster: Cluster | None,
 ) -> Keeper:
     """That of this process, which works with one thread, as there are as many processes as processors."""
     engine = Threads(1) if cluster is None else DaskEngine(cluster, threads=1)
-    return Keeper(catalogs, Registry(state, registry_url), rules, limits, engine=engine)
+    registry = registry_again(state, registry_url, registry_uuid)
+    return Keeper(catalogs, registry, rules, limits, engine=engine)

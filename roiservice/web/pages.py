@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
-from roiservice.errors import RegistryFailed, RoiServiceError, SettingsError, SourceError
+from roiservice.errors import NotWritten, RegistryFailed, RoiServiceError, SettingsError, SourceError
 from roiservice.query.batches import page_batches
 from roiservice.query.columns import read_features
 from roiservice.query.detail import FULL, Detail, read_detailed
@@ -169,7 +169,7 @@ def available(image_id: int) -> Available:
     try:
         image = readable(image_id)
         listing = layers.of(image)
-    except (RegistryFailed, SourceError, SettingsError) as error:
+    except (NotWritten, RegistryFailed, SourceError, SettingsError) as error:
         return Available((), ((name, reason_of(error)),))
     for layer in listing.layers:
         if layer.source.hidden:

@@ -228,6 +228,21 @@ def test_workers_that_do_not_see_the_chunks_are_not_believed(
         assert len(list(tracer.trace(second))) == 1, "nobody has it"
 
 
+def test_workers_that_cannot_look_for_the_chunks_are_at_fault_not_the_layer(
+    tmp_path: Path, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_file(self: LabelLayer, _name: str) -> bool:
+        raise SourceDamaged(self.source.location, self.source.path, "the server answers 503")
+
+    monkeypatch.setattr(LabelLayer, "has_file", has_file)
+    with (
+        threads_as_cluster(1) as running,
+        closing(DaskEngine(Cluster(running.scheduler_address))) as engine,
+        pytest.raises(EngineFailed, match=r"cannot open what this process can: .* answers 503"),
+    ):
+        build(layer, tmp_path / "2", engine=engine)
+
+
 def test_time_that_runs_out_within_a_worker_is_no_wait_for_workers(
     tmp_path: Path, layer: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

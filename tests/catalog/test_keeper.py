@@ -288,6 +288,41 @@ def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
     assert "the catalog stays as it was" in caplog.text
 
 
+def test_a_source_is_looked_at_again_once_there_can_be_a_thread_for_it(
+    tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    first = keeper.build(layer)
+    change(store)
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        for _ in range(3):
+            assert keeper.catalog(layer).version == first.version
+    wait_for(lambda: keeper.catalog(layer).version != first.version)
+
+
+def test_who_asks_while_no_process_can_be_started_is_to_try_again(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, real = keeper_at(tmp_path, inline_pixels=1), elsewhere.start_build
+
+    def start_build(*_arguments: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(keeper, "_start_build", start_build)
+    for ask in (keeper.catalog, keeper.start):
+        with pytest.raises(Building, match="temporarily unavailable"):
+            ask(layer)
+    monkeypatch.setattr(keeper, "_start_build", real)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+
+
 def test_a_source_that_went_away_leaves_its_catalog_in_service(
     tmp_path: Path, store: Path, layer: LayerKey
 ) -> None:
@@ -472,6 +507,22 @@ def test_a_large_layer_is_built_by_another_process(
     wait_for(lambda: keeper.existing(layer) is not None)
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
     assert builds == []
+
+
+def test_a_process_that_ends_before_it_has_read_its_task_is_one_that_ended(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is killed for want of memory as soon as it starts."""
+    real = subprocess.Popen
+
+    def ended(*arguments: Any, **options: Any) -> Any:
+        process = real(*arguments, **options)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    monkeypatch.setattr(elsewhere.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(elsewhere.subprocess, "Popen", ended)
+    assert elsewhere.start_build(keeper_at(tmp_path).task(layer)).wait(30) == 1
 
 
 def test_no_more_than_a_few_processes_build_at_once(
@@ -717,19 +768,21 @@ def test_no_roi_gets_the_id_of_another_from_a_registry_from_a_backup(tmp_path: P
     assert catalog.rois["roi"].max() == given + 1
 
 
-def test_a_process_builds_nothing_for_an_empty_registry_in_place_of_the_one_that_asked(
+def test_a_process_builds_nothing_for_another_registry_in_place_of_the_one_that_asked(
     tmp_path: Path, layer: LayerKey
 ) -> None:
     keeper = keeper_at(tmp_path)
     task = keeper.task(layer)
     shutil.rmtree(tmp_path / "state")
-    assert elsewhere.start_build(task).wait(30) == 1
+    other = Registry(tmp_path / "state")
+    assert other.uuid != keeper._registry.uuid
+    assert other.layer_number(7, "a") == layer.number
+    assert elsewhere.start_build(task).wait(30) == elsewhere.TRY_AGAIN
     assert not list((tmp_path / "catalogs").rglob("layer.json")), "another layer may have that number there"
     with pytest.raises(NotWritten, match="gone"):
         keeper._registry.layer_number(7, "a")
-    other = Registry(tmp_path / "state")
-    assert other.uuid != keeper._registry.uuid
-    assert other.layer_number(7, "a") == 1
+    with pytest.raises(NotWritten, match="gone"):
+        keeper.start(layer)
 
 
 def test_many_layers_do_not_mix(tmp_path: Path) -> None:

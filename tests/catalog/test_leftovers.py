@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,37 @@ def test_a_disk_that_is_full_leaves_the_number_noted_before(tmp_path: Path) -> N
     assert highest_number(pointer.parent.parent) == 41
     write_pointer(pointer, 100, "")
     assert highest_number(pointer.parent.parent) == 100
+
+
+def test_files_that_are_short_leave_the_number_noted_before(tmp_path: Path) -> None:
+    pointer = tmp_path / "uuid" / "1" / "current-a.json"
+    pointer.parent.mkdir(parents=True)
+    write_pointer(pointer, 41, "")
+    first_free = os.dup(0)
+    os.close(first_free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 1, before[1]))  # room for one
+    try:
+        write_pointer(pointer, 9, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert version_in(pointer) == 9
+    assert highest_number(pointer.parent.parent) == 41
+
+
+def test_who_hangs_while_a_number_is_noted_keeps_nobody_from_building(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pointers_module, "NOTE_WAIT", 0.1)
+    keeper = keeper_at(tmp_path)
+    keeper._root.mkdir(parents=True)
+    with open(keeper._root / NUMBERS, "w") as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        built = pool.submit(keeper.build, layer)
+        try:
+            assert built.result(30).version > 0
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def test_nothing_goes_while_it_cannot_be_read_what_is_in_service(tmp_path: Path, layer: LayerKey) -> None:

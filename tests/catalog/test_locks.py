@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -173,6 +173,27 @@ def test_a_builder_whose_session_ended_goes_on(
         assert refused(other, 5, tmp_path), "it had no time to come back"
         assert other.is_held(5)
         one.confirm(5, "labels:cells", ready=True)
+
+
+def test_who_looks_for_long_takes_no_layer_from_a_builder_that_comes_back(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    machines: tuple[SharedLocks, SharedLocks],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the catalogs of a layer that is looked at lie on storage that is slow to answer."""
+    monkeypatch.setattr(locks_module, "LONGEST_LOOK", 0.05)
+    one, other = machines
+    with one.hold(5, tmp_path, 0.0):
+        with ExitStack() as looking:
+            with one._held[5]._using:  # it comes back later
+                postgres_server.end_sessions()
+                assert looking.enter_context(other.kept_out(5))
+            assert not one._held[5].keep()
+            one.confirm(5, "labels:cells")
+        one.confirm(5, "labels:cells", ready=True)
+        assert other.is_held(5)
+    assert not (tmp_path / CLAIM).exists()
 
 
 def test_a_builder_goes_on_while_the_server_is_away_and_is_done_when_it_is_back(

@@ -19,7 +19,7 @@ from roiservice.catalog import locks as locks_module
 from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, TRY_AGAIN, LayerKey, Task, being_built, start_build
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.locks import SharedLocks
+from roiservice.catalog.locks import CLAIM, SharedLocks
 from roiservice.catalog.progress import note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, RegistryFailed
@@ -190,7 +190,8 @@ def test_a_process_without_the_registry_says_nothing_of_the_layer(
     machines: Machines, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = "postgresql://owner:pa55word@127.0.0.1:1/d"
-    task = Task(machines.layer, machines.folder / "catalogs", machines.folder / "c", RULES, Limits(), url)
+    places = machines.folder / "catalogs", machines.folder / "c"
+    task = Task(machines.layer, *places, "uuid", RULES, Limits(), url)
     with being_built(machines.directory) as mark:
         process = start_build(task, mark)
     assert process.wait(60) == TRY_AGAIN
@@ -242,6 +243,7 @@ def test_a_builder_that_was_replaced_puts_nothing_in_place(
             )
             lock = "select pg_try_advisory_lock(%s, %s)"
             wait_for(lambda: faster.execute(lock, [locks_module.LOCKS, machines.layer.number]).fetchone()[0])
+            (machines.directory / CLAIM).write_text("the other")
 
         monkeypatch.setattr(keeper_module, "build_catalog", replaced)
         with pytest.raises(Building):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -469,6 +471,31 @@ def test_not_everything_is_looked_at_for_each_build(
         usage.write_text(text)
         keeper.build(layers[0], force=True)
         assert usage.read_text().split()[0] == str(catalog_bytes(tmp_path))
+
+
+def test_who_hangs_while_the_quota_is_looked_after_keeps_nobody_from_building(
+    tmp_path: Path,
+    layers: Sequence[LayerKey],
+    one: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a process that is stopped does; what it kept from being looked after is so the next time."""
+    monkeypatch.setattr(quota_module, "USAGE_WAIT", 0.1)
+    monkeypatch.setattr(quota_module, "LOOK_INTERVAL", 3600.0)  # none while it is built
+    keeper = keeper_at(tmp_path, catalog_bytes=one)
+    keeper.build(layers[0])
+    with open(keeper._root / quota_module.USAGE) as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        built = pool.submit(keeper.build, layers[1])
+        try:
+            built.result(30)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+    assert kept(keeper, layers) == [True, True, False, False]
+    assert caplog.text.count("the quota was not looked after: others have been at it for long") == 1
+    keeper.build(layers[2])
+    assert catalog_bytes(tmp_path) <= one
 
 
 STEPS = st.tuples(st.sampled_from(["build", "change", "use", "force", "tidy"]), st.sampled_from(NAMES))

@@ -259,6 +259,47 @@ def test_a_registry_that_was_replaced_gives_no_numbers(tmp_path: Path, url: str 
     assert registry.layer_number(1, "a") == known
 
 
+def test_numbers_that_a_registry_in_place_of_another_has_given_are_not_taken(
+    tmp_path: Path, url: str | None
+) -> None:
+    registry = Registry(tmp_path, url)
+    with registry._database.writing() as ask:
+        ask("update registry set uuid = 'another'", {})
+    other = Registry(tmp_path, url)
+    layer = other.layer_number(1, "a")
+    version = other.version_number(layer, "t", "o")
+    other.image_number("x")
+    for refused in (
+        lambda: registry.layer_number(1, "a"),
+        lambda: registry.version_number(layer, "t", "o"),
+        lambda: registry.version_number(layer, "t", "o", renew=True),
+        lambda: registry.image_number("x"),
+        lambda: registry.locate(FIRST_ID + layer * ROIS),
+        lambda: registry.locate(FIRST_ID + version * ROIS),
+    ):
+        with pytest.raises(NotWritten, match="any more"):
+            refused()
+    assert registry.locate(FIRST_ID + (version + 1) * ROIS) is None
+    assert other.version_number(layer, "t", "o") == version
+
+
+def test_no_thread_takes_the_numbers_of_a_file_that_replaced_the_one_that_was_opened(tmp_path: Path) -> None:
+    """Each thread opens the file on its own, some of them long after the service started."""
+    registry = Registry(tmp_path)
+    known = registry.layer_number(1, "a")
+    for name in tmp_path.iterdir():
+        name.unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(NotWritten, match="gone"):
+            pool.submit(registry.locate, FIRST_ID + known * ROIS).result()
+        assert not list(tmp_path.iterdir()), "an empty one would be taken for a registry"
+        assert Registry(tmp_path).layer_number(2, "b") == known
+        with pytest.raises(NotWritten, match="gone"):
+            pool.submit(registry.layer_number, 2, "b").result()
+        assert pool.submit(registry.layer_number, 1, "a").result() == known
+    assert registry.locate(FIRST_ID + known * ROIS) is not None
+
+
 def test_a_file_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()

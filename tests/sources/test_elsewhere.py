@@ -101,5 +101,5 @@ def test_a_process_of_its_own_gets_the_whole_layer(tmp_path: Path) -> None:
     (layer,) = find_layers(with_labels(tmp_path / "a.zarr", tmp_path / "alone.zarr"), LIMITS).layers
     assert layer.own_store
     rules = Rules(Outline(0.0, 0.0, False), 1, 1, 1, 1, 1.0, 1.0, 5)
-    task = Task(LayerKey(1, layer), tmp_path, tmp_path, rules, Limits())
+    task = Task(LayerKey(1, layer), tmp_path, tmp_path, "uuid", rules, Limits())
     assert _task(json.loads(json.dumps(asdict(task), default=str))) == task
