@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.indexes import RoiColumns
-from roiservice.catalog.reader import open_catalog
+from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.runs import edited
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
 from roiservice.geometry.frames import Frame
+from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.query.columns import read_features
 from roiservice.query.detail import Detail, read_detailed
@@ -49,3 +51,15 @@ def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polyg
         features = read_features(catalog, rows)
         for each in FORMATS.values():
             each.encode(features)
+        _warm_up_mending(catalog, polygons)
+
+
+def _warm_up_mending(catalog: Catalog, polygons: Polygons) -> None:
+    """What a catalog is made from the one before with."""
+    polygons.alike(polygons)
+    for boxes in (measure(polygons).boxes, catalog.features["box"]):
+        hilbert_keys(boxes, 0)
+    row = np.zeros(1, np.int64)
+    runs = edited(1, row, row)
+    runs.taken(row, row)
+    runs.places(1)

@@ -74,7 +74,7 @@ class Spliced:
         return values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
+        return np.array(self[:], dtype, copy=copy)
 
 
 def some_rows(column: NDArray[Any] | Spliced, rows: NDArray[Any] | slice) -> NDArray[Any]:

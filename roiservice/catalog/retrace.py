@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -161,10 +161,7 @@ def _traced(layer: LabelLayer, plane: LayerPlane, box: Rows) -> tuple[NDArray[An
             joiner.join_inner(block, first - y0)
     assembly = joiner.assembly()
     polygons = assembly.polygons(0, len(assembly.labels))
-    xy = polygons.xy + np.array([x0, y0], np.int32)
-    return assembly.labels, Polygons(
-        xy, polygons.vertex_offsets, polygons.ring_offsets, polygons.part_offsets
-    )
+    return assembly.labels, replace(polygons, xy=polygons.xy + np.array([x0, y0], np.int32))
 
 
 def _cuts(y0: int, y1: int, rows: int) -> list[tuple[int, int]]:

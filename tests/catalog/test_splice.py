@@ -17,7 +17,7 @@ from roiservice.catalog import quota as quota_module
 from roiservice.catalog import splice
 from roiservice.catalog.columns import read_columns, write_columns
 from roiservice.catalog.equality import equal_catalogs
-from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.reader import Catalog, Spliced, open_catalog
 from roiservice.errors import SourceRefused
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.pages import feature_page, largest_features, roi_page
@@ -215,6 +215,14 @@ def test_columns_are_taken_from_as_arrays_are(layer: Layer) -> None:
     for name in ("label", "box"):
         assert [each.tolist() for each in one.features[name]] == other.features[name].tolist()
         assert np.array_equal(one.features[name], other.features[name])
+
+
+def test_a_copy_of_a_column_is_no_view_of_a_file() -> None:
+    column = Spliced(np.arange(10.0), np.empty(0), np.arange(3, 7))
+    for copy in (np.array(column), np.array(column, np.float64)):
+        copy += 1
+    assert column.base.tolist() == list(range(10))
+    assert np.asarray(column).tolist() == [3, 4, 5, 6]
 
 
 def test_a_forced_build_of_the_same_source_changes_nothing(layer: Layer) -> None:
