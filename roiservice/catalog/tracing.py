@@ -63,26 +63,29 @@ def _in_order(
     work: Callable[[Task], Result],
     tasks: Iterable[Task],
     at_once: int,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
     """Results of all tasks in their order; no more than `at_once` are at work or wait to be taken.
 
-    `tick` is called now and then while a result is waited for.
+    `tick` is called now and then while a result is waited for. None: this thread does itself what no other
+    has begun by then, as those of the pool may have other work before it.
     """
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[tuple[Task, Future[Result]]] = deque()
+
+    def next_result() -> Result:
+        task, future = waiting.popleft()
+        if tick is None and future.cancel():
+            return work(task)
+        while tick is not None and not wait([future], TICK).done:
+            tick()
+        return future.result()
+
     for task in tasks:
-        first = _result_of(waiting.popleft(), tick) if len(waiting) == at_once else None
-        waiting.append(pool.submit(work, task))
-        if first is not None:
-            yield first
+        results = [next_result()] if len(waiting) == at_once else []
+        waiting.append((task, pool.submit(work, task)))
+        yield from results
     while waiting:
-        yield _result_of(waiting.popleft(), tick)
-
-
-def _result_of(future: Future[Result], tick: Callable[[], None]) -> Result:
-    while not wait([future], TICK).done:
-        tick()
-    return future.result()
+        yield next_result()
 
 
 def block_rows(layer: LabelLayer) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, cast
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int
         assert of_plane.tobytes() == labels.tobytes()
         for name in ("xy", "vertex_offsets", "ring_offsets", "part_offsets"):
             assert getattr(outlines, name).tobytes() == getattr(polygons, name).tobytes()
+
+
+def test_features_of_a_plane_do_not_wait_for_blocks_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BATCH_PIXELS", 1)
+    came = Event()
+
+    class Slow(Layer):
+        def read(self, index: tuple[int, int, int], row0: int, row1: int) -> NDArray[Any]:
+            if index[2]:
+                assert came.wait(10), "the only thread is at the second plane until the first one has come"
+            return super().read(index, row0, row1)
+
+    layer, limits = Slow(np.ones((2, 4, 4), np.uint8), 2).as_layer, VertexLimits(None, None)
+    traced = traced_features(layer, Threads(1), limits, None, lambda _: None, features, whole=True)
+    for plane, labels, _ in traced:
+        assert labels.tolist() == [1], plane
+        came.set()
 
 
 @pytest.mark.parametrize(
