@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -74,6 +75,18 @@ log = logging.getLogger(__name__)
 REMEMBER_FAILURE = 10.0  # seconds
 LONGEST_WAIT = 20.0  # seconds that a request waits for another builder of a small layer
 SHORT_WAIT = 2.0  # seconds that it waits for its turn to do so; most layers are built by then
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How a layer is to be built.
+
+    With `inline_vertices`, TooManyObjects is raised for layers too large to be built by a request.
+    """
+
+    inline_vertices: int | None = None
+    progress: Progress | None = None
+    force: bool = False
 
 
 class Keeper:
@@ -175,7 +188,7 @@ class Keeper:
         """
         inline_vertices = self._rules.inline_vertices if inline else None
         with self._sole_builder(layer):
-            return self._bring_up(layer, inline_vertices, force=force, progress=progress)
+            return self._bring_up(layer, _Manner(inline_vertices, progress, force))
 
     def task(self, layer: LayerKey) -> Task:
         """All that another process needs to do what `build` does."""
@@ -213,7 +226,7 @@ class Keeper:
             if is_built_elsewhere(directory):
                 raise Building(layer.source.collection)
             with self._sole_builder(layer, LONGEST_WAIT):
-                return self._bring_up(layer, self._rules.inline_vertices)
+                return self._bring_up(layer, _Manner(self._rules.inline_vertices))
         except TimeoutError:
             raise Building(layer.source.collection) from None
         except TooManyObjects:
@@ -231,7 +244,7 @@ class Keeper:
             self._open.close_deleted()
             try:
                 with self._sole_builder(layer, 0.0):
-                    self._bring_up(layer, self._rules.inline_vertices)
+                    self._bring_up(layer, _Manner(self._rules.inline_vertices))
             except TooManyObjects:
                 self._build_elsewhere(layer)
         except TimeoutError:
@@ -258,49 +271,26 @@ class Keeper:
         with locked(directory, timeout), self._registry.locks.hold(int(directory.name), directory, longest):
             yield
 
-    def _bring_up(
-        self,
-        layer: LayerKey,
-        inline_vertices: int | None,
-        *,
-        force: bool = False,
-        progress: Progress | None = None,
-    ) -> Catalog:
-        """The catalog of the source's present state, built unless it is there. The layer's lock is held.
-
-        With `inline_vertices`, TooManyObjects is raised for layers too large to be built by a request.
-        """
+    def _bring_up(self, layer: LayerKey, manner: _Manner) -> Catalog:
+        """The catalog of the source's present state, built unless it is there. The layer's lock is held."""
         token = source_token(layer.source, self._limits)
         existing = self.existing(layer)
-        if existing is not None and existing.meta["token"] == token and not force:
+        if existing is not None and existing.meta["token"] == token and not manner.force:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)
             return existing
         self._note_used(existing)
         version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
-        task = LayerVersion(layer.number, version, token, self._rules.outline)
         try:
             if not directory.exists():
                 self._open.close(directory)
             if (catalog := self._open.get(directory)) is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
-            if catalog is None or force:
-                beside = directory.with_name(f"{version}{self._registry.locks.mark(layer.number)}.new")
-                shutil.rmtree(beside, ignore_errors=True)
-                adopt_blocks(blocks_folder(beside))
-                if force:  # a source that changed and looks the same
-                    shutil.rmtree(blocks_folder(beside), ignore_errors=True)
-                with build_counted(self._metrics):
-                    before = None if force or existing is None else existing.directory
-                    self._build(layer, task, beside, inline_vertices, progress, before)
-                    self._quota.check(layer, beside)
-                self._registry.locks.confirm(layer.number, layer.source.collection, ready=True)
-                renewed = partial(
-                    self._registry.version_number, layer.number, token, self._options, renew=True
-                )
-                placed = put_in_place(beside, directory, renewed, is_known=not force)
-                catalog = self._open.get(placed) or open_catalog(placed)
+            if catalog is None or manner.force:
+                task = LayerVersion(layer.number, version, token, self._rules.outline)
+                before = None if manner.force or existing is None else existing.directory
+                catalog = self._built(layer, task, manner, before)
             self._point_to(layer, catalog.version)
             self._quota.keep(self.directory(layer) / str(catalog.version))
         except OSError as error:
@@ -314,22 +304,33 @@ class Keeper:
         if existing is not None and len(existing.rois["roi"]):
             self._registry.note_used(existing.layer_number, int(existing.rois["roi"][-1]))
 
+    def _built(self, layer: LayerKey, version: LayerVersion, manner: _Manner, before: Path | None) -> Catalog:
+        """Build a version beside where it belongs, and put it there, or elsewhere if another one is there."""
+        directory, locks = self.directory(layer) / str(version.number), self._registry.locks
+        beside = directory.with_name(f"{version.number}{locks.mark(layer.number)}.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        adopt_blocks(blocks_folder(beside))
+        if manner.force:  # a source that changed and looks the same
+            shutil.rmtree(blocks_folder(beside), ignore_errors=True)
+        with build_counted(self._metrics):
+            self._build(layer, version, beside, manner, before)
+            self._quota.check(layer, beside)
+        locks.confirm(layer.number, layer.source.collection, ready=True)
+        renewed = partial(
+            self._registry.version_number, layer.number, version.token, self._options, renew=True
+        )
+        placed = put_in_place(beside, directory, renewed, is_known=not manner.force)
+        return self._open.get(placed) or open_catalog(placed)
+
     def _build(
-        self,
-        layer: LayerKey,
-        version: LayerVersion,
-        directory: Path,
-        inline_vertices: int | None,
-        progress: Progress | None,
-        before: Path | None,
+        self, layer: LayerKey, version: LayerVersion, directory: Path, manner: _Manner, before: Path | None
     ) -> None:
-        is_labels = layer.source.kind == LABEL_IMAGE
-        state = chunk_state(layer.source, self._limits) if is_labels else None
+        state = chunk_state(layer.source, self._limits) if layer.source.kind == LABEL_IMAGE else None
         opened = open_source(layer.source, self._limits)
-        if inline_vertices is not None:
+        if manner.inline_vertices is not None:
             self._check_size(opened)
         pixels = 0 if isinstance(opened, TableLayer) else opened.pixels
-        watched = self._quota.watched(layer, directory, progress)
+        watched = self._quota.watched(layer, directory, manner.progress)
 
         def advance(more: int, features: int) -> None:
             self._registry.locks.confirm(layer.number, layer.source.collection)
@@ -342,7 +343,7 @@ class Keeper:
             directory,
             self._registry,
             max_vertices=self._rules.max_vertices,
-            stop_at_vertices=inline_vertices,
+            stop_at_vertices=manner.inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
             before=before,
             state=state,

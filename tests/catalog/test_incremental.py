@@ -260,7 +260,7 @@ def test_limits_hold_for_what_stays_as_well(tmp_path: Path) -> None:
     with pytest.raises(SourceRefused, match="more than 100 vertices"):
         keeper_at(tmp_path, max_vertices=100).build(layer.key(tmp_path))
     with pytest.raises(TooManyObjects):
-        keeper_at(tmp_path, inline_vertices=100)._bring_up(layer.key(tmp_path), 100)
+        keeper_at(tmp_path, inline_vertices=100).build(layer.key(tmp_path), inline=True)
 
 
 VALUES = st.sampled_from([0, 1, 5, 40, 2000, 2001])
