@@ -190,6 +190,7 @@ _LOWEST = {
     "omero_web_patience": 0.1,
     "sessions_version": 0,
 }
+_WANTED = {"Path": "a path", "bool": "yes or no", "int": "a whole number", "float": "a number"}
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 
@@ -232,7 +233,7 @@ def _parse(variable: str, kind: str, text: str) -> Any:
                 raise ValueError(text)
             return value
     except (ValueError, KeyError):
-        raise SettingsError(f"{variable}: {text!r} is not a usable {kind}") from None
+        raise SettingsError(f"{variable}: {text!r} is not {_WANTED[kind.removesuffix(' | None')]}") from None
     return text or None if "None" in kind else text
 
 

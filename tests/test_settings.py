@@ -138,6 +138,21 @@ def test_an_override_that_contradicts_the_environment_is_named() -> None:
         load_settings({"smooth": True}, {PREFIX + "SIMPLIFY": "1"})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("CATALOG_BYTES", "200K", "a whole number"),
+        ("PAGE_LIMIT", "", "a whole number"),
+        ("CHECK_INTERVAL", "nan", "a number"),
+        ("BUILD_ON_POST", "maybe", "yes or no"),
+        ("CATALOG_DIR", "", "a path"),
+    ],
+)
+def test_what_a_value_should_be_is_said_in_words(name: str, text: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=f"ROISERVICE_{name}: '{text}' is not {wanted}$"):
+        load_settings(environ={f"ROISERVICE_{name}": text})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["simplify", "min_area", "check_interval", "keep_replaced"])
 def test_overrides_are_held_to_the_same_rules(name: str, value: float) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -197,12 +198,17 @@ def is_built_elsewhere(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def failure_kept(directory: Path) -> Iterator[None]:
-    """Leave what a build of a layer fails with in its directory."""
+    """Leave what a build of a layer fails with in its directory.
+
+    What fails because this process is ending, which starts no threads any more, is EngineFailed.
+    """
     try:
         yield
     except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
         raise
     except Exception as error:
+        if _is_ending():
+            raise EngineFailed("the process that built it was stopped") from error
         parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
         failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
         beside = directory / f"{FAILURE}.{os.getpid()}"
@@ -211,6 +217,16 @@ def failure_kept(directory: Path) -> Iterator[None]:
             beside.write_text(json.dumps(failure), encoding="utf-8")
             os.replace(beside, directory / FAILURE)
         raise
+
+
+def _is_ending() -> bool:
+    """Whether this process has done its work, and only waits for its threads."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return True
+    return False
 
 
 def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,18 @@ def merged(all_columns: Iterable[Columns]) -> Columns:
 
 def _over(column: pa.Array, known: pa.Array) -> pa.Array:
     if column.type != known.type:
-        numbers = {pa.int64(), pa.float64()}
-        common = pa.float64() if {column.type, known.type} <= numbers else pa.string()
-        column, known = (each.cast(common) for each in (column, known))
+        column, known = _alike(column, known)
     import pyarrow.compute as pc  # takes a while, and most layers have no tables
 
     return pc.coalesce(column, known)
+
+
+def _alike(*columns: pa.Array) -> list[pa.Array]:
+    """The columns as numbers if they are, else as text; so are whole numbers that a float does not hold."""
+    if {each.type for each in columns} <= {pa.int64(), pa.float64()}:
+        with suppress(pa.ArrowInvalid):
+            return [each.cast(pa.float64()) for each in columns]
+    return [each.cast(pa.string()) for each in columns]
 
 
 def named_columns(columns: Mapping[str, pa.Array]) -> Columns:

@@ -70,22 +70,28 @@ def _in_order(
     `tick` is called now and then while a result is waited for. None: this thread does itself what no other
     has begun by then, as those of the pool may have other work before it.
     """
-    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    waiting: deque[tuple[list[Callable[[], Result]], Future[Result]]] = deque()
 
     def next_result() -> Result:
-        task, future = waiting.popleft()
+        todo, future = waiting.popleft()
         if tick is None and future.cancel():
-            return work(task)
+            return _taken(todo)
         while tick is not None and not wait([future], TICK).done:
             tick()
         return future.result()
 
     for task in tasks:
         results = [next_result()] if len(waiting) == at_once else []
-        waiting.append((task, pool.submit(work, task)))
+        # The pool keeps what was cancelled until its turn comes; by then this is empty.
+        todo: list[Callable[[], Result]] = [partial(work, task)]
+        waiting.append((todo, pool.submit(_taken, todo)))
         yield from results
     while waiting:
         yield next_result()
+
+
+def _taken(todo: list[Callable[[], Result]]) -> Result:
+    return todo.pop()()
 
 
 def block_rows(layer: LabelLayer) -> int:

@@ -31,13 +31,14 @@ def write_geoparquet(file: IO[bytes], layers: Sequence[Iterable[Features]]) -> N
     """Write all batches of all layers; columns of properties are those of the first batch of each.
 
     Columns beside `geometry` are those of GeoJSON: `id`, `label`, `layer`, `z`, `t`, `c`, `area`, `color` as
-    #rrggbbaa, `drawn_as`, then the objects' own properties.
+    #rrggbbaa, `drawn_as`, then the objects' own properties: where layers do not agree about a type,
+    as floats if all are numbers, else as text.
     """
     begun = [_begun(iter(batches)) for batches in layers]
-    own = pa.unify_schemas(
-        [_own_schema(first) for first, _ in begun if first is not None], promote_options="permissive"
-    )
-    schema = pa.schema([*_FIELDS, *own], metadata={"geo": json.dumps(_GEO)})
+    firsts = [first for first, _ in begun if first is not None]
+    schema = pa.schema([*_FIELDS, *_own_types(firsts).items()], metadata={"geo": json.dumps(_GEO)})
+    if firsts and all(first.label.dtype == np.uint64 for first in firsts):
+        schema = schema.set(schema.get_field_index("label"), pa.field("label", pa.uint64()))
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in chain.from_iterable(batches for _, batches in begun):
             writer.write_table(_table(batch, schema))
@@ -69,13 +70,16 @@ def _column(name: str) -> str:
     return f"property:{name}" if name in _TAKEN else name
 
 
-def _own_schema(features: Features) -> pa.Schema:
-    """Types of the properties; JSON is text here."""
-    kinds = {
-        _column(name): pa.string() if pa.types.is_large_binary(column.type) else column.type
-        for name, column in features.properties.items()
-    }
-    return pa.schema(list(kinds.items()))
+def _own_types(firsts: Sequence[Features]) -> dict[str, pa.DataType]:
+    """Types of the properties of all layers, from a batch of each; JSON is text here."""
+    types: dict[str, pa.DataType] = {}
+    for name, column in (item for first in firsts for item in first.properties.items()):
+        kind = pa.string() if pa.types.is_large_binary(column.type) else column.type
+        known = types.setdefault(_column(name), kind)
+        if known != kind:
+            are_numbers = {known, kind} == {pa.int64(), pa.float64()}
+            types[_column(name)] = pa.float64() if are_numbers else pa.string()
+    return types
 
 
 def _table(features: Features, schema: pa.Schema) -> pa.Table:
@@ -83,7 +87,7 @@ def _table(features: Features, schema: pa.Schema) -> pa.Table:
     columns = {
         "geometry": pa.array(wkb.tolist(), pa.binary()),
         "id": features.feature_id,
-        "label": _labels(features.label),
+        "label": _labels(features.label, schema.field("label").type),
         "layer": [features.layer] * len(features),
         "z": _index(features.z),
         "t": _index(features.t),
@@ -102,8 +106,10 @@ def _table(features: Features, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _labels(labels: NDArray[np.int64] | NDArray[np.uint64]) -> pa.Array:
-    """Labels as int64; those beyond it are null, as the type of the column cannot hold them."""
+def _labels(labels: NDArray[np.int64] | NDArray[np.uint64], kind: pa.DataType) -> pa.Array:
+    """Labels as `kind`; those beyond int64 are null where other layers may have negative ones."""
+    if kind == pa.uint64():
+        return pa.array(labels)
     beyond = labels > np.uint64(2**63 - 1) if labels.dtype == np.uint64 else np.zeros(len(labels), bool)
     return pa.array(labels.astype(np.int64), mask=beyond)
 
@@ -114,4 +120,6 @@ def _index(index: NDArray[np.int32]) -> pa.Array:
 
 
 def _property(column: pa.Array | None, count: int, kind: pa.DataType) -> pa.Array:
-    return pa.nulls(count, kind) if column is None else column.cast(kind)
+    if column is None:
+        return pa.nulls(count, kind)
+    return column.cast(kind, safe=False)  # a float may hold no more than the first 53 bits of a whole number

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -54,4 +56,13 @@ def _bounds(text: str, kind: pa.DataType) -> tuple[Value | None, Value | None]:
         raise ValueError("is a number, or a range such as 2..7, 2.. or ..7")
     if first is not None and last is not None and first > last:
         raise ValueError("the range ends before it starts")
+    return _whole(low, high if dots else low) if pa.types.is_integer(kind) else (first, last)
+
+
+def _whole(low: str, high: str) -> tuple[int | None, int | None]:
+    """The whole numbers of a range, within int64: a float would round those of more than 53 bits."""
+    first = max(math.ceil(Decimal(low)), -(2**63)) if low else None
+    last = min(math.floor(Decimal(high)), 2**63 - 1) if high else None
+    if (first or 0) >= 2**63 or (last or 0) < -(2**63):
+        return 1, 0  # nothing is beyond
     return first, last

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog import engine, tracing
 from roiservice.catalog.build import LayerVersion, build_catalog, roi_numbers
-from roiservice.catalog.properties import stated_columns
+from roiservice.catalog.properties import merged, stated_columns
 from roiservice.catalog.reader import open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
 from roiservice.errors import SourceError, SourceRefused, TooManyObjects
@@ -124,6 +124,14 @@ def test_a_column_keeps_every_value_whatever_its_types(values: list[Any]) -> Non
     back = [row.get("value") for row in rows_of(columns, len(values))]
     beyond = [isinstance(value, int) and not -(2**63) <= value < 2**64 for value in values]
     assert back == [str(value) if huge else value for value, huge in zip(values, beyond, strict=True)]
+
+
+def test_whole_numbers_that_a_float_does_not_hold_stay_what_they_are_beside_fractions() -> None:
+    large, fractions = pa.array([2**53 + 1, None], pa.int64()), pa.array([None, 0.5])
+    (column,) = merged([{"code": large}, {"code": fractions}]).values()
+    assert column.to_pylist() == [str(2**53 + 1), "0.5"]
+    (column,) = merged([{"code": pa.array([2, None], pa.int64())}, {"code": fractions}]).values()
+    assert column.to_pylist() == [2.0, 0.5]
 
 
 @pytest.mark.parametrize("name", ["label", "layer", "z", "t", "c", "area", "color", "drawn_as"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,6 +107,35 @@ def test_features_of_a_plane_do_not_wait_for_blocks_of_the_next(monkeypatch: pyt
     for plane, labels, _ in traced:
         assert labels.tolist() == [1], plane
         came.set()
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_planes_that_are_done_are_not_held_while_others_are_traced(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(engine, "BATCH_PIXELS", 1)
+    came, depth = Event(), 8
+
+    class Slow(Layer):
+        def read_planes(
+            self, indices: list[tuple[int, int, int]], row0: int, row1: int
+        ) -> Iterator[NDArray[Any]]:
+            if indices[0][2]:
+                assert came.wait(10), (
+                    "the only thread is at the second slab until planes of the first have come"
+                )
+            return super().read_planes(indices, row0, row1)
+
+    planes = np.random.default_rng(1).integers(1, 9, (2 * depth, 4, 4), np.uint8)
+    layer, limits = Slow(planes, rows, depth).as_layer, VertexLimits(None, None)
+    traced = traced_features(layer, Threads(1), limits, None, lambda _: None, features, whole=True)
+    of_planes: list[weakref.ref[NDArray[Any]]] = []
+    for plane, labels, _ in traced:
+        of_planes.append(weakref.ref(labels.base))
+        if plane.index[2] == depth - 3:
+            assert sum(each() is not None for each in of_planes) < 4
+            came.set()
+        del labels
 
 
 @pytest.mark.parametrize(

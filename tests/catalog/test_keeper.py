@@ -57,6 +57,26 @@ catalog = keeper_at(folder).catalog(layer)
 print(catalog.version, catalog.meta["counts"]["features"], flush=True)
 """
 
+ENDING = """
+import contextlib, logging, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tests.catalog.support import keeper_at, layer_key
+from roiservice.catalog import keeper as module
+from roiservice.catalog.registry import Registry
+looked = module.source_token
+def at_the_end(*given):
+    with contextlib.suppress(RuntimeError):
+        while True:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(int)
+    return looked(*given)
+module.source_token = at_the_end
+logging.basicConfig()
+folder = Path(sys.argv[1])
+keeper_at(folder, check_interval=0.0).catalog(layer_key(Registry(folder / "state"), folder / "1.zarr"))
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
@@ -286,6 +306,20 @@ def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
     keeper.catalog(layer)
     wait_for(lambda: "no process can be started" in caplog.text)
     assert "the catalog stays as it was" in caplog.text
+
+
+def test_what_a_process_that_ends_cannot_read_is_not_called_damaged(
+    tmp_path: Path, layer: LayerKey, store: Path
+) -> None:
+    keeper = keeper_at(tmp_path)
+    keeper.build(layer)
+    change(store)
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "the catalog stays as it was: the process that built it was stopped" in ended.stderr
+    assert "1.zarr" not in ended.stderr
+    assert not (keeper.directory(layer) / FAILURE).exists()
 
 
 def test_a_source_is_looked_at_again_once_there_can_be_a_thread_for_it(

@@ -11,6 +11,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -139,6 +140,33 @@ def test_geopandas_reads_the_parquet(features: Features) -> None:
     assert table["area"].tolist() == features.area.tolist()
     assert table["c"].isna().all()
     assert json.loads(table.to_json())["type"] == "FeatureCollection"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (pa.array([2, None] * 4), pa.array([0.5] * 8), [2.0, None, 0.5]),
+        (pa.array([2**53 + 1, None] * 4), pa.array([0.5] * 8), [float(2**53), None, 0.5]),
+        (pa.array([2, None] * 4), pa.array(["a"] * 8), ["2", None, "a"]),
+        (pa.array([0.5, None] * 4), pa.array([True] * 8), ["0.5", None, "true"]),
+        (pa.array([True, None] * 4), pa.array([b"[1]"] * 8, pa.large_binary()), ["true", None, "[1]"]),
+    ],
+)
+def test_layers_need_not_agree_about_types_in_the_parquet(
+    features: Features, one: pa.Array, other: pa.Array, both: list[object]
+) -> None:
+    file = io.BytesIO()
+    write_geoparquet(file, [[replace(features, properties={"v": each})] for each in (one, other)])
+    found = pq.read_table(io.BytesIO(file.getvalue()))["v"].to_pylist()
+    assert [*found[:2], found[8]] == both
+
+
+def test_labels_beyond_int64_are_in_the_parquet(features: Features) -> None:
+    large = replace(features, label=features.label.astype(np.uint64) + np.uint64(2**63))
+    file = io.BytesIO()
+    write_geoparquet(file, [[large]])
+    table = pq.read_table(io.BytesIO(file.getvalue()))
+    assert table["label"].to_pylist() == [2**63 + label for label in range(1, 9)]
 
 
 def test_properties_called_like_columns_of_the_parquet_are_told_apart(features: Features) -> None:

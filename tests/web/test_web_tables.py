@@ -43,7 +43,12 @@ SHAPES = {
         )
     ],
 }
-VALUES = "label,score,class,alive\n1,0.5,a,true\n3,2.5,b,false\n2,,a,\n9,7,c,true\n"
+VALUES = f"""label,score,class,alive,barcode
+1,0.5,a,true,{2**53}
+3,2.5,b,false,{-(2**63)}
+2,,a,,{2**53 + 1}
+9,7,c,true,5
+"""
 
 
 @pytest.fixture
@@ -123,6 +128,17 @@ def test_values_are_properties_of_the_labels(client: FlaskClient) -> None:
         ("class=a..b", []),
         ("bbox=0,0,40,20&class=a", [1, 2]),
         ("label=1,3&score=1..", [3]),
+        (f"barcode={2**53}", [1]),
+        (f"barcode={2**53 + 1}..", [2]),
+        (f"barcode={-(2**63)}..{2**53}", [1, 3]),
+        (f"barcode=..{-(2**63)}", [3]),
+        (f"barcode=..{-(2**63) - 1}", []),
+        (f"barcode={2**63}..", []),
+        (f"barcode={2**70}", []),
+        ("barcode=-1e300..1e300", [1, 2, 3]),
+        ("barcode=1.5..", [1, 2]),
+        ("barcode=..-0.5", [3]),
+        ("barcode=0.2..0.8", []),
     ],
 )
 def test_conditions_on_properties(client: FlaskClient, condition: str, labels: list[int]) -> None:
