@@ -15,8 +15,8 @@ from roiservice.vectorize.assemble import assemble, split_rings
 from roiservice.vectorize.seams import Joiner, Rings
 from roiservice.vectorize.tracer import new_table, trace_strip
 
-# Of strips of about this size, calls between compiled loops take little, and the vertex table is still small.
-TRACE_PIXELS = 2**20
+# Strips of about this size keep the vertex table in the processor's cache.
+TRACE_PIXELS = 2**19
 TRACE_ROWS = 32
 
 
