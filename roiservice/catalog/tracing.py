@@ -73,25 +73,25 @@ def _in_order(
     waiting: deque[tuple[list[Callable[[], Result]], Future[Result]]] = deque()
 
     def next_result() -> Result:
-        todo, future = waiting.popleft()
+        own, future = waiting.popleft()
         if tick is None and future.cancel():
-            return _taken(todo)
+            return _done(own)
         while tick is not None and not wait([future], TICK).done:
             tick()
         return future.result()
 
     for task in tasks:
         results = [next_result()] if len(waiting) == at_once else []
-        # The pool keeps what was cancelled until its turn comes; by then this is empty.
-        todo: list[Callable[[], Result]] = [partial(work, task)]
-        waiting.append((todo, pool.submit(_taken, todo)))
+        # Empty once it is done: the pool keeps what was cancelled until its turn comes.
+        own: list[Callable[[], Result]] = [partial(work, task)]
+        waiting.append((own, pool.submit(_done, own)))
         yield from results
     while waiting:
         yield next_result()
 
 
-def _taken(todo: list[Callable[[], Result]]) -> Result:
-    return todo.pop()()
+def _done(own: list[Callable[[], Result]]) -> Result:
+    return own.pop()()
 
 
 def block_rows(layer: LabelLayer) -> int:
