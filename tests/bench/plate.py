@@ -7,8 +7,9 @@ else in a temporary one. Each is built by `roiservice build` with nothing built 
 Processor seconds are those of all processes that the command has started. "Busy" is their share of what all
 processors had to give meanwhile; whatever else the machine had to do makes it less. "Of the rest" is their
 share of what others left, so that only processors that did nothing at all make it less; where other things
-run as well, they fill such gaps, and it says too much. Features and pixels of each layer are compared with
-what was drawn. Python has compiled its modules before, and numba its loops.
+run as well, they fill such gaps, and it says too much. "Once started" is "busy" without what the same command
+takes when there is nothing to do, which is one processor's work. Features and pixels of each layer are
+compared with what was drawn. Python has compiled its modules before, and numba its loops.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--dask", metavar="ADDRESS")
     given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    print("| store | layers | features | s | processor s | ms per plane | busy | of the rest | counts |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    print("| store | layers | features | s | processor s | ms per plane | busy | of the rest | once started | counts |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         run(folder, "warm-up")
@@ -135,7 +136,9 @@ def build(folder: Path, name: str, drawn: list[list[int]], dask: str | None) -> 
     with tempfile.TemporaryDirectory(dir=folder) as home:
         options = [] if dask is None else ["--dask", dask]
         settings = {"ROISERVICE_STATE_DIR": f"{home}/state", "ROISERVICE_CATALOG_DIR": f"{home}/catalogs"}
-        code, used = run(folder, "build", str(folder / f"{name}.zarr"), *options, **settings)
+        command = ("build", str(folder / f"{name}.zarr"), *options)
+        code, used = run(folder, *command, **settings)
+        _, start = run(folder, *command, **settings)
         catalogs = [open_catalog(path.parent) for path in Path(home).rglob("layer.json")]
         built = [[len(each.features["area"]), int(each.features["pixel_count"].sum())] for each in catalogs]
     counts = "right" if code == 0 and sorted(built) == drawn else f"WRONG, exit code {code}"
@@ -145,6 +148,7 @@ def build(folder: Path, name: str, drawn: list[list[int]], dask: str | None) -> 
     row += [
         f"{used.work / used.seconds / PROCESSORS:.0%}",
         f"{used.work / (used.work + used.idle):.0%}",
+        f"{(used.work - start.work) / (used.seconds - start.seconds) / PROCESSORS:.0%}",
         counts,
     ]
     print(f"| {' | '.join(map(str, row))} |", flush=True)
