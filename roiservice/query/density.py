@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +30,10 @@ class Density:
 def density(catalog: Catalog, query: RoiQuery, cells: int) -> Density:
     """The features that match, on a grid with `cells` cells along the image's longer side."""
     height, width = catalog.image_size[3:]
-    side = max(width, height) / cells
-    shape = (max(math.ceil(height / side), 1), max(math.ceil(width / side), 1))
+    longer = max(width, height)
+    side = longer / cells
+    # In whole numbers: a quotient that was rounded up would be one cell more.
+    shape = (-(-height * cells // longer), -(-width * cells // longer))
     counts, areas = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1])
     outside = 0
     for rows in row_batches(catalog, query):

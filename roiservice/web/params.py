@@ -258,7 +258,7 @@ def finite(text: str) -> float:
     """A decimal number; float() alone would take `1_0`, `nan` and the digits of other scripts as well."""
     if not _DECIMAL.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(text)
-    return float(text)
+    return float(text) + 0.0  # there is one zero only: equal queries have one spelling
 
 
 def _tolerance(text: str) -> float:

@@ -44,7 +44,8 @@ def test_density(catalogs: list[Catalog], data: st.DataObject, number: int, cell
     grid = density(catalog, query, cells)
     height, width = catalog.image_size[3:]
     assert grid.side == max(width, height) / cells
-    assert grid.counts.shape == (math.ceil(height / grid.side), math.ceil(width / grid.side))
+    longer = max(height, width)
+    assert grid.counts.shape == tuple(math.ceil(Fraction(side * cells, longer)) for side in (height, width))
     counts, areas = np.zeros(grid.counts.shape, int), np.zeros(grid.counts.shape)
     for feature in plain(catalog):
         if matches(feature, query):
@@ -54,6 +55,12 @@ def test_density(catalogs: list[Catalog], data: st.DataObject, number: int, cell
     assert grid.counts.tolist() == counts.tolist()
     assert np.allclose(grid.areas, areas)
     assert grid.outside == 0
+
+
+@pytest.mark.parametrize("cells", [1, 61, 77, 122, 512])
+def test_a_grid_has_as_many_cells_as_asked_for(tmp_path: Path, cells: int) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))], size=(1, 1, 1, 10, 20))
+    assert density(catalog, RoiQuery(), cells).counts.shape == (-(-cells // 2), cells)
 
 
 def test_what_lies_outside_the_image_is_counted_apart(tmp_path: Path) -> None:

@@ -189,6 +189,16 @@ def test_a_walk_visits_everything_once(tissue, form, total):
         assert bodies == plain
 
 
+@pytest.mark.parametrize("box", ["-0,0,150,150", "-0.0,-0,150,150", "-1e-400,0,150,150"])
+def test_a_walk_within_a_box_that_begins_at_minus_zero(tissue, box):
+    """As programs write what they have rounded to zero from below."""
+    walked = walk(tissue, f"{ITEMS}?cursor={START}&limit=20&bbox={box}")
+    window = get(tissue, f"{ITEMS}?limit=1000&bbox=0,0,150,150").json
+    assert [feature["id"] for page in walked for feature in page["features"]] == [
+        feature["id"] for feature in window["features"]
+    ]
+
+
 def test_a_cursor_belongs_to_its_filters(tissue):
     links = get(tissue, f"{ITEMS}?cursor=start&limit=5&min-area=2").json["links"]
     following = next(link["href"] for link in links if link["rel"] == "next")
