@@ -7,16 +7,27 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
 
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
-from roiservice.errors import NotWritten, RegistryFailed, RoiServiceError, SettingsError, SourceError
+from roiservice.errors import (
+    BadParameter,
+    NotWritten,
+    RegistryFailed,
+    RoiServiceError,
+    SettingsError,
+    SourceError,
+)
 from roiservice.query.batches import page_batches
 from roiservice.query.columns import read_features
 from roiservice.query.detail import FULL, Detail, read_detailed
 from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
 from roiservice.query.select import RoiQuery
+from roiservice.query.subsets import Rows
 from roiservice.web.access import readable
 from roiservice.web.compress import pack
 from roiservice.web.documents import image_size
@@ -88,11 +99,25 @@ def items_page(
 def items_stream(
     catalog: Catalog, form: Format, query: RoiQuery, offset: int, detail: Detail = FULL
 ) -> Iterator[bytes]:
-    """All features from `offset` on, a batch at a time; the rows are looked up before the first byte."""
-    return (
-        form.separator.join(form.encode(read_detailed(catalog, rows, detail))) + form.end
-        for rows in page_batches(catalog, query, offset, STREAM_BATCH)
-    )
+    """All features from `offset` on, a batch at a time; the first is made at once, and raises what it does.
+
+    So that is an answer of its own, not the end of one that has begun.
+    """
+    batches = page_batches(catalog, query, offset, STREAM_BATCH)
+    chunks = (chunk for rows in batches for chunk in _encoded(catalog, form, rows, detail))
+    first = next(chunks, b"")
+    return chain([first], chunks)
+
+
+def _encoded(catalog: Catalog, form: Format, rows: Rows, detail: Detail) -> Iterator[bytes]:
+    """The features of these rows; a piece at a time where they are too large to be simplified at once."""
+    try:
+        yield form.separator.join(form.encode(read_detailed(catalog, rows, detail))) + form.end
+    except BadParameter:
+        if len(rows) == 1:
+            raise
+        for some in np.array_split(rows, 2):
+            yield from _encoded(catalog, form, some, detail)
 
 
 def roi_list_page(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shapely
 
+from roiservice.query import detail
 from roiservice.query.cursor import START
 from tests.conftest import start_service
 from tests.query.support import tessellation
@@ -86,6 +87,18 @@ def test_a_whole_layer_is_streamed_simplified(tissue):
     assert len(lines) == CELLS
     paged = get(tissue, f"{ITEMS}?f=ndjson&simplify=4&limit=1000").data.splitlines()
     assert lines == paged
+
+
+def test_a_stream_of_more_than_can_be_simplified_at_once_is_whole(tissue, monkeypatch):
+    at_once = get(tissue, f"{ITEMS}?f=ndjson&simplify=4").data
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 1500)
+    refused(tissue, f"simplify=4&limit={CELLS}", "simplify")
+    assert get(tissue, f"{ITEMS}?f=ndjson&simplify=4").data == at_once
+
+
+def test_a_stream_that_cannot_begin_says_why(tissue, monkeypatch):
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 1)
+    refused(tissue, "f=ndjson&simplify=4", "simplify")
 
 
 def test_centroids_boxes_and_nothing(tissue):
