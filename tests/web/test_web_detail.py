@@ -212,6 +212,18 @@ def test_a_walk_within_a_box_that_begins_at_minus_zero(tissue, box):
     ]
 
 
+@pytest.mark.parametrize("start", [f"cursor={START}", "offset=0"])
+def test_all_links_of_a_walk_lead_somewhere(tissue, start):
+    offered = []
+    for page in walk(tissue, f"{ITEMS}?{start}&limit=50"):
+        offered.append({each["title"] for each in page["links"] if each["rel"] == "alternate"})
+        for each in page["links"]:
+            get(tissue, each["href"].removeprefix("http://localhost"))
+    # That of OMERO counts ROIs: what others count says nothing about where it goes on.
+    by_feature = {"ndjson", "wkt", "qupath"}
+    assert offered == [by_feature | {"omero"}, by_feature, by_feature]
+
+
 def test_a_cursor_belongs_to_its_filters(tissue):
     links = get(tissue, f"{ITEMS}?cursor=start&limit=5&min-area=2").json["links"]
     following = next(link["href"] for link in links if link["rel"] == "next")

@@ -140,7 +140,10 @@ def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[by
 
 
 def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
-    """This page and its neighbours in this format, the same page in the others, and the layer."""
+    """This page and its neighbours in this format, the same page in the others, and the layer.
+
+    Where one format counts features and the other ROIs, only the first pages are the same.
+    """
     path = collection_path(place.image_id, place.collection)
     href = f"{place.base}{path}/items"
     own = asked.filters if asked.f is None else (*asked.filters, ("f", asked.f))
@@ -148,7 +151,8 @@ def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
         link(rel, to, FORMATS[place.format].media_type) for rel, to in _near(place, asked, span, href, own)
     ]
     for name, other in FORMATS.items():
-        if name != place.format and _refusal(other, asked) is None:
+        same = span.offset == 0 or other.by_roi == FORMATS[place.format].by_roi
+        if name != place.format and same and _refusal(other, asked) is None:
             (_, to), *_ = _near(place, asked, span, href, (*asked.filters, ("f", name)))
             links.append(link("alternate", to, other.media_type, name))
     return [*links, link("collection", path)]
