@@ -17,6 +17,9 @@ from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import NAMES, geometries, is_open
 
 _LINE_END = b"\r\n"
+_DECIMALS = (
+    30  # more than any double needs that is not written with an exponent; GEOS leaves out what is needless
+)
 _QUOTE = '"'
 _SPECIAL = re.compile(r'[",\r\n]')
 _COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "drawn_as")
@@ -64,7 +67,7 @@ def _geometry(features: Features) -> list[Piece]:
         return []
     if polygons.xy.dtype == np.int32 and not is_open(features.kind).any():
         return [b'"', wkt_texts(polygons), b'"']
-    texts = shapely.to_wkt(geometries(polygons, features.kind), rounding_precision=-1)
+    texts = shapely.to_wkt(geometries(polygons, features.kind), rounding_precision=_DECIMALS)
     return [Texts.of([_cell(text) for text in texts.tolist()])]
 
 

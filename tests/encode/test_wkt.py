@@ -31,7 +31,17 @@ def table_of(features: Features) -> list[dict[str, str]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(patterns, st.sampled_from([Frame(), Frame(1.306, 1 / 3, 1e6, -0.1)]))
+@given(
+    patterns,
+    st.sampled_from(
+        [
+            Frame(),
+            Frame(1.306, 1 / 3, 1e6, -0.1),
+            Frame(1 / 3, 1 / 7, 1e-4 / 3, -0.1),
+            Frame(1e-5 / 3, 1e-3 / 7),
+        ]
+    ),
+)
 def test_geometries_are_the_polygons(pattern: NDArray[Any], frame: Frame) -> None:
     features = features_of(pattern, frame=frame)
     rows = table_of(features)
