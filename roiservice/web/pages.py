@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -43,15 +44,20 @@ _at_once = threading.BoundedSemaphore(max(os.cpu_count() or 1, 2))
 STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
 
 
-def cached(cache: PageCache, key: str, make: Callable[[], Page]) -> Page:
-    """The page of that key; of several requests that miss it at once, one makes it and the others wait."""
+def cached(
+    cache: PageCache, key: str, make: Callable[[], Page], turn: AbstractContextManager[object] = _at_once
+) -> Page:
+    """The page of that key; of several requests that miss it at once, one makes it and the others wait.
+
+    `turn` is held while it is made. What takes long has one of its own, so that pages need not wait for it.
+    """
     page = cache.get(key)
     if page is not None:
         return page
     with _making[hash(key) % len(_making)]:
         page = cache.get(key)
         if page is None:
-            with _at_once:
+            with turn:
                 page = make()
             cache.put(key, page)
     return page

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +18,8 @@ import shapely
 
 from roiservice.query import detail
 from roiservice.query.cursor import START
+from roiservice.query.summary import summary
+from roiservice.web.routes import overview
 from tests.conftest import start_service
 from tests.query.support import tessellation
 from tests.stores import write_image
@@ -312,3 +318,26 @@ def test_a_layer_links_to_its_overviews(tissue):
     assert [link["href"].rpartition("/")[2] for link in links] == ["density", "summary"]
     for link in links:
         get(tissue, link["href"].removeprefix("http://localhost"))
+
+
+def test_pages_do_not_wait_for_summaries(tissue, monkeypatch):
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(catalog, query):
+        begun.set()
+        ended.wait(60)
+        return summary(catalog, query)
+
+    monkeypatch.setattr(overview, "summary", slow)
+    asked = [f"{LAYER}/summary?min-area={area}" for area in range(2, 2 + 2 * max(os.cpu_count() or 1, 2))]
+    with ThreadPoolExecutor(len(asked) + 4) as threads:
+        summaries = [threads.submit(get, tissue.application.test_client(), url) for url in asked]
+        assert begun.wait(60)
+        time.sleep(0.2)  # for the others to queue up
+        # More than one, as locks are shared by chance.
+        pages = [f"{ITEMS}?limit=3&offset={offset}" for offset in (11, 12, 13, 14)]
+        some = [threads.submit(get, tissue.application.test_client(), url) for url in pages]
+        done, _ = wait(some, 20, FIRST_COMPLETED)
+        ended.set()
+        assert done
+        assert all(each.result().json["features"] for each in summaries)

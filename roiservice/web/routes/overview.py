@@ -92,10 +92,9 @@ def _answer(
         return unchanged
 
     def page() -> Page:
-        with _one_at_a_time:
-            document = make(catalog, query)
+        document = make(catalog, query)
         return pack(orjson.dumps(document), document["features"], 1)
 
-    made = cached(service.cache, key, page)
+    made = cached(service.cache, key, page, _one_at_a_time)
     headers = {"Content-Crs": f"<{pixel_crs()}>", "Link": link_header(links)}
     return page_answer((b"", b"", headers), made, partial(service.cache.unpacked, key, made), JSON, tag)
