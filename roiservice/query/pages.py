@@ -14,7 +14,7 @@ from roiservice.catalog.rois import rows_of_rois
 from roiservice.errors import Gone, NotFound
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.remembered import remembered
-from roiservice.query.select import RoiQuery, matching_planes, plane_spans, selected
+from roiservice.query.select import RoiQuery, matching_planes, on_spans, plane_spans, selected
 from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset
 
 FEW = 16  # ROIs are few if they are less than this part of all
@@ -204,8 +204,5 @@ def _places_of_rows(catalog: Catalog, query: RoiQuery) -> Subset:
 
 
 def _on_planes(catalog: Catalog, rows: Rows, query: RoiQuery) -> NDArray[np.bool_]:
-    on = np.zeros(len(rows), bool)
     wanted = replace(query, bbox=None, rois=None, labels=None, min_area=0.0, properties=())
-    for first, last in plane_spans(catalog, matching_planes(catalog, wanted)):
-        on |= (rows >= first) & (rows < last)
-    return on
+    return on_spans(rows, plane_spans(catalog, matching_planes(catalog, wanted)))

@@ -85,7 +85,7 @@ def _matching(catalog: Catalog, query: RoiQuery) -> Subset:
     spans = plane_spans(catalog, matching_planes(catalog, query))
     rows = _rows_of_objects(catalog, query)
     if rows is not None:
-        rows = rows[_within(rows, spans)]
+        rows = rows[on_spans(rows, spans)]
         return Subset.of(rows[_passing(catalog, query, rows)])
     blocks, inside = _blocks_of(spans), None
     if query.bbox is not None:
@@ -140,7 +140,7 @@ def _masks(
         if rois is not None:
             passing &= rois[catalog.features["place"][rows]]
         if not any(begin <= first and last <= end for begin, end in spans):
-            passing &= _within(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
+            passing &= on_spans(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
         missing = len(some) * BLOCK_ROWS - len(passing)  # where the last block is not full
         masks = np.append(passing, np.zeros(missing, bool)) if missing else passing
         yield some, masks.reshape(-1, BLOCK_ROWS)
@@ -218,11 +218,10 @@ def _places_of_labels(catalog: Catalog, labels: tuple[int, ...]) -> Rows:
     return places_of_labels(catalog, np.array(asked, column.dtype))
 
 
-def _within(rows: Rows, spans: list[Span]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(rows), bool)
-    for first, last in spans:
-        inside |= (rows >= first) & (rows < last)
-    return inside
+def on_spans(rows: Rows, spans: list[Span]) -> NDArray[np.bool_]:
+    """Which of the rows lie in one of the half-open spans, which are in order and do not overlap."""
+    bounds = np.array(spans, np.int64).ravel()
+    return np.asarray(np.searchsorted(bounds, rows, side="right") % 2 == 1)
 
 
 def _meets(boxes: NDArray[np.float64], bbox: Box) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roiservice.query.select import on_spans
 from roiservice.query.subsets import BATCH, GROUP, Spans, Subset
 
 few = settings(max_examples=150, deadline=None)
@@ -73,6 +74,8 @@ def test_spans(sizes: list[tuple[int, int]], offset: int, limit: int) -> None:
     assert len(chosen) == len(numbers)
     assert chosen.page(offset, limit).tolist() == numbers[offset : offset + limit]
     assert [n for part in chosen.batches() for n in range(part.start, part.stop)] == numbers
+    every = np.arange(at + 3)
+    assert every[on_spans(every, spans)].tolist() == numbers
 
 
 def test_batches_of_spans_are_bounded() -> None:
