@@ -114,7 +114,9 @@ def build_status(
         if reached is not None and not kept_out:
             return reached
         if is_built_elsewhere(directory) or not (kept_out or is_built()):
-            return BuildStatus(WAITING)
+            # A process that has built it may take a while to end.
+            ends = kept_out and reached is None and is_built()
+            return BuildStatus(BUILDING, 1.0) if ends else BuildStatus(WAITING)
         if reached is not None:
             begins = reached.fraction is None and _age(path) < locks.beginning
             return BuildStatus(WAITING) if begins else _killed()

@@ -11,7 +11,7 @@ import pytest
 
 from roiservice.catalog import progress
 from roiservice.catalog.elsewhere import LOCK, LayerKey, being_built
-from roiservice.catalog.progress import note_start, progress_path, written_progress
+from roiservice.catalog.progress import BuildStatus, note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_image
@@ -44,6 +44,18 @@ def test_who_only_looks_at_the_source_of_a_built_layer_builds_nothing(
     with open(keeper.directory(layer) / LOCK, "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert keeper.status(layer).state == "done"
+
+
+def test_a_process_that_has_built_a_layer_does_not_wait_again_while_it_ends(
+    tmp_path: Path, layer: LayerKey
+) -> None:
+    keeper = keeper_at(tmp_path)
+    with being_built(keeper.directory(layer)):
+        note_start(progress_path(keeper._pointer(layer)))
+        assert keeper.status(layer).state == "waiting"
+        keeper.build(layer)
+        assert keeper.status(layer) == BuildStatus("building", 1.0)
+    assert keeper.status(layer).state == "done"
 
 
 def test_those_who_look_do_not_take_each_other_for_builders(tmp_path: Path, layer: LayerKey) -> None:
