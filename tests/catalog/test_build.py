@@ -204,11 +204,18 @@ def version_of(layer: Any) -> LayerVersion:
     return LayerVersion(1, 2, "token", Outline())
 
 
-def test_too_many_vertices_of_one_plane_are_refused_by_name(tmp_path: Path) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(3, 64, 64)}, axes="zyx")
+@pytest.mark.parametrize("block_pixels", [2**22, 64 * 4])
+def test_too_many_vertices_of_one_plane_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_pixels: int
+) -> None:
+    """Whether one block of it has too many or only all together, and though planes are traced in one go."""
+    monkeypatch.setattr(tracing, "BLOCK_PIXELS", block_pixels)
+    planes = squares(3, 64, 64)
+    planes[2] = noisy(64, 64)
+    store = write_image(tmp_path / "1.zarr", labels={"cells": planes}, axes="zyx", chunks=(1, 4, 64))
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
-    with pytest.raises(SourceRefused, match=r"labels/cells.*1000 vertices"):
+    with pytest.raises(SourceRefused, match=r"labels/cells\]: plane \(0, 0, 2\): .*1000 vertices"):
         build_catalog(layer, version_of(layer), tmp_path / "2", registry, max_vertices=1000)
     assert not list(tmp_path.glob("2*"))
 
