@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from zarr.storage import LocalStore, ZipStore
@@ -28,10 +29,12 @@ class GuardedFolder(LocalStore):
         if not is_inside(path, self._location):
             raise SourceRefused(self._location, key, "a symbolic link leads out of the store")
         try:
-            size = os.stat(path).st_size
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        _check_size(self._location, key, size, self._limits)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe: waited for
+            raise SourceRefused(self._location, key, "is no regular file")
+        _check_size(self._location, key, status.st_size, self._limits)
         return await super().get(key, *arguments, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ from zarr.codecs import (
     ZstdCodec,
 )
 
-from roiservice.errors import SourceDamaged
+from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.arrays import LabelArray, open_array
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
@@ -205,5 +206,16 @@ def test_links_that_leave_the_store_are_refused(tmp_path: Path) -> None:
     chunk = tmp_path / "store/0/c/0/0/0"
     chunk.rename(tmp_path / "elsewhere")
     chunk.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="symbolic link"):
+    with pytest.raises(SourceRefused, match="symbolic link"):
         opened(tmp_path / "store", 3).read(SELECTIONS[0])
+
+
+@pytest.mark.parametrize("codec", ["raw", "transposed"])
+def test_named_pipes_are_not_waited_for(tmp_path: Path, codec: str) -> None:
+    filters = [TransposeCodec(order=(2, 0, 1))] if codec == "transposed" else []  # zarr's to read
+    written(tmp_path, "uint16", 3, filters=filters, compressors=None)
+    chunk = tmp_path / "0/c/0/0/0"
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(SourceRefused, match="c/0/0/0.*is no regular file"):
+        opened(tmp_path, 3).read(SELECTIONS[0])
