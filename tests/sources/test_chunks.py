@@ -217,5 +217,5 @@ def test_named_pipes_are_not_waited_for(tmp_path: Path, codec: str) -> None:
     chunk = tmp_path / "0/c/0/0/0"
     chunk.unlink()
     os.mkfifo(chunk)
-    with pytest.raises(SourceRefused, match="c/0/0/0.*is no regular file"):
+    with pytest.raises(SourceRefused, match=r"c/0/0/0.*is no regular file"):
         opened(tmp_path, 3).read(SELECTIONS[0])

@@ -120,10 +120,11 @@ class _Shards:
         if content is None:
             return None
         with self._lock:
-            self._versions[key] = content.version
+            version = self._versions.setdefault(key, content.version)
             if len(self._versions) > _MARKS:
-                self._versions.popitem(last=False)
-        return content.data
+                self._kept.pop(self._versions.popitem(last=False)[0], None)
+        # Another thread may have read its first part of another version meanwhile.
+        return content.data if content.version == version else self.part(key, span)
 
     def _whole(self, key: str, version: Version) -> bytes | None:
         with self._reading[hash(key) % _LOCKS]:  # several parts are asked for at once, and all wait for one

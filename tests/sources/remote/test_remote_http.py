@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import zarr
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import find_images
 from roiservice.sources.limits import Limits
-from roiservice.sources.remote import transport
+from roiservice.sources.remote import arrays, transport
 from roiservice.sources.remote.objects import Forbidden
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.store import RemoteStore
@@ -327,6 +328,42 @@ def test_parts_of_two_shards_are_never_mixed(tmp_path: Path, server: Served) -> 
         with pytest.raises(SourceDamaged, match="was replaced"):
             store.chunk(CHUNK, slice(10, 20), first.version)
         (path / CHUNK).write_bytes(data)
+
+
+def test_readers_that_begin_at_once_read_one_shard(
+    tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one waits for its first part, the shard is replaced, and another reads its own first part."""
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)})
+    store = open_remote(f"{server.url}/a.zarr", LIMITS)
+    assert isinstance(store, RemoteStore)
+    shards = arrays._Shards(store)
+    real = store.chunk
+
+    def replaced(*asked: Any) -> Any:
+        monkeypatch.setattr(store, "chunk", real)
+        content = real(*asked)
+        (path / CHUNK).write_bytes(b"new" * 10)
+        assert shards.part(CHUNK, slice(0, 3)) == b"new"
+        return content
+
+    monkeypatch.setattr(store, "chunk", replaced)
+    assert shards.part(CHUNK, slice(0, 3)) == b"new"
+
+
+def test_a_shard_that_was_forgotten_is_read_again(
+    tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_MARKS", 1)
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)}, chunks=(4, 8))
+    store = open_remote(f"{server.url}/a.zarr", LIMITS)
+    assert isinstance(store, RemoteStore)
+    shards = arrays._Shards(store)
+    for content in (b"one", b"another"):
+        (path / CHUNK).write_bytes(content)
+        assert shards.part(CHUNK, slice(0, 3)) == content[:3]
+        assert shards.part(CHUNK, slice(1, 3)) == content[1:3]
+        assert shards.part(CHUNK.replace("c/0/0", "c/1/0"), slice(0, 3)) is not None
 
 
 def test_wrong_parts_are_errors(server: Served, store_with_cells: str) -> None:
