@@ -242,7 +242,7 @@ def test_sizes_are_limited(tmp_path: Path, server: Served, store_with_cells: str
     server.faults.on = {"table": ("endless", -1)}
     with pytest.raises(SourceRefused, match="holds more than 2001 bytes"):
         small.read("table.csv", most=2001)
-    assert small.bytes_read < 2**21
+    assert transport.connect(server.url).traffic.bytes < 2**21
 
 
 def test_documents_that_are_forbidden_or_pages_are_not_there(server: Served, store_with_cells: str) -> None:
@@ -419,13 +419,13 @@ def test_paths_never_leave_the_root(server: Served, store_with_cells: str) -> No
 
 
 def test_requests_and_bytes_are_counted(tmp_path: Path, server: Served, store_with_cells: str) -> None:
-    store = open_remote(store_with_cells, LIMITS)
-    before = server.asked.total()
-    requests, content = store.requests, store.bytes_read
+    store, traffic = open_remote(store_with_cells, LIMITS), transport.connect(server.url).traffic
+    before, content = server.asked.total(), traffic.bytes
+    assert traffic.requests == before
     assert store.chunk(CHUNK) is not None
     assert store.read("zarr.json") is not None  # known from opening
-    assert store.requests - requests == server.asked.total() - before == 1
-    assert store.bytes_read - content == (tmp_path / "a.zarr" / CHUNK).stat().st_size
+    assert traffic.requests == server.asked.total() == before + 1
+    assert traffic.bytes - content == (tmp_path / "a.zarr" / CHUNK).stat().st_size
 
 
 def test_not_more_than_a_few_requests_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
