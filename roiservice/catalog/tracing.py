@@ -146,7 +146,7 @@ def _blocks(
         if files is None:
             blocks = zip(batch, tracer.trace(batch), strict=True)
             return {each: partial(_same, block) for each, block in blocks}
-        missing = [each for each in batch if files.find(each.name) is None]
+        missing = [each for each in batch if not files.has(each.name)]
         for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
             files.keep(each.name, block)
         return {each: partial(files.load, each.name) for each in batch}

@@ -19,11 +19,11 @@ from roiservice.catalog.columns import (
 
 
 @pytest.mark.parametrize("rows", [[], [0], [1], [3, 0, 1000], [2**17, 5]])
-@pytest.mark.parametrize(("dtype", "width"), [(np.int32, 2), (np.float64, 2), (np.int64, 0), (np.uint8, 3)])
+@pytest.mark.parametrize(("dtype", "width"), [(np.int32, 2), (np.float64, 2), (np.uint8, 3)])
 def test_growing_is_writing_at_once(tmp_path: Path, rows: list[int], dtype: type, width: int) -> None:
     random = np.random.default_rng(1)
-    pieces = [random.integers(0, 200, (n, width) if width else n).astype(dtype) for n in rows]
-    whole = np.concatenate(pieces) if pieces else np.empty((0, width) if width else 0, dtype)
+    pieces = [random.integers(0, 200, (n, width)).astype(dtype) for n in rows]
+    whole = np.concatenate([np.empty((0, width), dtype), *pieces])
     write_columns(tmp_path / "whole.arrow", {"xy": whole})
     column = GrowingColumn(tmp_path / "grown.arrow", "xy", dtype, width)
     for piece in pieces:

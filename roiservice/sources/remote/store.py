@@ -102,9 +102,10 @@ class RemoteStore(Remote):
         return listing is not None and listing.complete
 
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
-        """As the base class says of the first 10 000 files, where they can be listed; else the documents.
+        """The documents at `path`, then the first 10 000 files below it, sorted, where these can be listed.
 
-        Numbers made from ETags or dates stand for the time.
+        Documents are among these as well, unless the list ends before them. Numbers made from ETags or dates
+        stand for the time.
         """
         cleaned = self._clean(path)
         for name in (*ROOT_DOCUMENTS, ".zarray"):

@@ -119,13 +119,13 @@ class Origin:
         self.executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="remote")
         self._manager = _manager(base)
 
-    def send(self, request: Request, patience: Patience) -> Reply:
+    def send(self, request: Request) -> Reply:
         """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
 
         What comes is whole: an answer that is cut short, or whose end cannot be told, is an error.
         """
         for _ in range(_REDIRECTS + 1):
-            reply = self._with_retries(request, patience)
+            reply = self._with_retries(request)
             if reply.status not in _MOVED or not request.follow:
                 return reply
             request = replace(request, url=self._moved_to(request, reply))
@@ -140,7 +140,8 @@ class Origin:
             raise SourceRefused(request.location, request.part, reason)
         return url
 
-    def _with_retries(self, request: Request, patience: Patience) -> Reply:
+    def _with_retries(self, request: Request) -> Reply:
+        patience = PATIENCE
         for attempt in range(1, patience.tries + 1):
             try:
                 return self._once(request, patience)

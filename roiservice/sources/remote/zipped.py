@@ -55,7 +55,7 @@ class RemoteZip(Remote):
     def read(self, path: str, most: int | None = None) -> bytes | None:
         """As the base class."""
         member = self._members.get(self._clean(path))
-        if member is None or member.is_dir():
+        if member is None:
             return None
         self._check_size(path, member.file_size, most)
         return self._content(path, member)

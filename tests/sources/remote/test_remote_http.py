@@ -278,7 +278,8 @@ def test_compressed_answers_count_by_what_they_become(tmp_path: Path, server: Se
 
 
 def test_slow_answers_end(server: Served, store_with_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_remote(store_with_cells, LIMITS, Patience(whole=0.1, tries=2, pause=0.01))
+    monkeypatch.setattr(transport, "PATIENCE", Patience(whole=0.1, tries=2, pause=0.01))
+    store = open_remote(store_with_cells, LIMITS)
     assert isinstance(store, RemoteStore)
     monkeypatch.setattr(transport, "_SLOWEST", 2**50)
     server.faults.on = {CHUNK: ("endless", -1)}
