@@ -11,8 +11,7 @@ from zarr.storage import LocalStore, ZipStore
 from roiservice.errors import SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import is_inside
-
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+from roiservice.sources.store import is_metadata
 
 
 class GuardedFolder(LocalStore):
@@ -57,7 +56,6 @@ class GuardedZip(ZipStore):
 
 
 def _check_size(location: str, key: str, size: int, limits: Limits) -> None:
-    is_metadata = key.rpartition("/")[2] in _METADATA
-    allowed = limits.metadata_bytes if is_metadata else limits.shard_bytes
+    allowed = limits.metadata_bytes if is_metadata(key) else limits.shard_bytes
     if size > allowed:
         raise SourceRefused(location, key, f"holds {size} bytes; {allowed} are allowed")

@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     print(
-        "| store | layers | features | s | processor s | ms per plane | busy | of the rest | once started | counts |"
+        "| store | layers | features | s | processor s | ms per plane | busy | of the rest | once started "
+        "| counts |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as temporary:

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from roiservice.sources.remote.base import METADATA, Remote
+from roiservice.sources.remote.base import Remote
 from roiservice.sources.remote.objects import Version
+from roiservice.sources.store import is_metadata
 
 _NOTHING: tuple[str, ...] = ()
 _MARKS = 10_000  # shards of which it is remembered what version was read
@@ -53,7 +54,7 @@ class RemoteArrays(Store):
         return None if data is None else prototype.buffer.from_bytes(data)
 
     def _fetch(self, key: str, span: slice | None) -> bytes | None:
-        if key.rpartition("/")[2] in METADATA:
+        if is_metadata(key):
             data = self._store.read(key)
             return data if data is None or span is None else data[span]
         if span is not None:

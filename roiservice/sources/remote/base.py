@@ -10,9 +10,6 @@ from roiservice.sources.remote.objects import Content, HttpObjects, Version
 from roiservice.sources.remote.transport import CONNECTIONS
 from roiservice.sources.store import Store
 
-ROOT_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
-METADATA = (*ROOT_DOCUMENTS, ".zarray", ".zmetadata")
-
 
 class Remote(Store):
     """A store behind a network."""

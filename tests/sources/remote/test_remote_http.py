@@ -25,9 +25,9 @@ from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.remote.transport import Patience
 from roiservice.sources.roots import open_parent, open_store
 from roiservice.sources.tokens import source_token
-from tests.sources.remote.server import Faults, Served, served
+from tests.sources.remote.server import Faults, Served, answering, served
 from tests.sources.remote.support import described
-from tests.sources.support import LIMITS, blobs, found, image_at, layer_at, listing_of, whole
+from tests.sources.support import LIMITS, blobs, edit_array, found, image_at, layer_at, listing_of, whole
 from tests.stores import edit_attributes, write_group, write_image, write_multiscale, write_plate
 
 CHUNK = "labels/cells/0/c/0/0"
@@ -194,6 +194,34 @@ def test_missing_chunks_of_an_array_that_is_gone_are_an_error(tmp_path: Path, st
     with pytest.raises(SourceDamaged, match="was removed or replaced") as caught:
         whole(layer)
     assert caught.value.part == "labels/cells/0/zarr.json"
+
+
+def test_missing_chunks_of_an_array_that_is_another_are_an_error(
+    tmp_path: Path, store_with_cells: str
+) -> None:
+    layer = layer_at(store_with_cells)
+    (tmp_path / "a.zarr" / CHUNK).unlink()
+    edit_array(tmp_path / "a.zarr/labels/cells/0", fill_value=1)
+    with pytest.raises(SourceDamaged, match="was removed or replaced") as caught:
+        whole(layer)
+    assert caught.value.part == "labels/cells/0/zarr.json"
+
+
+def test_little_of_the_text_of_an_error_is_read() -> None:
+    with answering(410, b"x" * 2**24, {}) as url, pytest.raises(SourceDamaged, match="410 Gone"):
+        open_store(f"{url}/a.zarr", LIMITS)
+    assert transport.connect(url).traffic.bytes < 2**20
+
+
+def test_nobody_waits_as_long_as_a_server_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with (
+        answering(503, b"", {"Retry-After": "9999"}) as url,
+        pytest.raises(SourceDamaged, match=r"503 Service Unavailable \(3 tries\)"),
+    ):
+        open_store(f"{url}/a.zarr", LIMITS)
+    assert slept == [transport.PATIENCE.stall] * 2
 
 
 def test_chunks_of_another_kind_are_named(tmp_path: Path, store_with_cells: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from pathlib import Path
 
@@ -160,6 +161,15 @@ def test_damaged_files_are_told(tmp_path: Path, server: Served) -> None:
         with pytest.raises(SourceDamaged, match=reason) as caught:
             open_store(f"{server.url}/a.zip", LIMITS).read("zarr.json")
         assert caught.value.part == "zarr.json"
+
+
+def test_headers_may_be_longer_than_the_list_says(tmp_path: Path, server: Served) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        member = zipfile.ZipInfo("zarr.json")
+        member.extra = struct.pack("<HH", 0x6164, 1000) + bytes(1000)
+        archive.writestr(member, "{}" * 100)
+        member.extra = b""  # from here on it is the list that is written
+    assert open_store(f"{server.url}/a.zip", LIMITS).read("zarr.json") == b"{}" * 100
 
 
 def test_members_that_are_refused(tmp_path: Path, server: Served) -> None:
