@@ -129,6 +129,17 @@ def test_a_label_gains_a_part_elsewhere(tmp_path: Path, windows: list[tuple[int,
     assert contents(catalog) == contents(layer.from_scratch())
 
 
+def test_a_change_in_a_shard_may_be_anywhere_in_it(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
+    layer.array[100:104, 60:70] = 7777  # in the shard (2, 1), whose first chunk is that of (96, 48)
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert windows
+    assert all(window[3] <= 96 and window[5] <= 48 for window in windows)
+    assert all(144 <= window[4] < 192 and 96 <= window[6] < 240 for window in windows)
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_planes_without_a_change_are_not_read(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
     stack = squares(3, 4, 64, 80)
     layer = Layer(tmp_path, stack, axes="tzyx")
