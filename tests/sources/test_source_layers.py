@@ -169,6 +169,16 @@ def test_too_many_layers(tmp_path: Path) -> None:
         assert "more than 3 layers" in str(listing.problems[0])
 
 
+def test_too_many_groups_that_are_no_layers(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.zarr", labels=TWO)
+    for number in range(40):
+        write_group(path / f"labels/g{number:02}", "0.5", {})
+    listing = find_layers(image_at(path), Limits(layers=3))
+    assert len(listing.layers) == 2
+    assert "too many groups" in str(listing.problems[-1])
+    assert len(listing.problems) < 40
+
+
 def test_folders_without_metadata_are_searched_only_so_deep(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.zarr", labels=TWO)
     write_group(path / "labels" / "/".join("x" * 40), "0.5", {})
