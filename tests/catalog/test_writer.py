@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_columns
-from roiservice.catalog.indexes import BLOCK_ROWS
+from roiservice.catalog.indexes import BLOCK_ROWS, FORMAT
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
 from roiservice.catalog.writer import CatalogWriter
@@ -235,6 +236,14 @@ def test_a_wrong_layer_json_is_noticed(tmp_path: Path, text: str) -> None:
     (tmp_path / "2" / "layer.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CatalogDamaged):
         open_catalog(tmp_path / "2")
+
+
+def test_a_catalog_of_another_format_is_not_read(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))])
+    meta = {**catalog.meta, "format": FORMAT - 1}
+    (catalog.directory / "layer.json").write_text(json.dumps(meta))
+    with pytest.raises(CatalogDamaged, match=f"format {FORMAT - 1}, not {FORMAT}"):
+        open_catalog(catalog.directory)
 
 
 def test_columns_of_every_kind_go_round(tmp_path: Path) -> None:
