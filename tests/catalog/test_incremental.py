@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import changes, retrace, splice
 from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog import retrace, splice
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
 from roiservice.errors import SourceRefused, TooManyObjects
+from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer
 from tests.catalog.support import keeper_at, layer_key, squares
@@ -263,6 +266,46 @@ def test_other_metadata_than_those_of_the_catalog_count(
     windows.clear()
     assert layer.rebuilt().meta["frame"][0] == 1.5
     assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+
+
+@pytest.mark.parametrize("rule", [{"measures": ("solidity",)}, {"objects": BY_COMPONENT}])
+def test_objects_that_are_told_by_more_than_their_label_are_all_traced(
+    tmp_path: Path, windows: list[tuple[int, ...]], rule: dict[str, Any]
+) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    key, afresh = (
+        replace(each, source=replace(each.source, **rule))
+        for each in (layer.key(tmp_path), layer.key(tmp_path / "other"))
+    )
+    layer.keeper.build(key)
+    layer.array[50:60, 100:108] = 7777
+    windows.clear()
+    catalog = layer.keeper.build(key)
+    assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+    assert contents(catalog) == contents(keeper_at(tmp_path / "other").build(afresh))
+
+
+def test_very_many_changed_chunks_are_not_looked_at_one_by_one(
+    tmp_path: Path, windows: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MOST_CHUNKS", 2)
+    layer = Layer(tmp_path, squares(160, 240))
+    for count, is_whole in ((2, False), (3, True)):
+        for number in range(count):
+            layer.array[0:2, CHUNK * 4 * number] = 1000 * count + number
+        windows.clear()
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        assert ([window[3:] for window in windows] == [(0, 160, 0, 240)]) == is_whole
+        assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+def test_windows_are_cut_at_the_rows_of_blocks_but_never_to_one_row(rows: int) -> None:
+    for y0, y1 in itertools.combinations(range(40), 2):
+        cuts = retrace._cuts(y0, y1, rows)
+        assert [row for cut in cuts for row in range(*cut)] == list(range(y0, y1))
+        assert all(first % max(rows, 2) == 0 for first, _ in cuts[1:])
+        assert y1 - y0 == 1 or all(last - first > 1 for first, last in cuts)
 
 
 def test_limits_hold_for_what_stays_as_well(tmp_path: Path) -> None:
