@@ -166,6 +166,37 @@ def test_chunks_that_come_and_go(tmp_path: Path, windows: list[tuple[int, ...]])
     assert contents(catalog) == contents(layer.from_scratch())
 
 
+def test_the_last_block_has_the_box_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    labels = squares(160, 240)
+    labels[:, 200:] = 0
+    labels[0:4, 232:236] = 9000
+    layer = Layer(tmp_path, labels)
+    assert layer.first.features["label"][-1] == 9000
+    layer.array[0:4, 232:236] = 0
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_new_rois_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240, dtype="int32"))
+    layer.array[0:2, 0:9] = -3  # negative labels have numbers above those of others
+    layer.array[2:4, 0:9] = 9000
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert catalog.rois["label"][-2:].tolist() == [9000, -3]
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_what_is_no_longer_used_is_given_up_once_it_is_much(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    for column, is_much in ((18, False), (42, True)):  # a thirteenth of the objects, and a sixth
+        layer.array[:, :column] = 0
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        assert (catalog.later is None) == is_much
+        assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_a_layer_may_become_empty_and_full_again(tmp_path: Path) -> None:
     labels = np.zeros((160, 240), np.uint8)
     labels[3:5, 3:9] = 1

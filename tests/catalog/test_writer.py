@@ -16,7 +16,7 @@ from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_c
 from roiservice.catalog.indexes import BLOCK_ROWS, FORMAT
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
-from roiservice.catalog.writer import CatalogWriter
+from roiservice.catalog.writer import CatalogWriter, rename_into_place
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 from roiservice.query.columns import read_features, read_polygons
@@ -228,6 +228,13 @@ def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> No
         )
     with pytest.raises(CatalogDamaged, match=re.escape(str(tmp_path / "2"))):
         open_catalog(tmp_path / "2")
+
+
+def test_a_catalog_that_cannot_be_put_in_place_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    with pytest.raises(FileNotFoundError):
+        rename_into_place(tmp_path / "work", tmp_path / "none" / "2")
+    assert (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"format": 1}', '{"format": 999}', '"x"', "\xff"])
