@@ -99,23 +99,23 @@ class Spool:
 class GrowingColumn:
     """A file of one column that rows are appended to where they stay.
 
-    Rows are numbers of `dtype`, or lists of `width` of them where `width` is not 0. What stands before the
-    first row tells how many there are: room is left for it, and `finish` fills it.
+    Rows are lists of `width` numbers of `dtype`. What stands before the first row tells how many there are:
+    room is left for it, and `finish` fills it.
     """
 
     def __init__(self, path: Path, name: str, dtype: Any, width: int) -> None:
         self._path = path
         self._name = name
         self._dtype = np.dtype(dtype)
-        self._shape = (-1, width) if width else (-1,)
-        self._first = _write_around(io.BytesIO(), self._batch(bytes(max(1, width) * self._dtype.itemsize)))
+        self._width = width
+        self._first = _write_around(io.BytesIO(), self._batch(bytes(width * self._dtype.itemsize)))
         self._file = open(path, "wb")  # noqa: SIM115 - closed by finish or close
         self._file.seek(self._first)
         self._thread = ThreadPoolExecutor(1, "column")
         self._ahead: deque[Future[int]] = deque()
 
     def append(self, values: NDArray[Any]) -> None:
-        """Add rows, (n,) or (n, width), which must stay as they are: a thread writes them."""
+        """Add rows, (n, width), which must stay as they are: a thread writes them."""
         flat = np.ascontiguousarray(values, self._dtype).reshape(-1)
         self._wait(PIECES_AHEAD)
         # tofile would not say that the disk is full
@@ -127,7 +127,7 @@ class GrowingColumn:
         size = self._file.tell() - self._first
         self.close()
         if not size:
-            write_columns(self._path, {self._name: np.frombuffer(b"", self._dtype).reshape(self._shape)})
+            write_columns(self._path, {self._name: np.empty((0, self._width), self._dtype)})
             return
         with open(self._path, "r+b") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -144,7 +144,7 @@ class GrowingColumn:
             self._ahead.popleft().result()
 
     def _batch(self, content: Any) -> pa.RecordBatch:
-        return _batch({self._name: np.frombuffer(content, self._dtype).reshape(self._shape)})
+        return _batch({self._name: np.frombuffer(content, self._dtype).reshape(-1, self._width)})
 
 
 def _write_around(file: BinaryIO, batch: pa.RecordBatch) -> int:

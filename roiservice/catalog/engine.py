@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.errors import TooManyObjects
 from roiservice.sources.planes import LabelLayer
 from roiservice.vectorize.blocks import Block, trace_block
 
@@ -178,8 +179,18 @@ def _pixels(layer: LabelLayer, together: Batch) -> Iterator[NDArray[Any]]:
 
 
 def trace_rows(pixels: NDArray[Any], rows: Rows, max_vertices: int | None) -> Block:
-    """One block, from its pixels; without its first row, unless it is the plane's."""
+    """One block, from its pixels; without its first row, unless it is the plane's. Raises TooManyObjects."""
     above, first = np.zeros_like(pixels[0]), rows.row0
     if first:
         above, pixels, first = pixels[0], pixels[1:], first + 1
-    return trace_block(above, pixels, first, last=rows.last, max_vertices=max_vertices)
+    with plane_named(rows.index):
+        return trace_block(above, pixels, first, last=rows.last, max_vertices=max_vertices)
+
+
+@contextmanager
+def plane_named(index: Index) -> Iterator[None]:
+    """Have TooManyObjects say in which plane: blocks of several are traced in one go."""
+    try:
+        yield
+    except TooManyObjects as error:
+        raise TooManyObjects(f"plane {index}: {error}") from error

@@ -47,18 +47,16 @@ class BlockFiles:
         folder.mkdir(parents=True, exist_ok=True)
         _allow_many_files()
 
-    def find(self, name: str) -> Block | None:
-        """The block of that name if a build has left it."""
-        arrays = self._mapped(self._folder / f"{name}.block", checked=True)
-        return None if arrays is None else _block_of(arrays)
+    def has(self, name: str) -> bool:
+        """Whether a build has left the block of that name, sound and of the same key."""
+        return self._mapped(self._folder / f"{name}.block", checked=True) is not None
 
-    def keep(self, name: str, block: Block) -> Block:
-        """Write a block to its file; the same block, from there."""
+    def keep(self, name: str, block: Block) -> None:
+        """Write a block to its file."""
         _write(self._folder / f"{name}.block", self._key, _arrays_of(block))
-        return self.load(name)
 
     def load(self, name: str) -> Block:
-        """A block that has been kept or found. It takes a file descriptor until nobody has it any more."""
+        """A block that is there or was kept. It takes a file descriptor until nobody has it any more."""
         path = self._folder / f"{name}.block"
         arrays = self._mapped(path, checked=False)
         if arrays is None:

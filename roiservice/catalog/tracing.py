@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, shared_pixels
+from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, plane_named, shared_pixels
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
@@ -146,7 +146,7 @@ def _blocks(
         if files is None:
             blocks = zip(batch, tracer.trace(batch), strict=True)
             return {each: partial(_same, block) for each, block in blocks}
-        missing = [each for each in batch if files.find(each.name) is None]
+        missing = [each for each in batch if not files.has(each.name)]
         for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
             files.keep(each.name, block)
         return {each: partial(files.load, each.name) for each in batch}
@@ -185,12 +185,13 @@ def _joined(
         joiner = PlaneJoiner(layer.dtype, left if is_last_straw else limits.of_plane)
         try:
             for row0, _ in cuts:
-                joiner.join_inner(next(blocks), row0)
+                block = next(blocks)
+                with plane_named(plane.index):
+                    joiner.join_inner(block, row0)
         except TooManyObjects as error:
             if is_last_straw:
                 raise
-            reason = f"plane {plane.index}: {error}"
-            raise SourceRefused(layer.source.image.location, layer.source.path, reason) from error
+            raise SourceRefused(layer.source.image.location, layer.source.path, str(error)) from error
         if left is not None:
             left -= joiner.vertices
         yield plane, joiner

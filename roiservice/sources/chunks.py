@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,14 +122,15 @@ class Chunks:
         """Encoded chunks of one file, by their numbers in it; None for those that are not stored."""
         name = self.store.local_file(join(self.path, self.key(file)))
         try:
-            descriptor = os.open(name or "", os.O_RDONLY)
+            descriptor = os.open(name or "", os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would be waited for
         except FileNotFoundError:
             yield from itertools.repeat(None, len(wanted))
             return
         try:
-            size = os.fstat(descriptor).st_size
-            if size > self.store.limits.shard_bytes:
-                raise ValueError("the file is too large")
+            status = os.fstat(descriptor)
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode) or size > self.store.limits.shard_bytes:
+                raise ValueError("is no file, or too large")
             if self.codecs.shard is None:
                 yield _part(descriptor, size, 0)
                 return

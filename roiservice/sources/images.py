@@ -19,7 +19,7 @@ from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, is_inside, join
 from roiservice.sources.remote.urls import file_name, is_url
 from roiservice.sources.roots import absolute, open_store
-from roiservice.sources.store import ZIP_SUFFIXES, Store
+from roiservice.sources.store import GROUP_DOCUMENTS, ZIP_SUFFIXES, Store
 from roiservice.sources.tables.files import is_table_alone, stem
 from roiservice.sources.tables.spatialdata import is_root
 
@@ -27,7 +27,6 @@ _SUFFIX = re.compile(r"((\.ome)?\.zarr)?(\.zip|\.ozx)?$", re.IGNORECASE)
 # Larger numbers are time stamps and the like; numbers from 10^14 upward are given by the service itself.
 IMAGE_ID = re.compile(r"[1-9][0-9]{0,13}")
 _WELLS_AT_ONCE = 32
-ZARR_FILES = (".zgroup", ".zattrs", "zarr.json")
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _at_url(url: str, limits: Limits) -> Iterator[ImageOrError]:
     from roiservice.sources.remote.folders import stores_below
 
     store = open_store(url, limits)
-    if url.lower().endswith(ZIP_SUFFIXES) or any(map(store.file_exists, ZARR_FILES)):
+    if url.lower().endswith(ZIP_SUFFIXES) or any(map(store.file_exists, GROUP_DOCUMENTS)):
         yield from _numbered(store, file_name(url))
         return
     for found in stores_below(store):
@@ -190,7 +189,7 @@ def _member(path: str, name: str, limits: Limits) -> Iterator[ImageOrError]:
 
 
 def _is_store(path: str) -> bool:
-    return any(os.path.isfile(os.path.join(path, name)) for name in ZARR_FILES)
+    return any(os.path.isfile(os.path.join(path, name)) for name in GROUP_DOCUMENTS)
 
 
 def _numbered(store: Store, file_name: str) -> Iterator[ImageOrError]:

@@ -6,24 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from roiservice.errors import SourceDamaged
-from roiservice.sources.groups import Group, read_group
-from roiservice.sources.objects import LabelObjects, has_image_label, label_objects_of, source_image_of
+from roiservice.sources.groups import Group
 from roiservice.sources.paths import clean_path
 from roiservice.sources.store import Store
 from roiservice.sources.transforms import Transform, combined, is_plain, transform_of
-
-__all__ = [
-    "Group",
-    "LabelObjects",
-    "Level",
-    "Multiscale",
-    "has_image_label",
-    "has_multiscales",
-    "label_objects_of",
-    "multiscale_of",
-    "read_group",
-    "source_image_of",
-]
 
 KNOWN_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 

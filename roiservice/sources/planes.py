@@ -106,10 +106,11 @@ class LabelLayer:
     def read(
         self, index: tuple[int, int, int], row0: int, row1: int, columns: tuple[int, int] | None = None
     ) -> NDArray[Any]:
-        """Rows [row0, row1) of plane `index`, C-contiguous (row1 - row0, width) of `dtype`.
+        """Rows [row0, row1) of plane `index`, C-contiguous (row1 - row0, columns) of `dtype`.
 
-        `columns` are the first and the end of those that are wanted, None for all. Chunks that do not exist
-        hold the fill value; those that cannot be decoded raise SourceDamaged naming the array and the chunk.
+        `columns` are the first and the end of those that are wanted, None for all, `width` of them. Chunks
+        that do not exist hold the fill value; those that cannot be decoded raise SourceDamaged naming the
+        array and the chunk.
         ValueError if the rows, the columns or the index are not of this layer.
         """
         return self._plane(

@@ -34,7 +34,7 @@ def open_store(location: str | Path, limits: Limits) -> Store:
         return _Folder(path, limits)
     if not os.path.lexists(path):
         raise SourceDamaged(path, "", "there is no such file or directory")
-    if not path.lower().endswith(ZIP_SUFFIXES):
+    if not path.lower().endswith(ZIP_SUFFIXES) or not os.path.isfile(path):  # a named pipe: waited for
         raise SourceDamaged(path, "", f"is neither a directory nor a {' or '.join(ZIP_SUFFIXES)} file")
     return _Zip(path, limits)
 
@@ -108,8 +108,7 @@ class _Folder(Store):
                     self._inside(inner)
                 if entry.is_dir(follow_symlinks=False):
                     yield from self.files(inner)
-                else:
-                    status = entry.stat()
+                elif (status := _status(entry)) is not None:
                     yield inner, status.st_size, status.st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -146,6 +145,14 @@ class _Folder(Store):
         from roiservice.sources.zarrstores import GuardedFolder
 
         return GuardedFolder(self.location, self.limits)
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """None for what is gone meanwhile, and for a link to nothing."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return None
 
 
 class _Zip(Store):

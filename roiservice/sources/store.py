@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import zarr.abc.store
 
 ZIP_SUFFIXES = (".zip", ".ozx")
+GROUP_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
+"""Files of which every zarr group has at least one."""
 
 
 class Store(ABC):
@@ -108,3 +110,8 @@ def folders_of(names: Iterable[str]) -> dict[str, set[str]]:
             folders[above].add(own)
             parent = above
     return folders
+
+
+def is_metadata(path: str) -> bool:
+    """Whether a file is one of zarr's documents, by its name; else it is a chunk, or no part of an array."""
+    return path.rpartition("/")[2] in (*GROUP_DOCUMENTS, ".zarray", ".zmetadata")

@@ -11,12 +11,11 @@ import re
 from dataclasses import dataclass
 
 from roiservice.errors import SettingsError, SourceDamaged, SourceError, SourceRefused
-from roiservice.sources.images import ZARR_FILES
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import is_inside
 from roiservice.sources.remote.urls import is_url, normalized_url
 from roiservice.sources.roots import open_parent
-from roiservice.sources.store import ZIP_SUFFIXES
+from roiservice.sources.store import GROUP_DOCUMENTS, ZIP_SUFFIXES
 from roiservice.sources.tables.files import is_table_alone
 
 PLACEHOLDER = "{image_id}"
@@ -106,4 +105,4 @@ def _is_there(url: str, limits: Limits) -> bool:
     store, name = open_parent(url, limits)
     if url.lower().endswith(ZIP_SUFFIXES) or is_table_alone(url):
         return store.file_exists(name)
-    return any(store.file_exists(f"{name}/{document}") for document in ZARR_FILES)
+    return any(store.file_exists(f"{name}/{document}") for document in GROUP_DOCUMENTS)

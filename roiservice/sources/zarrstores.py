@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from zarr.storage import LocalStore, ZipStore
@@ -10,8 +11,7 @@ from zarr.storage import LocalStore, ZipStore
 from roiservice.errors import SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import is_inside
-
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+from roiservice.sources.store import is_metadata
 
 
 class GuardedFolder(LocalStore):
@@ -28,10 +28,12 @@ class GuardedFolder(LocalStore):
         if not is_inside(path, self._location):
             raise SourceRefused(self._location, key, "a symbolic link leads out of the store")
         try:
-            size = os.stat(path).st_size
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        _check_size(self._location, key, size, self._limits)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe: waited for
+            raise SourceRefused(self._location, key, "is no regular file")
+        _check_size(self._location, key, status.st_size, self._limits)
         return await super().get(key, *arguments, **options)
 
 
@@ -54,7 +56,6 @@ class GuardedZip(ZipStore):
 
 
 def _check_size(location: str, key: str, size: int, limits: Limits) -> None:
-    is_metadata = key.rpartition("/")[2] in _METADATA
-    allowed = limits.metadata_bytes if is_metadata else limits.shard_bytes
+    allowed = limits.metadata_bytes if is_metadata(key) else limits.shard_bytes
     if size > allowed:
         raise SourceRefused(location, key, f"holds {size} bytes; {allowed} are allowed")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.errors import TooManyObjects
 from roiservice.vectorize.assemble import Assembly, RingTable, arrange, split_rings, tabulate
-from roiservice.vectorize.plane import strip_rows
+from roiservice.vectorize.plane import check_vertices, strip_rows
 from roiservice.vectorize.seams import Joiner, OpenOutlines, Rings
 from roiservice.vectorize.tracer import new_table, trace_strip
 
@@ -56,12 +55,6 @@ def trace_block(
         check_vertices(vertices + joiner.open_vertices, max_vertices)
     outlines, part = joiner.block()
     return Block(tabulate(batches, part), outlines, above.copy(), pixels[-1].copy())
-
-
-def check_vertices(count: int, most: int | None) -> None:
-    """Raise TooManyObjects if there are more than `most` vertices."""
-    if most is not None and count > most:
-        raise TooManyObjects(f"the outlines have more than {most} vertices")
 
 
 def _strips(

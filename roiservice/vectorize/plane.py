@@ -29,14 +29,6 @@ def trace_plane(
     held at a time. 0 is background, every other value, negative ones too, is a label. The area of a feature
     equals its pixel count; its parts are 4-connected. Raises TooManyObjects past `max_vertices`.
     """
-    rings, parts, dtype = trace_rings(strips, max_vertices)
-    return assemble(rings, parts, dtype)
-
-
-def trace_rings(
-    strips: Iterable[NDArray[Any]], max_vertices: int | None = None
-) -> tuple[list[Rings], NDArray[np.int64], np.dtype[Any]]:
-    """Simple rings of a plane in batches, the part of every ring member, and the plane's dtype."""
     joiner = Joiner()
     batches: list[Rings] = []
     table = new_table()
@@ -50,9 +42,14 @@ def trace_rings(
         for rings in joiner.join(chains):
             batches.append(split_rings(rings))
             vertices += int(rings.offsets[-1] - rings.offsets[0])
-        if max_vertices is not None and vertices + joiner.open_vertices > max_vertices:
-            raise TooManyObjects(f"the outlines have more than {max_vertices} vertices")
-    return batches, joiner.parts(), dtype
+        check_vertices(vertices + joiner.open_vertices, max_vertices)
+    return assemble(batches, joiner.parts(), dtype)
+
+
+def check_vertices(count: int, most: int | None) -> None:
+    """Raise TooManyObjects if there are more than `most` vertices."""
+    if most is not None and count > most:
+        raise TooManyObjects(f"the outlines have more than {most} vertices")
 
 
 def strip_rows(width: int) -> int:

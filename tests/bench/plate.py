@@ -68,7 +68,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--dask", metavar="ADDRESS")
     given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    print("| store | layers | features | s | processor s | ms per plane | busy | of the rest | once started | counts |")
+    print(
+        "| store | layers | features | s | processor s | ms per plane | busy | of the rest | once started "
+        "| counts |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)

@@ -182,6 +182,23 @@ def test_small_features_are_left_out_by_area_in_image_pixels(tmp_path: Path) -> 
         assert sorted(features.label.tolist()) == expected
 
 
+def test_measures_are_those_in_the_image(tmp_path: Path) -> None:
+    plane = np.zeros((20, 20), np.uint8)
+    plane[10:14, 5:7] = 1
+    store = write_image(
+        tmp_path / "1.zarr",
+        labels={"cells": plane},
+        image_shape=(40, 60),
+        scale=[1.0, 1.0],
+        label_scale=[2.0, 3.0],
+        label_translation=[0.5, 1.0],
+    )
+    catalog = keeper_at(tmp_path).catalog(layer_key(Registry(tmp_path / "state"), store))
+    found = {name: catalog.features[name][0].tolist() for name in ("box", "centroid", "area", "perimeter")}
+    assert found == {"box": [15, 20, 21, 28], "centroid": [18, 24], "area": 48, "perimeter": 28}
+    assert catalog.extent == (15, 20, 21, 28)
+
+
 def test_a_redrawn_layer_has_the_areas_of_what_is_drawn(tmp_path: Path) -> None:
     plane = np.zeros((30, 30), np.uint8)
     rows, columns = np.indices((30, 30))
@@ -204,11 +221,18 @@ def version_of(layer: Any) -> LayerVersion:
     return LayerVersion(1, 2, "token", Outline())
 
 
-def test_too_many_vertices_of_one_plane_are_refused_by_name(tmp_path: Path) -> None:
-    store = write_image(tmp_path / "1.zarr", labels={"cells": noisy(3, 64, 64)}, axes="zyx")
+@pytest.mark.parametrize("block_pixels", [2**22, 64 * 4])
+def test_too_many_vertices_of_one_plane_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_pixels: int
+) -> None:
+    """Whether one block of it has too many or only all together, and though planes are traced in one go."""
+    monkeypatch.setattr(tracing, "BLOCK_PIXELS", block_pixels)
+    planes = squares(3, 64, 64)
+    planes[2] = noisy(64, 64)
+    store = write_image(tmp_path / "1.zarr", labels={"cells": planes}, axes="zyx", chunks=(1, 4, 64))
     registry = Registry(tmp_path / "state")
     layer = open_layer(layer_key(registry, store).source, Limits())
-    with pytest.raises(SourceRefused, match=r"labels/cells.*1000 vertices"):
+    with pytest.raises(SourceRefused, match=r"labels/cells\]: plane \(0, 0, 2\): .*1000 vertices"):
         build_catalog(layer, version_of(layer), tmp_path / "2", registry, max_vertices=1000)
     assert not list(tmp_path.glob("2*"))
 

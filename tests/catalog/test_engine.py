@@ -202,3 +202,12 @@ def test_fewer_batches_are_at_work_where_they_are_large(monkeypatch: pytest.Monk
         layer = Layer(array, depth=depth).as_layer
         with ThreadPoolExecutor(1) as crew, Threads(8).tracer(layer, rows, None, crew) as tracer:
             assert tracer.at_once == expected
+
+
+@pytest.mark.parametrize(
+    ("of_plane", "of_layer", "lowest"), [(None, None, None), (9, None, 9), (None, 9, 9), (9, 5, 5), (5, 9, 5)]
+)
+def test_blocks_may_have_no_more_vertices_than_either_limit(
+    of_plane: int | None, of_layer: int | None, lowest: int | None
+) -> None:
+    assert VertexLimits(of_plane, of_layer).lowest == lowest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import changes, retrace, splice
 from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog import retrace, splice
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
 from roiservice.errors import SourceRefused, TooManyObjects
+from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer
 from tests.catalog.support import keeper_at, layer_key, squares
@@ -129,6 +132,17 @@ def test_a_label_gains_a_part_elsewhere(tmp_path: Path, windows: list[tuple[int,
     assert contents(catalog) == contents(layer.from_scratch())
 
 
+def test_a_change_in_a_shard_may_be_anywhere_in_it(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+    layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
+    layer.array[100:104, 60:70] = 7777  # in the shard (2, 1), whose first chunk is that of (96, 48)
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert windows
+    assert all(window[3] <= 96 and window[5] <= 48 for window in windows)
+    assert all(144 <= window[4] < 192 and 96 <= window[6] < 240 for window in windows)
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_planes_without_a_change_are_not_read(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
     stack = squares(3, 4, 64, 80)
     layer = Layer(tmp_path, stack, axes="tzyx")
@@ -150,6 +164,37 @@ def test_chunks_that_come_and_go(tmp_path: Path, windows: list[tuple[int, ...]])
     catalog = layer.rebuilt()
     assert 0 < len(windows) <= 2
     assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_the_last_block_has_the_box_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    labels = squares(160, 240)
+    labels[:, 200:] = 0
+    labels[0:4, 232:236] = 9000
+    layer = Layer(tmp_path, labels)
+    assert layer.first.features["label"][-1] == 9000
+    layer.array[0:4, 232:236] = 0
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_new_rois_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240, dtype="int32"))
+    layer.array[0:2, 0:9] = -3  # negative labels have numbers above those of others
+    layer.array[2:4, 0:9] = 9000
+    catalog = layer.rebuilt()
+    assert catalog.later is not None
+    assert catalog.rois["label"][-2:].tolist() == [9000, -3]
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_what_is_no_longer_used_is_given_up_once_it_is_much(tmp_path: Path) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    for column, is_much in ((18, False), (42, True)):  # a thirteenth of the objects, and a sixth
+        layer.array[:, :column] = 0
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        assert (catalog.later is None) == is_much
+        assert contents(catalog) == contents(layer.from_scratch())
 
 
 def test_a_layer_may_become_empty_and_full_again(tmp_path: Path) -> None:
@@ -252,6 +297,46 @@ def test_other_metadata_than_those_of_the_catalog_count(
     windows.clear()
     assert layer.rebuilt().meta["frame"][0] == 1.5
     assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+
+
+@pytest.mark.parametrize("rule", [{"measures": ("solidity",)}, {"objects": BY_COMPONENT}])
+def test_objects_that_are_told_by_more_than_their_label_are_all_traced(
+    tmp_path: Path, windows: list[tuple[int, ...]], rule: dict[str, Any]
+) -> None:
+    layer = Layer(tmp_path, squares(160, 240))
+    key, afresh = (
+        replace(each, source=replace(each.source, **rule))
+        for each in (layer.key(tmp_path), layer.key(tmp_path / "other"))
+    )
+    layer.keeper.build(key)
+    layer.array[50:60, 100:108] = 7777
+    windows.clear()
+    catalog = layer.keeper.build(key)
+    assert [window[3:] for window in windows] == [(0, 160, 0, 240)]
+    assert contents(catalog) == contents(keeper_at(tmp_path / "other").build(afresh))
+
+
+def test_very_many_changed_chunks_are_not_looked_at_one_by_one(
+    tmp_path: Path, windows: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MOST_CHUNKS", 2)
+    layer = Layer(tmp_path, squares(160, 240))
+    for count, is_whole in ((2, False), (3, True)):
+        for number in range(count):
+            layer.array[0:2, CHUNK * 4 * number] = 1000 * count + number
+        windows.clear()
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        assert ([window[3:] for window in windows] == [(0, 160, 0, 240)]) == is_whole
+        assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16])
+def test_windows_are_cut_at_the_rows_of_blocks_but_never_to_one_row(rows: int) -> None:
+    for y0, y1 in itertools.combinations(range(40), 2):
+        cuts = retrace._cuts(y0, y1, rows)
+        assert [row for cut in cuts for row in range(*cut)] == list(range(y0, y1))
+        assert all(first % max(rows, 2) == 0 for first, _ in cuts[1:])
+        assert y1 - y0 == 1 or all(last - first > 1 for first, last in cuts)
 
 
 def test_limits_hold_for_what_stays_as_well(tmp_path: Path) -> None:

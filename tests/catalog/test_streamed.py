@@ -306,21 +306,22 @@ def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Pat
     plane = blobs(30, 40)
     block = trace_block(plane[0] * 0, plane, 0, last=True)
     files = BlockFiles(tmp_path, "one")
-    kept = files.keep("0", block)
+    files.keep("0", block)
+    kept = files.load("0")
     assert np.array_equal(kept.rings.xy, block.rings.xy)
     assert kept.outlines.parts == block.outlines.parts
     files.release()
     assert np.array_equal(kept.rings.boxes, block.rings.boxes)
-    assert files.find("0") is not None
-    assert files.find("1") is None
-    assert BlockFiles(tmp_path, "other").find("0") is None
+    assert files.has("0")
+    assert not files.has("1")
+    assert not BlockFiles(tmp_path, "other").has("0")
     path = tmp_path / "0.block"
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole[:-50] + b"?" + whole[-49:], bytes(len(whole)), whole + b"x"):
         path.write_bytes(damaged)
-        assert files.find("0") is None
+        assert not files.has("0")
     path.write_bytes(whole)
-    assert files.find("0") is not None
+    assert files.has("0")
 
 
 def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_columns
-from roiservice.catalog.indexes import BLOCK_ROWS
+from roiservice.catalog.indexes import BLOCK_ROWS, FORMAT
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
-from roiservice.catalog.writer import CatalogWriter
+from roiservice.catalog.writer import CatalogWriter, rename_into_place
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 from roiservice.query.columns import read_features, read_polygons
@@ -229,12 +230,27 @@ def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> No
         open_catalog(tmp_path / "2")
 
 
+def test_a_catalog_that_cannot_be_put_in_place_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    with pytest.raises(FileNotFoundError):
+        rename_into_place(tmp_path / "work", tmp_path / "none" / "2")
+    assert (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"format": 1}', '{"format": 999}', '"x"', "\xff"])
 def test_a_wrong_layer_json_is_noticed(tmp_path: Path, text: str) -> None:
     write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))])
     (tmp_path / "2" / "layer.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CatalogDamaged):
         open_catalog(tmp_path / "2")
+
+
+def test_a_catalog_of_another_format_is_not_read(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], noise(1))])
+    meta = {**catalog.meta, "format": FORMAT - 1}
+    (catalog.directory / "layer.json").write_text(json.dumps(meta))
+    with pytest.raises(CatalogDamaged, match=f"format {FORMAT - 1}, not {FORMAT}"):
+        open_catalog(catalog.directory)
 
 
 def test_columns_of_every_kind_go_round(tmp_path: Path) -> None:
@@ -267,7 +283,7 @@ def test_labels_of_any_size_stay_what_they_are(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("part", [slice(0, 20), slice(3, 17), slice(5, 5)])
+@pytest.mark.parametrize("part", [slice(0, 20), slice(4, 17), slice(5, 5)])
 def test_columns_as_arrays_are_those_of_pyarrow(part: slice) -> None:
     numbers = np.arange(20)
     for values in (numbers, numbers.astype(np.uint8), numbers / 3, numbers % 3 == 0):

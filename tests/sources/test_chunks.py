@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ from zarr.codecs import (
     ZstdCodec,
 )
 
-from roiservice.errors import SourceDamaged
+from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.arrays import LabelArray, open_array
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
@@ -200,10 +201,46 @@ def test_shards_whose_index_leads_outside(tmp_path: Path, place: int) -> None:
     assert array.own.read(SELECTIONS[0]) is None
 
 
+def test_a_shard_whose_index_is_damaged_is_an_error(tmp_path: Path) -> None:
+    sharding = ShardingCodec(chunk_shape=(1, 5, 4), codecs=[BytesCodec()])
+    written(tmp_path, "uint16", 3, serializer=sharding, compressors=None)
+    shard = tmp_path / "0/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    array = opened(tmp_path, 3)
+    assert array.own is not None
+    assert array.own.read(SELECTIONS[0]) is None
+    with pytest.raises(SourceDamaged, match="chunk"):
+        array.read(SELECTIONS[0])
+
+
+def test_files_of_chunks_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    """Blosc itself would not mind what follows the chunk."""
+    order, *others = V3["blosc"]
+    written(tmp_path, "uint8", 3, serializer=order, compressors=others)
+    chunk = tmp_path / "0/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes().ljust(1000, b"0"))
+    array = open_array(open_store(str(tmp_path), Limits(shard_bytes=999)), "0", 3)
+    with pytest.raises(SourceRefused, match="holds 1000 bytes; 999 are allowed"):
+        array.read(SELECTIONS[0])
+
+
 def test_links_that_leave_the_store_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "store", "uint16", 3, compressors=None)
     chunk = tmp_path / "store/0/c/0/0/0"
     chunk.rename(tmp_path / "elsewhere")
     chunk.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="symbolic link"):
+    with pytest.raises(SourceRefused, match="symbolic link"):
         opened(tmp_path / "store", 3).read(SELECTIONS[0])
+
+
+@pytest.mark.parametrize("codec", ["raw", "transposed"])
+def test_named_pipes_are_not_waited_for(tmp_path: Path, codec: str) -> None:
+    filters = [TransposeCodec(order=(2, 0, 1))] if codec == "transposed" else []  # zarr's to read
+    written(tmp_path, "uint16", 3, filters=filters, compressors=None)
+    chunk = tmp_path / "0/c/0/0/0"
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(SourceRefused, match=r"c/0/0/0.*is no regular file"):
+        opened(tmp_path, 3).read(SELECTIONS[0])

@@ -59,6 +59,15 @@ def test_a_folder_that_is_called_labels_is_no_image(tmp_path: Path, folder: str)
     assert label_place(place, LIMITS) == (place, "")
 
 
+def test_label_images_of_one_name_are_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.zarr", labels=CELLS)
+    places = [write_multiscale(tmp_path / folder / "cells.zarr", blobs(8, 8)) for folder in ("b", "c")]
+    listing = find_layers(with_labels(tmp_path / "a.zarr", *places), LIMITS)
+    assert [layer.location for layer in listing.layers] == [str(tmp_path / "a.zarr")]
+    assert [problem.store for problem in listing.problems] == [str(place) for place in places]
+    assert "same id 'labels:cells'" in str(listing.problems[0])
+
+
 def test_the_image_above_is_opened_only_if_it_may_be(tmp_path: Path) -> None:
     write_image(tmp_path / "b.zarr", labels=CELLS)
     place = str(tmp_path / "b.zarr/labels/cells")

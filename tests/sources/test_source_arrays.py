@@ -49,6 +49,16 @@ def test_a_damaged_chunk_is_named(tmp_path: Path, version: str, keep: float, com
     assert caught.value.store == layer.source.image.location
 
 
+def test_the_damaged_chunk_that_is_named_is_one_that_was_asked_for(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(32, 32) + 1}, chunks=(8, 8))
+    for chunk in ("0/0", "2/3", "3/3"):
+        (path / "labels/cells/0/c" / chunk).write_bytes(b"damaged")
+    layer = layer_at(path)
+    layer.read((0, 0, 0), 8, 16)
+    with pytest.raises(SourceDamaged, match=r"chunk \(2, 3\)"):
+        layer.read((0, 0, 0), 8, 32)
+
+
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.zarr", labels=CELLS, chunks=(8, 10), shards=(16, 50))
     victim = path / "labels/cells/0/c/1/0"

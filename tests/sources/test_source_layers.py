@@ -146,6 +146,19 @@ def test_layers_by_name_and_collection(tmp_path: Path) -> None:
             layer_named(image, name, LIMITS)
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_layer_whose_metadata_cannot_be_read_is_not_one_that_is_not_there(
+    tmp_path: Path, version: str
+) -> None:
+    path = write_image(tmp_path / "a.zarr", labels=TWO, version=version)
+    document = "zarr.json" if version == "0.5" else ".zattrs"
+    (path / "labels/cells" / document).write_text("{")
+    for name in ("cells", "labels:cells"):
+        with pytest.raises(SourceDamaged) as caught:
+            layer_named(image_at(path), name, LIMITS)
+        assert caught.value.part == f"labels/cells/{document}"
+
+
 def test_root_of_an_image_without_multiscales(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.zarr", labels=TWO, image=False)
     with pytest.raises(SourceError, match="no multiscales"):
@@ -167,6 +180,16 @@ def test_too_many_layers(tmp_path: Path) -> None:
         listing = find_layers(image_at(path), Limits(layers=3))
         assert len(listing.layers) == 3
         assert "more than 3 layers" in str(listing.problems[0])
+
+
+def test_too_many_groups_that_are_no_layers(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.zarr", labels=TWO)
+    for number in range(40):
+        write_group(path / f"labels/g{number:02}", "0.5", {})
+    listing = find_layers(image_at(path), Limits(layers=3))
+    assert len(listing.layers) == 2
+    assert "too many groups" in str(listing.problems[-1])
+    assert len(listing.problems) < 40
 
 
 def test_folders_without_metadata_are_searched_only_so_deep(tmp_path: Path) -> None:

@@ -13,16 +13,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from roiservice.errors import SourceDamaged, SourceError
-from roiservice.sources.groups import Group
+from roiservice.sources.groups import Group, read_group
 from roiservice.sources.limits import Limits
-from roiservice.sources.ngff import (
-    Multiscale,
-    has_image_label,
-    label_objects_of,
-    multiscale_of,
-    read_group,
-    source_image_of,
-)
+from roiservice.sources.ngff import Multiscale, multiscale_of
+from roiservice.sources.objects import has_image_label, label_objects_of, source_image_of
 from roiservice.sources.roots import open_store
 from tests.sources.support import LIMITS, blobs
 from tests.stores import multiscale_metadata, write_group, write_multiscale

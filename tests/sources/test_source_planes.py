@@ -265,6 +265,12 @@ def test_axes_that_do_not_fit(
     assert caught.value.part == "labels/cells"
 
 
+def test_of_two_axes_of_one_type_the_second_is_none_of_ours(tmp_path: Path) -> None:
+    axes = stated_axes(("a", "channel"), ("b", "channel"), "y", "x")
+    with pytest.raises(SourceRefused, match="axis 'b' has 3 entries"):
+        layer_at(with_axes(tmp_path / "a.zarr", blobs(2, 3, 4, 5), axes))
+
+
 def test_squeezed_axis_is_read(tmp_path: Path) -> None:
     array = blobs(2, 1, 4, 5)
     axes = stated_axes("t", ("fov", "custom"), "y", "x")

@@ -93,6 +93,18 @@ def test_a_named_pipe_is_no_file(tmp_path: Path) -> None:
     assert open_store(tmp_path, LIMITS).read("pipe") is None
 
 
+def test_a_named_pipe_is_no_zip_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(SourceDamaged, match="neither a directory nor"):
+        open_store(tmp_path / "pipe.zip", LIMITS)
+
+
+def test_a_link_to_nothing_hides_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("nothing")
+    (tmp_path / "b").write_text("b")
+    assert [name for name, _, _ in open_store(tmp_path, LIMITS).files("")] == ["b"]
+
+
 def test_links_in_a_loop_are_damage(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

@@ -70,6 +70,7 @@ def test_runs_of_features_are_the_features_in_turn(plane: Plane, most: int) -> N
         piece = assembly.polygons(first, last)
         assert same((np.empty(0), piece), (np.empty(0), whole.take(np.arange(first, last))))
         assert len(piece.xy) <= most or last - first == 1
+        assert last == len(assembly.labels) or len(assembly.polygons(first, last + 1).xy) > most
     assert list(assembly.runs(None)) == [(0, len(assembly.labels))]
 
 
@@ -78,6 +79,9 @@ def test_the_limit_of_vertices_holds_in_a_block_and_across_blocks() -> None:
     vertices = len(trace_plane([plane])[1].xy)
     with pytest.raises(TooManyObjects, match="100 vertices"):
         trace_block(plane[0] * 0, plane, 0, last=True, max_vertices=100)
+    stripes = ((np.arange(64) + np.arange(64)[:, None] % 2) // 8).astype(np.uint8)  # all go on below
+    with pytest.raises(TooManyObjects, match="200 vertices"):
+        trace_block(plane[0] * 0, stripes, 0, last=False, max_vertices=200)
     for most in (vertices, vertices - 1):
         joiner = PlaneJoiner(plane.dtype, most)
         blocks = blocks_of(plane, [16] * 4)

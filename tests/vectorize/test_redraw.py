@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from roiservice.geometry.polygons import Polygons, measure, to_shapely
-from roiservice.vectorize.outlines import Outline, fill_rings, redraw
+from roiservice.vectorize.outlines import Outline, _areal, fill_rings, redraw
 from roiservice.vectorize.plane import trace_plane
 from tests.strategies import patterns, rings_in_rings, snake, spiral
 
@@ -44,6 +44,17 @@ def test_outlines_are_exact_unless_told_otherwise() -> None:
 @pytest.mark.parametrize("outline", [Outline(simplify=1.0), Outline(smooth=True)])
 def test_nothing_is_redrawn_as_nothing(outline: Outline) -> None:
     assert len(redraw(Polygons.empty(), outline)) == 0
+
+
+def test_what_a_library_makes_invalid_or_nothing_of_is_mended() -> None:
+    bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    flat = shapely.Polygon([(0, 0), (4, 0), (0, 0)])
+    square = shapely.box(0, 0, 4, 4)
+    given = np.array([bow, flat, shapely.Polygon(), square])
+    mended = _areal(given, np.array([square] * 4))
+    assert shapely.is_valid(mended).all()
+    assert shapely.area(mended).tolist() == [8.0, 16.0, 16.0, 16.0]
+    assert given[0] is bow
 
 
 @some

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from roiservice.vectorize import seams
+from roiservice.vectorize.assemble import assemble, split_rings
+from roiservice.vectorize.plane import trace_plane
 from roiservice.vectorize.seams import Joiner
 from roiservice.vectorize.tracer import new_table, trace_strip
+from tests.strategies import Plane, rings_in_rings, snake, spiral
+from tests.vectorize.support import rings_of
 
 
 def test_strips_that_share_no_row_are_refused() -> None:
@@ -43,3 +48,20 @@ def test_a_table_that_grew_is_given_back() -> None:
     chains, again = trace_strip(np.zeros(1000, np.uint8), noise, 0, last=True, table=grown)
     assert again is grown
     assert len(chains.labels) > 1000
+
+
+@pytest.mark.parametrize("plane", [spiral(23), snake(40, 21), snake(40, 21).T.copy(), rings_in_rings(24)])
+def test_vertices_of_closed_outlines_are_forgotten(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often that happens, what is still open stays what it is."""
+    whole = trace_plane([plane])
+    monkeypatch.setattr(seams, "SPARE_VERTICES", 0)
+    joiner, table, batches = Joiner(), new_table(), []
+    above = np.zeros(plane.shape[1], plane.dtype)
+    for row, strip in enumerate(np.split(plane, len(plane))):
+        chains, table = trace_strip(above, strip, row, last=row == len(plane) - 1, table=table)
+        batches += [split_rings(rings) for rings in joiner.join(chains)]
+        assert joiner._pooled <= 2 * joiner.open_vertices
+        above = strip[0]
+    labels, polygons = assemble(batches, joiner.parts(), plane.dtype)
+    assert labels.tolist() == whole[0].tolist()
+    assert rings_of(polygons) == rings_of(whole[1])

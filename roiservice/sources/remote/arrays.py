@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from roiservice.sources.remote.base import METADATA, Remote
+from roiservice.sources.remote.base import Remote
 from roiservice.sources.remote.objects import Version
+from roiservice.sources.store import is_metadata
 
 _NOTHING: tuple[str, ...] = ()
 _MARKS = 10_000  # shards of which it is remembered what version was read
@@ -53,7 +54,7 @@ class RemoteArrays(Store):
         return None if data is None else prototype.buffer.from_bytes(data)
 
     def _fetch(self, key: str, span: slice | None) -> bytes | None:
-        if key.rpartition("/")[2] in METADATA:
+        if is_metadata(key):
             data = self._store.read(key)
             return data if data is None or span is None else data[span]
         if span is not None:
@@ -120,10 +121,11 @@ class _Shards:
         if content is None:
             return None
         with self._lock:
-            self._versions[key] = content.version
+            version = self._versions.setdefault(key, content.version)
             if len(self._versions) > _MARKS:
-                self._versions.popitem(last=False)
-        return content.data
+                self._kept.pop(self._versions.popitem(last=False)[0], None)
+        # Another thread may have read its first part of another version meanwhile.
+        return content.data if content.version == version else self.part(key, span)
 
     def _whole(self, key: str, version: Version) -> bytes | None:
         with self._reading[hash(key) % _LOCKS]:  # several parts are asked for at once, and all wait for one

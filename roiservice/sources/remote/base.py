@@ -10,28 +10,15 @@ from roiservice.sources.remote.objects import Content, HttpObjects, Version
 from roiservice.sources.remote.transport import CONNECTIONS
 from roiservice.sources.store import Store
 
-ROOT_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup")
-METADATA = (*ROOT_DOCUMENTS, ".zarray", ".zmetadata")
-
 
 class Remote(Store):
-    """A store behind a network. `requests` and `bytes_read` count what it has asked for."""
+    """A store behind a network."""
 
     reads_at_once = CONNECTIONS
 
     def __init__(self, objects: HttpObjects, limits: Limits) -> None:
         super().__init__(objects.location, limits)
         self._objects = objects
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far, second tries included."""
-        return self._objects.traffic.requests
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of content received so far."""
-        return self._objects.traffic.bytes
 
     @property
     def executor(self) -> ThreadPoolExecutor:

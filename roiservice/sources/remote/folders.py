@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from roiservice.errors import SourceError
 from roiservice.sources.paths import join
-from roiservice.sources.remote.base import ROOT_DOCUMENTS
 from roiservice.sources.remote.store import RemoteStore
-from roiservice.sources.store import ZIP_SUFFIXES, Store
+from roiservice.sources.store import GROUP_DOCUMENTS, ZIP_SUFFIXES, Store
 
 
 def stores_below(store: Store) -> Iterator[str | SourceError]:
@@ -27,7 +26,7 @@ def stores_below(store: Store) -> Iterator[str | SourceError]:
         except SourceError as error:
             yield error
             continue
-        if path and not set(ROOT_DOCUMENTS).isdisjoint(files):
+        if path and not set(GROUP_DOCUMENTS).isdisjoint(files):
             yield f"{store.location}/{path}"
         elif ".zarray" not in files:
             zips = (name for name in files if name.lower().endswith(ZIP_SUFFIXES))

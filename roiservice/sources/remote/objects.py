@@ -23,7 +23,7 @@ import urllib3
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.remote import transport
 from roiservice.sources.remote.addresses import LOOPBACK
-from roiservice.sources.remote.transport import Origin, Patience, Reply, Request, Traffic
+from roiservice.sources.remote.transport import Origin, Reply, Request
 from roiservice.sources.remote.urls import encoded
 
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
@@ -82,13 +82,11 @@ def number_of(data: bytes) -> int:
 class HttpObjects:
     """Objects below an http(s) URL; `key` "" is the URL itself. Safe to use from several threads.
 
-    `location` is what messages call the root; `traffic` counts what this object has asked for.
+    `location` is what messages call the root.
     """
 
-    def __init__(self, location: str, patience: Patience | None = None) -> None:
+    def __init__(self, location: str) -> None:
         self.location = location
-        self.traffic = Traffic()
-        self._patience = patience or transport.PATIENCE
         self._base = location
 
     def get(
@@ -184,7 +182,7 @@ class HttpObjects:
             wanted=wanted,
             follow=self._follow,
         )
-        return self._origin.send(request, self._patience, self.traffic)
+        return self._origin.send(request)
 
     _follow = True
 

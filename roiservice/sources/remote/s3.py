@@ -18,7 +18,7 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.paths import clean_path
 from roiservice.sources.remote.listings import Page, read_page
 from roiservice.sources.remote.objects import Forbidden, HttpObjects, Listing
-from roiservice.sources.remote.transport import Patience, Reply
+from roiservice.sources.remote.transport import Reply
 from roiservice.sources.remote.urls import bucket_and_key, encoded
 
 _PAGE_BYTES = (
@@ -49,8 +49,8 @@ class S3Objects(HttpObjects):
 
     _follow = False  # a signature is for one host, and buckets elsewhere say where they are
 
-    def __init__(self, location: str, patience: Patience | None = None) -> None:
-        super().__init__(location, patience)
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
         self._account = _account(location)
         bucket, self._prefix = bucket_and_key(location)
         self._base = _bucket_url(self._account, bucket)

@@ -11,7 +11,7 @@ from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
-from roiservice.sources.remote.base import METADATA, ROOT_DOCUMENTS, Remote
+from roiservice.sources.remote.base import Remote
 from roiservice.sources.remote.objects import (
     Content,
     Forbidden,
@@ -21,7 +21,7 @@ from roiservice.sources.remote.objects import (
     WebPage,
     number_of,
 )
-from roiservice.sources.store import folders_of
+from roiservice.sources.store import GROUP_DOCUMENTS, folders_of, is_metadata
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -53,7 +53,7 @@ class RemoteStore(Remote):
     def check(self) -> None:
         """Raise SourceDamaged if nothing can be found here: no metadata of a group, and no listing."""
         forbidden: SourceError | None = None
-        for name in ROOT_DOCUMENTS:
+        for name in GROUP_DOCUMENTS:
             try:
                 if self._document(name, strict=True) is not None:
                     return
@@ -64,12 +64,12 @@ class RemoteStore(Remote):
         if forbidden is not None:
             raise SourceDamaged(self.location, "", forbidden.reason)
         if self._objects.listing("", 1) is None:
-            raise SourceDamaged(self.location, "", f"there is none of {', '.join(ROOT_DOCUMENTS)}")
+            raise SourceDamaged(self.location, "", f"there is none of {', '.join(GROUP_DOCUMENTS)}")
 
     def read(self, path: str, most: int | None = None) -> bytes | None:
         """As the base class."""
         cleaned = self._clean(path)
-        if _is_metadata(cleaned):
+        if is_metadata(cleaned):
             data = self._document(cleaned)
             if data is not None:
                 self._check_size(path, len(data), most)
@@ -102,12 +102,13 @@ class RemoteStore(Remote):
         return listing is not None and listing.complete
 
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
-        """As the base class says of the first 10 000 files, where they can be listed; else the documents.
+        """The documents at `path`, then the first 10 000 files below it, sorted, where these can be listed.
 
-        Numbers made from ETags or dates stand for the time.
+        Documents are among these as well, unless the list ends before them. Numbers made from ETags or dates
+        stand for the time.
         """
         cleaned = self._clean(path)
-        for name in (*ROOT_DOCUMENTS, ".zarray"):
+        for name in (*GROUP_DOCUMENTS, ".zarray"):
             found = self.stamp(join(cleaned, name))
             if found is not None:
                 yield found
@@ -160,7 +161,7 @@ class RemoteStore(Remote):
         return None
 
     def _version(self, path: str) -> Version | None:
-        if not _is_metadata(path):
+        if not is_metadata(path):
             return _or_none(lambda: self._objects.head(path))
         if path not in self._versions:
             self._document(path)
@@ -232,10 +233,6 @@ class RemoteStore(Remote):
         from roiservice.sources.remote.arrays import RemoteArrays
 
         return RemoteArrays(self)
-
-
-def _is_metadata(path: str) -> bool:
-    return path.rpartition("/")[2] in METADATA
 
 
 def _or_none(ask: Callable[[], _Found | None]) -> _Found | None:

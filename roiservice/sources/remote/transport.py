@@ -50,7 +50,7 @@ PATIENCE = Patience()
 
 
 class Traffic:
-    """How many requests were sent and how many bytes of content came back."""
+    """How many requests were sent, second tries included, and how many bytes of content came back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -110,7 +110,7 @@ class _TryAgain(Exception):
 class Origin:
     """One scheme, host and port. Safe to use from several threads, not across a fork.
 
-    `executor` has as many threads as there are connections.
+    `executor` has as many threads as there are connections; `traffic` is what was sent and came so far.
     """
 
     def __init__(self, base: str) -> None:
@@ -119,13 +119,13 @@ class Origin:
         self.executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="remote")
         self._manager = _manager(base)
 
-    def send(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+    def send(self, request: Request) -> Reply:
         """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
 
         What comes is whole: an answer that is cut short, or whose end cannot be told, is an error.
         """
         for _ in range(_REDIRECTS + 1):
-            reply = self._with_retries(request, patience, traffic)
+            reply = self._with_retries(request)
             if reply.status not in _MOVED or not request.follow:
                 return reply
             request = replace(request, url=self._moved_to(request, reply))
@@ -140,10 +140,11 @@ class Origin:
             raise SourceRefused(request.location, request.part, reason)
         return url
 
-    def _with_retries(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+    def _with_retries(self, request: Request) -> Reply:
+        patience = PATIENCE
         for attempt in range(1, patience.tries + 1):
             try:
-                return self._once(request, patience, traffic)
+                return self._once(request, patience)
             except _TryAgain as error:
                 reason, pause = str(error), error.pause
             except AddressRefused as error:
@@ -158,10 +159,9 @@ class Origin:
                 time.sleep(min(pause or patience.pause * 2 ** (attempt - 1), patience.stall))
         raise _problem(request, f"{reason} ({patience.tries} tries)")
 
-    def _once(self, request: Request, patience: Patience, traffic: Traffic) -> Reply:
+    def _once(self, request: Request, patience: Patience) -> Reply:
         deadline = time.monotonic() + patience.whole
-        for counter in (traffic, self.traffic):
-            counter.add(requests=1)
+        self.traffic.add(requests=1)
         response = self._manager.request(
             request.method,
             request.url,
@@ -184,8 +184,7 @@ class Origin:
             else:
                 data, whole = _content(request, response, deadline), True
         finally:
-            for counter in (traffic, self.traffic):
-                counter.add(content=response.tell())
+            self.traffic.add(content=response.tell())
             if not whole:
                 response.close()
             response.release_conn()

@@ -58,9 +58,9 @@ def file_name(location: str) -> str:
     return name if location.startswith("s3://") else unquote(name)
 
 
-def encoded(key: str, safe: str = "/-._~") -> str:
+def encoded(key: str) -> str:
     """A store's path as part of a URL."""
-    return quote(key, safe=safe)
+    return quote(key, safe="/-._~")
 
 
 def _normalized_s3(rest: str) -> str:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.remote.base import METADATA, Remote
+from roiservice.sources.remote.base import Remote
 from roiservice.sources.remote.objects import Content, HttpObjects, Version
-from roiservice.sources.store import folders_of
+from roiservice.sources.store import folders_of, is_metadata
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -55,7 +55,7 @@ class RemoteZip(Remote):
     def read(self, path: str, most: int | None = None) -> bytes | None:
         """As the base class."""
         member = self._members.get(self._clean(path))
-        if member is None or member.is_dir():
+        if member is None:
             return None
         self._check_size(path, member.file_size, most)
         return self._content(path, member)
@@ -85,7 +85,7 @@ class RemoteZip(Remote):
         member = self._members.get(key)
         if member is None:
             return None
-        self._check_size(key, member.file_size, None if _is_metadata(key) else self.limits.shard_bytes)
+        self._check_size(key, member.file_size, None if is_metadata(key) else self.limits.shard_bytes)
         own = Version(member.file_size, self._file_version.mark)
         if span is None:
             return Content(self._content(key, member), own)
@@ -177,10 +177,6 @@ class RemoteZip(Remote):
         from roiservice.sources.remote.arrays import RemoteArrays
 
         return RemoteArrays(self)
-
-
-def _is_metadata(key: str) -> bool:
-    return key.rpartition("/")[2] in METADATA
 
 
 class _RangeFile(io.RawIOBase):

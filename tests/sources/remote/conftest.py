@@ -17,6 +17,7 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a fault, and neither other tests nor the user's files have a say."""
     monkeypatch.setattr(transport, "PATIENCE", Patience(connect=2, stall=0.5, whole=5, tries=3, pause=0.01))
     monkeypatch.setattr(zipped, "_lists", zipped.OrderedDict())
+    transport.connect.cache_clear()  # another server may have had the port
     monkeypatch.setenv("NETRC", "/nowhere")
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +18,16 @@ import zarr
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import find_images
 from roiservice.sources.limits import Limits
-from roiservice.sources.remote import transport
+from roiservice.sources.remote import arrays, transport
 from roiservice.sources.remote.objects import Forbidden
 from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.remote.transport import Patience
 from roiservice.sources.roots import open_parent, open_store
 from roiservice.sources.tokens import source_token
-from tests.sources.remote.server import Faults, Served, served
+from tests.sources.remote.server import Faults, Served, answering, served
 from tests.sources.remote.support import described
-from tests.sources.support import LIMITS, blobs, found, image_at, layer_at, listing_of, whole
+from tests.sources.support import LIMITS, blobs, edit_array, found, image_at, layer_at, listing_of, whole
 from tests.stores import edit_attributes, write_group, write_image, write_multiscale, write_plate
 
 CHUNK = "labels/cells/0/c/0/0"
@@ -195,6 +196,34 @@ def test_missing_chunks_of_an_array_that_is_gone_are_an_error(tmp_path: Path, st
     assert caught.value.part == "labels/cells/0/zarr.json"
 
 
+def test_missing_chunks_of_an_array_that_is_another_are_an_error(
+    tmp_path: Path, store_with_cells: str
+) -> None:
+    layer = layer_at(store_with_cells)
+    (tmp_path / "a.zarr" / CHUNK).unlink()
+    edit_array(tmp_path / "a.zarr/labels/cells/0", fill_value=1)
+    with pytest.raises(SourceDamaged, match="was removed or replaced") as caught:
+        whole(layer)
+    assert caught.value.part == "labels/cells/0/zarr.json"
+
+
+def test_little_of_the_text_of_an_error_is_read() -> None:
+    with answering(410, b"x" * 2**24, {}) as url, pytest.raises(SourceDamaged, match="410 Gone"):
+        open_store(f"{url}/a.zarr", LIMITS)
+    assert transport.connect(url).traffic.bytes < 2**20
+
+
+def test_nobody_waits_as_long_as_a_server_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with (
+        answering(503, b"", {"Retry-After": "9999"}) as url,
+        pytest.raises(SourceDamaged, match=r"503 Service Unavailable \(3 tries\)"),
+    ):
+        open_store(f"{url}/a.zarr", LIMITS)
+    assert slept == [transport.PATIENCE.stall] * 2
+
+
 def test_chunks_of_another_kind_are_named(tmp_path: Path, store_with_cells: str) -> None:
     layer = layer_at(store_with_cells)
     (tmp_path / "a.zarr" / CHUNK).write_bytes(b"<html>welcome</html>")
@@ -241,7 +270,7 @@ def test_sizes_are_limited(tmp_path: Path, server: Served, store_with_cells: str
     server.faults.on = {"table": ("endless", -1)}
     with pytest.raises(SourceRefused, match="holds more than 2001 bytes"):
         small.read("table.csv", most=2001)
-    assert small.bytes_read < 2**21
+    assert transport.connect(server.url).traffic.bytes < 2**21
 
 
 def test_documents_that_are_forbidden_or_pages_are_not_there(server: Served, store_with_cells: str) -> None:
@@ -277,7 +306,8 @@ def test_compressed_answers_count_by_what_they_become(tmp_path: Path, server: Se
 
 
 def test_slow_answers_end(server: Served, store_with_cells: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_remote(store_with_cells, LIMITS, Patience(whole=0.1, tries=2, pause=0.01))
+    monkeypatch.setattr(transport, "PATIENCE", Patience(whole=0.1, tries=2, pause=0.01))
+    store = open_remote(store_with_cells, LIMITS)
     assert isinstance(store, RemoteStore)
     monkeypatch.setattr(transport, "_SLOWEST", 2**50)
     server.faults.on = {CHUNK: ("endless", -1)}
@@ -327,6 +357,42 @@ def test_parts_of_two_shards_are_never_mixed(tmp_path: Path, server: Served) -> 
         with pytest.raises(SourceDamaged, match="was replaced"):
             store.chunk(CHUNK, slice(10, 20), first.version)
         (path / CHUNK).write_bytes(data)
+
+
+def test_readers_that_begin_at_once_read_one_shard(
+    tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one waits for its first part, the shard is replaced, and another reads its own first part."""
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)})
+    store = open_remote(f"{server.url}/a.zarr", LIMITS)
+    assert isinstance(store, RemoteStore)
+    shards = arrays._Shards(store)
+    real = store.chunk
+
+    def replaced(*asked: Any) -> Any:
+        monkeypatch.setattr(store, "chunk", real)
+        content = real(*asked)
+        (path / CHUNK).write_bytes(b"new" * 10)
+        assert shards.part(CHUNK, slice(0, 3)) == b"new"
+        return content
+
+    monkeypatch.setattr(store, "chunk", replaced)
+    assert shards.part(CHUNK, slice(0, 3)) == b"new"
+
+
+def test_a_shard_that_was_forgotten_is_read_again(
+    tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_MARKS", 1)
+    path = write_image(tmp_path / "a.zarr", labels={"cells": blobs(8, 8)}, chunks=(4, 8))
+    store = open_remote(f"{server.url}/a.zarr", LIMITS)
+    assert isinstance(store, RemoteStore)
+    shards = arrays._Shards(store)
+    for content in (b"one", b"another"):
+        (path / CHUNK).write_bytes(content)
+        assert shards.part(CHUNK, slice(0, 3)) == content[:3]
+        assert shards.part(CHUNK, slice(1, 3)) == content[1:3]
+        assert shards.part(CHUNK.replace("c/0/0", "c/1/0"), slice(0, 3)) is not None
 
 
 def test_wrong_parts_are_errors(server: Served, store_with_cells: str) -> None:
@@ -382,13 +448,13 @@ def test_paths_never_leave_the_root(server: Served, store_with_cells: str) -> No
 
 
 def test_requests_and_bytes_are_counted(tmp_path: Path, server: Served, store_with_cells: str) -> None:
-    store = open_remote(store_with_cells, LIMITS)
-    before = server.asked.total()
-    requests, content = store.requests, store.bytes_read
+    store, traffic = open_remote(store_with_cells, LIMITS), transport.connect(server.url).traffic
+    before, content = server.asked.total(), traffic.bytes
+    assert traffic.requests == before
     assert store.chunk(CHUNK) is not None
     assert store.read("zarr.json") is not None  # known from opening
-    assert store.requests - requests == server.asked.total() - before == 1
-    assert store.bytes_read - content == (tmp_path / "a.zarr" / CHUNK).stat().st_size
+    assert traffic.requests == server.asked.total() == before + 1
+    assert traffic.bytes - content == (tmp_path / "a.zarr" / CHUNK).stat().st_size
 
 
 def test_not_more_than_a_few_requests_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from roiservice.sources.remote.opening import open_remote
 from roiservice.sources.remote.s3 import S3Objects
 from roiservice.sources.remote.store import RemoteStore
 from roiservice.sources.roots import open_store
-from roiservice.sources.tokens import source_token
+from roiservice.sources.tokens import chunk_state, source_token
 from tests.catalog.support import keeper_at
 from tests.sources.remote.server import answering
 from tests.sources.remote.support import described
@@ -144,8 +144,12 @@ def test_tokens_see_every_chunk(tmp_path: Path, client: Any, monkeypatch: pytest
     assert changed != token
     client.delete_object(Bucket="data", Key="a.zarr/labels/cells/0/c/3/3")
     assert source_token(source, LIMITS) != changed
+    state = chunk_state(source, LIMITS)
+    assert state is not None
+    assert len(state.names) < 16
     monkeypatch.setattr(remote_store, "LISTED_KEYS", 3)
     monkeypatch.setattr(s3, "_PAGE_KEYS", 2)
+    assert chunk_state(source, LIMITS) is None
     few = source_token(source, LIMITS)
     client.put_object(Bucket="data", Key="a.zarr/labels/cells/0/c/3/2", Body=b"changed")
     assert source_token(source, LIMITS) == few
@@ -315,22 +319,23 @@ def test_pages_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "reason"),
     [
-        b"",
-        b"{}",
-        PAGE[:-5],
-        b"<html></html>",
-        b'<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult/>',
-        b"<a>" * 100,
-        PAGE.replace(b"<Size>3</Size>", b""),
-        PAGE.replace(b"<Size>3", b"<Size>" + b"9" * 5000),
-        PAGE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""),
-        PAGE.replace(b"a%2Fb+c", b"a" * 20_000),
+        (b"", "line 1: no element found"),
+        (b"{}", "line 1: not well-formed"),
+        (PAGE[:-5], "line 4: unclosed token"),
+        (b"<html></html>", "is a html"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult/>', "has a document type"),
+        (b"<a>" * 100, "nested too deep"),
+        (PAGE.replace(b"<Size>3</Size>", b""), "entry has no size"),
+        (PAGE.replace(b"<Size>3", b"<Size>" + b"9" * 5000), "entry has no size"),
+        (PAGE.replace(b"<Key>a%2Fb+c</Key>", b""), "entry has no Key"),
+        (PAGE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""), "not say how to go on"),
+        (PAGE.replace(b"a%2Fb+c", b"a" * 20_000), "an element that is too long"),
     ],
 )
-def test_pages_that_are_none(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
+def test_pages_that_are_none(data: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         read_page(data)
 
 
