@@ -216,7 +216,7 @@ def test_nothing_is_written_when_the_layer_asked_for_is_damaged(home: Home, tmp_
 def test_an_unknown_layer_is_answered_with_those_there_are(home: Home, tmp_path: Path) -> None:
     done = home.run("export", two_layers(tmp_path / "image.zarr"), "--layer", "cell")
     assert done.returncode == 1
-    assert "cells, deep/nuclei" in done.stderr
+    assert "labels:cells, labels:deep:nuclei" in done.stderr
 
 
 def test_one_field_of_a_plate(home: Home, tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from roiservice.geometry.features import Features
 from roiservice.geometry.kinds import NAMES, geometries, is_open
 
 _LINE_END = b"\r\n"
-_DECIMALS = (
-    30  # more than any double needs that is not written with an exponent; GEOS leaves out what is needless
-)
+# More than any double needs that is not written with an exponent; GEOS leaves out what is needless.
+_DECIMALS = 30
 _QUOTE = '"'
 _SPECIAL = re.compile(r'[",\r\n]')
 _COLUMNS = ("WKT", "id", "label", "layer", "z", "t", "c", "area", "color", "drawn_as")

@@ -13,9 +13,8 @@ from roiservice.errors import BadParameter, CursorExpired
 from roiservice.query.select import RoiQuery
 
 START = "start"  # the cursor that begins a walk
-_CURSOR = struct.Struct(
-    ">BQ7sQ"
-)  # format, version, selection, entries before: 24 bytes, which need no padding
+# Format, version, selection, entries before: 24 bytes, whose text needs no padding.
+_CURSOR = struct.Struct(">BQ7sQ")
 _FORMAT = 1
 
 

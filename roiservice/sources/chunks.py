@@ -157,7 +157,7 @@ class Chunks:
 def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
     """What reads `array`, which lies at `path`; None where only zarr can."""
     codecs = _codecs_v2(array) if array.metadata.zarr_format == 2 else _codecs_v3(array)
-    if codecs is None or array.fill_value is None or store.local_file(path) is None:
+    if codecs is None or store.local_file(path) is None:
         return None
     return Chunks(
         store,
@@ -165,7 +165,7 @@ def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
         tuple(array.chunks),
         tuple(array.shards or array.chunks),
         array.dtype.newbyteorder("="),
-        array.fill_value,
+        0 if array.fill_value is None else array.fill_value,  # as zarr takes the null of zarr v2
         codecs,
         array.metadata.encode_chunk_key,
     )

@@ -85,7 +85,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits, tables: Sequence[
             raise problem
     if name in (ROOT_NAME, ROOT_COLLECTION):
         return _root_layer(image, limits)
-    known = ", ".join(layer.name for layer in listing.layers) or "none"
+    known = ", ".join(layer.collection for layer in listing.layers) or "none"
     raise NotFound(f"{image.name} has no layer {name!r}; there are: {known}")
 
 

@@ -149,13 +149,7 @@ class Available:
 
     catalogs: tuple[Catalog, ...]
     missing: tuple[tuple[str, str], ...]
-    size: tuple[int, int, int, int, int] = (
-        1,
-        1,
-        1,
-        1,
-        1,
-    )  # of the image as its layers tell it: t, c, z, y, x
+    size: tuple[int, int, int, int, int] = (1, 1, 1, 1, 1)  # t, c, z, y, x of the image, as its layers tell
 
     @property
     def versions(self) -> tuple[int, ...]:

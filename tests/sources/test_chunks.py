@@ -64,7 +64,7 @@ def pixels(dtype: str) -> np.ndarray:
     return array
 
 
-def written(folder: Path, dtype: str, zarr_format: int, fill: int = 0, **options: Any) -> np.ndarray:
+def written(folder: Path, dtype: str, zarr_format: int, fill: int | None = 0, **options: Any) -> np.ndarray:
     """An array `0` in a folder, and what it holds."""
     array = zarr.create_array(
         folder,
@@ -112,6 +112,12 @@ def test_shards(tmp_path: Path, codec: str, location: str) -> None:
 def test_v2(tmp_path: Path, codec: str, dtype: str) -> None:
     separator = {"name": "v2", "separator": "/" if codec == "zstd" else "."}
     expected = written(tmp_path, dtype, 2, compressors=V2[codec], chunk_key_encoding=separator)
+    check(opened(tmp_path, 2), expected)
+
+
+def test_without_a_fill_value_chunks_that_are_missing_hold_nothing(tmp_path: Path) -> None:
+    expected = written(tmp_path, "|u1", 2, fill=None, chunk_key_encoding={"name": "v2", "separator": "."})
+    assert not (tmp_path / "0/0.1.0").exists()
     check(opened(tmp_path, 2), expected)
 
 

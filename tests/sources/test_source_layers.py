@@ -142,7 +142,7 @@ def test_layers_by_name_and_collection(tmp_path: Path) -> None:
     image = image_at(write_image(tmp_path / "a.zarr", labels=TWO))
     assert layer_named(image, "original/0", LIMITS) == layer_named(image, "labels:original:0", LIMITS)
     for name in ("nuclei", "", "..", "../..", "nul\0", "labels/cells", "\ud800"):
-        with pytest.raises(NotFound, match="cells, original/0"):
+        with pytest.raises(NotFound, match="labels:cells, labels:original:0"):
             layer_named(image, name, LIMITS)
 
 

@@ -87,10 +87,6 @@ class Affine:
             (other.xx * y0 - other.yx * x0) / by,
         )
 
-    def inverse(self) -> Affine:
-        """The map back. ValueError if it is singular."""
-        return Affine().relative_to(self)
-
     def apply(self, xy: NDArray[Any]) -> Float64:
         """Map (n, 2) points (x, y); a float64 copy, also where the map is the identity.
 

@@ -29,7 +29,6 @@ def read_boxes(
     pixel_size: tuple[float, float, float],
     image_size: tuple[int, int, int, int, int],
     frame_seconds: float | None = None,
-    field: str | None = None,
 ) -> ShapeTable:
     """The boxes of a `roi_table` or `masking_roi_table` as rectangles.
 
@@ -41,15 +40,14 @@ def read_boxes(
 
     Rows of a masking table are called by their labels; of others by their names, with their `label` where
     each has its own. Rows with one label or name are one object. Rows without a usable position or extent
-    are refused one by one. Of a plate's table `field` takes the rows of one field alone, by its path in the
-    plate (`B/03/0`).
+    are refused one by one.
 
     Raises SourceDamaged if columns of positions are missing or the table cannot be read, SourceRefused above
     the limits, for other types of tables, and for unusable pixel sizes.
     """
     if not entry.has_boxes:
         raise SourceRefused(store.location, entry.path, f"a {entry.type} holds no boxes")
-    table = _rows_of_field(_read(store, entry, limits), field)
+    table = _read(store, entry, limits)
     grid = ImageGrid(store.location, entry.path, pixel_size, image_size, frame_seconds)
     boxes = read_extents(table.columns, table.rows, grid)
     if entry.type == "masking_roi_table":
@@ -61,14 +59,14 @@ def read_boxes(
     )
 
 
-def read_values(store: Store, entry: TableEntry, limits: Limits, field: str | None = None) -> ValueTable:
+def read_values(store: Store, entry: TableEntry, limits: Limits) -> ValueTable:
     """The values of labels that a table of features, conditions or anything else holds.
 
     The label is told by `instance_key`, by `index_key` of a feature or masking table, or by a column or index
-    called `label`. `layers` is the label image of the table's region, () where it states none. `field` as
-    for `read_boxes`. Raises SourceRefused if no column tells labels; else as `read_boxes`.
+    called `label`. `layers` is the label image of the table's region, () where it states none.
+    Raises SourceRefused if no column tells labels; else as `read_boxes`.
     """
-    table = _rows_of_field(_read(store, entry, limits), field)
+    table = _read(store, entry, limits)
     name, labels = _label_column(store, entry, table)
     columns = {key: values for key, values in table.columns.items() if key != name}
     layers = () if entry.region is None else (entry.region,)
@@ -106,23 +104,6 @@ def _label_column(store: Store, entry: TableEntry, table: Columns) -> tuple[str,
             return name, labels
     reason = f"tells no labels: it has no column {' or '.join(map(repr, tried))} of integers"
     raise SourceRefused(store.location, entry.path, reason)
-
-
-def _rows_of_field(table: Columns, field: str | None) -> Columns:
-    """Rows of a plate's table that are about one field."""
-    if field is None:
-        return table
-    parts = [_plate_text(table, name) for name in ("row", "column", "path_in_well")]
-    if any(part is None for part in parts):
-        return table
-    here = pc.equal(pc.binary_join_element_wise(*parts, "/"), field).fill_null(False)
-    columns = {name: values.filter(here) for name, values in table.columns.items()}
-    return Columns(pc.sum(here).as_py() or 0, columns, None, table.skipped, table.warnings)
-
-
-def _plate_text(table: Columns, name: str) -> pa.Array | None:
-    values = table.columns.get(name)
-    return None if values is None else values.cast(pa.string())
 
 
 def _boxes_of_labels(

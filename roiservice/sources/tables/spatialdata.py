@@ -119,17 +119,6 @@ def raster_documents(store: Store, path: str) -> Iterator[str]:
         yield array_document(join(path, multiscale.levels[0].path), group.zarr_format)
 
 
-def raster_to_system(store: Store, path: str) -> dict[str, Affine]:
-    """From a raster's level-0 pixels (corners) to the coordinate systems it has, by their names.
-
-    Raises SourceDamaged if there is no such raster or what it states cannot be used.
-    """
-    placements, problems = _placements(store, path)
-    if problems and not placements:
-        raise SourceDamaged(store.location, path, problems[0])
-    return {name: placement.xy for name, placement in placements.items()}
-
-
 def element_affine(store: Store, element: Element, raster_path: str) -> Affine:
     """From an element's coordinates to the level-0 pixels of a raster, through a system that both have.
 

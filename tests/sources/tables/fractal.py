@@ -99,8 +99,8 @@ def boxes_of(image: Path, name: str = "boxes", limits: Limits = LIMITS, **option
     return read_boxes(open_store(image, limits), entries_of(image)[name], limits, **options)
 
 
-def values_of(image: Path, name: str = "values", **options: Any) -> ValueTable:
-    return read_values(open_store(image, LIMITS), entries_of(image)[name], LIMITS, **options)
+def values_of(image: Path, name: str = "values") -> ValueTable:
+    return read_values(open_store(image, LIMITS), entries_of(image)[name], LIMITS)
 
 
 def lists(columns: Mapping[str, pa.Array]) -> dict[str, list[Any]]:

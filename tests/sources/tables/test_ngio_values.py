@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
-from roiservice.geometry.polygons import measure
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
 from roiservice.sources.tables.ngio import read_values
@@ -62,20 +61,13 @@ def test_an_empty_table_has_no_values(tmp_path: Path) -> None:
     assert (len(values_of(tmp_path).label), set(values_of(tmp_path).columns)) == (0, {"area"})
 
 
-def test_rows_of_one_field_of_a_plate(tmp_path: Path) -> None:
-    data = {
-        "row": ["B", "B", "C"],
-        "column": ["03", "03", "03"],
-        "path_in_well": ["0", "1", "0"],
-        "label": [1, 1, 1],
-        "area": [1.0, 2.0, 3.0],
-        **box_columns([(0.65 * n, 0.0, 0.0, 0.65, 0.325, 20.0) for n in range(3)]),
-    }
-    write_table(tmp_path, "values", data, type="feature_table")
-    write_table(tmp_path, "boxes", data, type="roi_table")
-    assert lists(values_of(tmp_path, field="B/03/1").columns)["area"] == [2.0]
-    assert measure(boxes_of(tmp_path, field="C/03/0").polygons).boxes.tolist() == [[2, 0, 3, 1]]
-    assert "2 rows left out" in values_of(tmp_path).warnings[0]
+def test_a_label_has_the_values_of_its_last_row(tmp_path: Path) -> None:
+    write_table(
+        tmp_path, "values", {"label": [1, 1, 2, 1], "area": [1.0, 2.0, 3.0, 4.0]}, type="feature_table"
+    )
+    table = values_of(tmp_path)
+    assert (table.label.tolist(), lists(table.columns)["area"]) == ([2, 1], [3, 4])
+    assert "2 rows left out" in table.warnings[0]
 
 
 def test_tables_in_a_zip(tmp_path: Path) -> None:

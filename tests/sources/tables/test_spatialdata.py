@@ -28,7 +28,6 @@ from roiservice.sources.tables.spatialdata import (
     find_elements,
     is_root,
     is_spatialdata,
-    raster_to_system,
     reference_raster,
 )
 from roiservice.sources.tables.spatialpoints import read_points
@@ -199,23 +198,23 @@ def test_the_first_image_is_the_reference_else_the_first_labels(tmp_path: Path, 
 def test_systems_of_a_raster_do_not_know_the_scales_of_its_levels(tmp_path: Path) -> None:
     root = write_root(tmp_path / "a.zarr")
     turn = transform("affine", [[0, 1, 5], [-1, 0, 300]], "yx", to="turned", out="xy")
-    path = write_raster(root, "cells", ZEROS, transform("scale", [3, 2], "yx"), turn)
+    path = write_raster(root, "cells", ZEROS, transform("scale", [4, 2], "yx"), turn)
     entry = multiscale_of(path)
     entry["datasets"][0]["coordinateTransformations"][0]["scale"] = [7.0, 7.0]
     entry["coordinateTransformations"].append({"type": "scale", "scale": [9.0, 9.0]})  # as in NGFF 0.4
     edit_attributes(path, multiscales=[entry])
-    assert raster_to_system(open_store(root, LIMITS), "labels/cells") == {
-        "global": Affine(xx=2, yy=3),
-        "turned": Affine(1, 0, 5, 0, -1, 300),
-    }
+    store = open_store(root, LIMITS)
+    for system, expected in (("global", Affine(xx=0.5, yy=0.25)), ("turned", Affine(1, 0, -5, 0, -1, 300))):
+        write_element(root, "cells", transform("identity", to=system))
+        assert element_affine(store, CELLS, "labels/cells") == expected
 
 
 def test_a_raster_that_is_not_there_or_cannot_be_used(tmp_path: Path) -> None:
     store = make(tmp_path, raster=transform("scale", [1], "yx"))
     with pytest.raises(SourceDamaged, match=r"\[labels/none\]: there is no such group"):
-        raster_to_system(store, "labels/none")
-    with pytest.raises(SourceDamaged, match=r"\[labels/cells\]: coordinateTransformations\[0\].scale: must"):
-        raster_to_system(store, "labels/cells")
+        element_affine(store, CELLS, "labels/none")
+    with pytest.raises(SourceRefused, match=r"; labels/cells: coordinateTransformations\[0\].scale: must"):
+        element_affine(store, CELLS, "labels/cells")
 
 
 def test_elements_lie_in_a_raster_through_the_system_they_share(tmp_path: Path) -> None:
