@@ -37,7 +37,10 @@ from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.regions import region_measures
 
-SPILL_PIXELS = 2**22  # of all planes: blocks of larger layers are kept in files
+# Blocks of layers with more pixels on all planes are kept in files: to save memory, and for builds that are
+# killed. Where blocks are whole planes memory needs no files, and they cost a third of the time.
+SPILL_PIXELS = 2**22
+SPILL_PIXELS_OF_PLANES = 2**28
 
 Describe = Callable[[NDArray[Any], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
@@ -138,7 +141,7 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
     """Trace all planes; blocks of large layers lie in `folder`."""
     layer, outline = build.layer, build.version.outline
     files = None
-    if layer.pixels > SPILL_PIXELS:
+    if layer.pixels > (SPILL_PIXELS if block_rows(layer) < layer.height else SPILL_PIXELS_OF_PLANES):
         state = "" if build.state is None else build.state.token
         files = BlockFiles(folder, f"{build.version.token} {state} {block_rows(layer)}")
     regions = _Regions(layer.source.measures)

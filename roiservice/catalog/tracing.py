@@ -112,18 +112,20 @@ def traced_features(
     """What `prepare` makes of the labels and polygons of all features, plane by plane in order.
 
     It is given some features at a time, with `whole` all of a plane, a plane without features once; and it
-    is called from several threads. Blocks lie in `files`; without, they stay in working memory. `advance` is
+    is called from several threads. Blocks lie in `files`; without, they stay in working memory, as those do
+    that are whole planes, which no more than are traced at once wait to be joined. `advance` is
     told of pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be
     closed: it has threads.
     """
     rows = block_rows(layer)
+    of_planes = rows >= layer.height
     with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
         at_once = tracer.at_once
-        if files is not None and at_once >= engine.threads:  # as many as threads are in working memory
-            at_once += AHEAD
+        if files is not None and not of_planes and at_once >= engine.threads:
+            at_once += AHEAD  # as many as threads are in working memory
         joined = _joined(layer, _blocks(layer, tracer, rows, files, at_once, advance), rows, limits)
         planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
-        if rows >= layer.height:  # small planes are put in order side by side
+        if of_planes:  # they are put in order side by side
             planes = _in_order(pool, _assembled, joined, engine.threads)
         for plane, assembly in planes:
             prepared = partial(prepare, plane)
@@ -147,9 +149,12 @@ def _blocks(
             blocks = zip(batch, tracer.trace(batch), strict=True)
             return {each: partial(_same, block) for each, block in blocks}
         missing = [each for each in batch if not files.has(each.name)]
+        given: dict[Rows, Callable[[], Block]] = {each: partial(files.load, each.name) for each in batch}
         for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
             files.keep(each.name, block)
-        return {each: partial(files.load, each.name) for each in batch}
+            if rows >= layer.height:
+                given[each] = partial(_same, block)
+        return given
 
     traced: dict[Rows, Callable[[], Block]] = {}
     batches = _in_order(tracer.crew, trace, tracer.batches, at_once, lambda: advance(0))

@@ -120,9 +120,8 @@ class Chunks:
 
     def _contents(self, file: Shape, wanted: Sequence[Shape]) -> Iterator[bytes | None]:
         """Encoded chunks of one file, by their numbers in it; None for those that are not stored."""
-        name = self.store.local_file(join(self.path, self.key(file)))
         try:
-            descriptor = os.open(name or "", os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would be waited for
+            descriptor = self.store.open_local(join(self.path, self.key(file)))
         except FileNotFoundError:
             yield from itertools.repeat(None, len(wanted))
             return
@@ -157,7 +156,7 @@ class Chunks:
 def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
     """What reads `array`, which lies at `path`; None where only zarr can."""
     codecs = _codecs_v2(array) if array.metadata.zarr_format == 2 else _codecs_v3(array)
-    if codecs is None or store.local_file(path) is None:
+    if codecs is None or not store.is_local:
         return None
     return Chunks(
         store,

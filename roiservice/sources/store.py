@@ -28,6 +28,8 @@ class Store(ABC):
 
     reads_at_once = 1
     """Reads that are best under way at the same time."""
+    is_local = False
+    """Whether its files lie as such on this machine."""
 
     def __init__(self, location: str, limits: Limits) -> None:
         self.location = location
@@ -62,9 +64,12 @@ class Store(ABC):
     def stamp(self, path: str) -> tuple[str, int, int] | None:
         """(relative path, size, mtime_ns) of one file, as `files` gives it; None if there is none."""
 
-    def local_file(self, path: str) -> str | None:  # noqa: ARG002 - for those that have any
-        """Where the file at `path` lies on this machine; None where files do not."""
-        return None
+    def open_local(self, path: str) -> int:
+        """A descriptor, to be closed, for reading what lies at `path`, which may not be a regular file.
+
+        For local stores alone. Raises what `os.open` does, and SourceRefused for what lies outside.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def file_exists(self, path: str) -> bool:

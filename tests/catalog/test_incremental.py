@@ -269,6 +269,7 @@ def test_blocks_of_another_state_are_not_gone_on_with(
 ) -> None:
     """The source may change after its token was made, but before its chunks were listed."""
     monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
+    monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", 0)
     layer = Layer(tmp_path, squares(160, 240))
     layer.array[0:4, 0:4] = 8888
     monkeypatch.setattr(keeper_module, "source_token", lambda *_: "the same")

@@ -270,6 +270,7 @@ def test_a_catalog_larger_than_the_quota_is_refused_and_the_others_stay(
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
     """A layer of many blocks that are kept in files."""
     monkeypatch.setattr(build_module, "SPILL_PIXELS", 0)
+    monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", 0)
     monkeypatch.setattr(tracing, "BLOCK_PIXELS", 500)
     monkeypatch.setattr(tracing, "AHEAD", 1)
     monkeypatch.setattr(engine_module, "BATCH_PIXELS", 1)

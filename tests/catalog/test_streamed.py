@@ -54,6 +54,7 @@ def small_pieces(put: Any) -> None:
     """Let the smallest layers go the way of large ones; `put` is setattr or that of monkeypatch."""
     for module, name, value in (
         (build_module, "SPILL_PIXELS", 0),
+        (build_module, "SPILL_PIXELS_OF_PLANES", 0),
         (tracing, "BLOCK_PIXELS", 500),
         (tracing, "RUN_VERTICES", 300),
         (engine, "BATCH_PIXELS", 500),
@@ -226,6 +227,46 @@ def test_an_interrupted_build_keeps_its_blocks_and_a_failed_one_does_not(
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("build")]
 
 
+def test_planes_of_one_block_are_gone_on_with_and_never_read_again_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(30, 15, 30)}, axes="zyx", chunks=(1, 15, 30))
+    layer, traced = layer_in(tmp_path), counted(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(spill.BlockFiles, "load", lambda _, name: pytest.fail(f"{name} is read again"))
+        build(layer, tmp_path / "fresh")
+
+        def stop(*_: int) -> None:
+            if len(traced) > 40:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build(layer, tmp_path / "2", progress=stop)
+    kept = len(list(blocks_folder(tmp_path / "2").glob("*.block")))
+    assert kept > 10
+    traced.clear()
+    build(layer, tmp_path / "2")
+    assert len(traced) == 30 - kept
+    assert content(tmp_path / "2") == content(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(("height", "in_files"), [(15, False), (30, True)])
+def test_only_planes_of_several_blocks_need_files_for_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, in_files: bool
+) -> None:
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", 10**9)
+    kept: list[str] = []
+    real = spill.BlockFiles.keep
+    monkeypatch.setattr(
+        spill.BlockFiles, "keep", lambda files, name, block: kept.append(name) or real(files, name, block)
+    )
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(4, height, 30)}, axes="zyx", chunks=(1, 15, 30))
+    build(layer_in(tmp_path), tmp_path / "2")
+    assert bool(kept) == in_files
+
+
 def test_who_waits_for_a_block_is_asked_now_and_then(
     tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +322,7 @@ def test_blocks_are_traced_while_planes_before_them_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where planes share chunks, all of some are joined at a time, which takes long."""
-    write_image(tmp_path / "1.zarr", labels={"cells": blobs(40, 20, 30)}, axes="zyx", chunks=(1, 20, 30))
+    write_image(tmp_path / "1.zarr", labels={"cells": blobs(40, 20, 30)}, axes="zyx", chunks=(1, 10, 30))
     small_pieces(monkeypatch.setattr)
     traced = counted(monkeypatch)
     build(
@@ -290,7 +331,7 @@ def test_blocks_are_traced_while_planes_before_them_are_joined(
         engine=engine.Threads(1),
         progress=lambda *_: wait_for(lambda: len(traced) > tracing.AHEAD),
     )
-    assert len(traced) == 40
+    assert len(traced) == 80
 
 
 def test_pixels_are_told_of_as_they_are_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
