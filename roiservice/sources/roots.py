@@ -121,6 +121,8 @@ class _Folder(Store):
 
     def open_local(self, path: str) -> int:
         full = self._full(path)
+        if os.path.islink(full):
+            self._inside(path)  # before it is opened, which devices notice
         descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would be waited for
         try:
             # What is open has one name without links: to look for links in each folder above takes longer.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources import roots
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
@@ -86,6 +87,44 @@ def test_symbolic_links_are_followed_only_inside(tmp_path: Path) -> None:
         store.read("outer")
     with pytest.raises(SourceRefused, match="symbolic link"):
         list(store.files(""))
+
+
+@pytest.mark.parametrize("tells_names", [True, False])
+def test_what_lies_outside_is_not_given_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells_names: bool
+) -> None:
+    if not tells_names:  # as other systems than Linux
+        monkeypatch.setattr(roots, "_name_of", lambda _: "")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").write_text("secret")
+    root = tmp_path / "secret.zarr"
+    root.mkdir()
+    (root / "own").write_text("own")
+    (root / "inner").symlink_to("own")
+    (root / "outer").symlink_to(tmp_path / "secret" / "file")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    store = open_store(root, LIMITS)
+    for name in ("own", "inner"):
+        with open(store.open_local(name)) as file:
+            assert file.read() == "own"
+    opened = len(os.listdir("/proc/self/fd"))
+    for name in ("outer", "folder/file", "../secret/file"):
+        with pytest.raises(SourceRefused, match=r"symbolic link|leaves the store"):
+            store.open_local(name)
+    with pytest.raises(FileNotFoundError):
+        store.open_local("nothing")
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_link_out_of_the_store_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices would notice that."""
+    (tmp_path / "device").write_text("")
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr/0").symlink_to(tmp_path / "device")
+    store = open_store(tmp_path / "a.zarr", LIMITS)
+    monkeypatch.setattr(os, "open", lambda path, _: pytest.fail(f"{path} is opened"))
+    with pytest.raises(SourceRefused, match="symbolic link"):
+        store.open_local("0")
 
 
 def test_a_named_pipe_is_no_file(tmp_path: Path) -> None:
