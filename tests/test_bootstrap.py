@@ -107,7 +107,7 @@ def test_a_layer_is_found_by_its_collection_or_its_name(tmp_path: Path) -> None:
     by_collection = services.layers.named(image, "labels:sub:cells")
     assert by_collection == services.layers.named(image, "sub/cells")
     assert by_collection.collection == "labels:sub:cells"
-    with pytest.raises(NotFound, match="sub/cells"):
+    with pytest.raises(NotFound, match="there are: labels:sub:cells"):
         services.layers.named(image, "other")
 
 

@@ -220,7 +220,7 @@ def _covered(start: Float64, end: Float64, count: int) -> tuple[Int64, Int64]:
     start, end = (np.nan_to_num(np.clip(at, -2, count + 2)) for at in (start, end))
     first, stop = np.ceil(start - 0.5), np.ceil(end - 0.5)
     thin = first >= stop
-    own = np.floor((start + end) / 2)
+    own = np.floor(_near_steps((start + end) / 2, 1))
     first, stop = np.where(thin, own, first), np.where(thin, own + 1, stop)
     return first.astype(np.int64), stop.astype(np.int64)
 

@@ -210,6 +210,13 @@ def test_boxes_in_time_need_the_time_between_frames(tmp_path: Path) -> None:
     assert boxes_of(tmp_path, image_size=(5, 1, 10, 9, 9)).t.tolist() == [-1] * 4
 
 
+@pytest.mark.parametrize("size", [0.1, 0.1625, 0.325, 2.7, 123.4])
+def test_the_plane_of_a_thin_box_whose_centre_lies_on_an_edge(tmp_path: Path, size: float) -> None:
+    z, depth = (float(np.float32(eighths * size / 8)) for eighths in (71, 2))
+    write_table(tmp_path, "boxes", box_columns([(0.0, 0.0, z, 1.0, 1.0, depth)]), type="roi_table")
+    assert boxes_of(tmp_path, pixel_size=(size, 1.0, 1.0)).z.tolist() == [9]
+
+
 def planes_by_hand(start: float, length: float, size: float, count: int) -> list[int] | None:
     """Planes that a box is on, one by one; [-1] for all, None for none."""
     inside = [k for k in range(count) if start <= (k + 0.5) * size < start + length]
