@@ -18,7 +18,7 @@ from tests.stores import write_image
 
 LAYER = "/images/7/collections/labels:cells"
 BUILD = f"{LAYER}/build"
-PLANES, SIDE = 400, 90
+PLANES, SIDE = 1200, 90
 
 
 @pytest.fixture
