@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ipaddress
+import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -25,6 +27,7 @@ _STATES = {
     errors.ParseException: 400,
 }
 THREADS = 8  # per process, twice the requests that may wait for builds; most work lets go of the interpreter
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17
 # By their numbers in malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. Most pages are made within
@@ -93,6 +96,11 @@ def address_of(listener: socket.socket) -> str:
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
     """One process of the server, which ends on Ctrl-C as it does on SIGTERM."""
 
+    def init_signals(self) -> None:
+        """Handle signals from here on, those that came since the fork as well: see `Server.run`."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Finish what is being answered, then end.
 
@@ -146,6 +154,18 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn states no types
         for name, value in self._options.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until told to end; does not return.
+
+        A new worker has gunicorn's own handlers, which note signals for a server that it is not: one that is
+        told to end just then would have to be killed in the end. They wait until it has handlers of its own.
+        """
+        os.register_at_fork(
+            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING),
+            after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING),
+        )
+        super().run()
 
     def load(self) -> Any:
         """The WSGI application, made anew in each process, as open stores do not outlive a fork."""

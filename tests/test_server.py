@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 from roiservice.server import Worker, listen
+
+# A worker is told to end as soon as it is forked, before it has handlers of its own; so is the server, then.
+ENDED_EARLY = """
+import os, signal
+from roiservice.server import Server, listen
+
+server = Server(lambda: None, listen("127.0.0.1", 0, public_address=False), 1)
+server.cfg.set("post_fork", lambda arbiter, worker: os.kill(worker.pid, signal.SIGQUIT))
+server.cfg.set("worker_exit", lambda arbiter, worker: os.kill(os.getppid(), signal.SIGTERM))
+server.run()
+"""
+
+
+def test_a_worker_that_is_told_to_end_before_it_listens_to_signals_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED_EARLY], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_end_does_not_wait_for_a_request_that_is_handed_over() -> None:
