@@ -69,16 +69,21 @@ def test_files_are_sorted_with_size_and_time(tmp_path: Path) -> None:
     assert list(open_store(archive, LIMITS).files("labels")) == [("", status.st_size, status.st_mtime_ns)]
 
 
-def test_symbolic_links_are_followed_only_inside(tmp_path: Path) -> None:
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "file").write_text("secret")
-    root = tmp_path / "a.zarr"
+def with_links(folder: Path) -> Store:
+    """A store with links to a file of its own, and to a file and a folder beside it of much the same name."""
+    secret, root = folder / "secret", folder / "secret.zarr"
+    secret.mkdir()
+    (secret / "file").write_text("secret")
     root.mkdir()
     (root / "own").write_text("own")
     (root / "inner").symlink_to("own")
-    (root / "outer").symlink_to(tmp_path / "secret" / "file")
-    (root / "folder").symlink_to(tmp_path / "secret")
-    store = open_store(root, LIMITS)
+    (root / "outer").symlink_to(secret / "file")
+    (root / "folder").symlink_to(secret)
+    return open_store(root, LIMITS)
+
+
+def test_symbolic_links_are_followed_only_inside(tmp_path: Path) -> None:
+    store = with_links(tmp_path)
     assert store.read("inner") == b"own"
     for ask in (store.read, store.children, store.stamp, lambda path: list(store.files(path))):
         with pytest.raises(SourceRefused, match="symbolic link"):
@@ -95,15 +100,7 @@ def test_what_lies_outside_is_not_given_to_be_read(
 ) -> None:
     if not tells_names:  # as other systems than Linux
         monkeypatch.setattr(roots, "_name_of", lambda _: "")
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "file").write_text("secret")
-    root = tmp_path / "secret.zarr"
-    root.mkdir()
-    (root / "own").write_text("own")
-    (root / "inner").symlink_to("own")
-    (root / "outer").symlink_to(tmp_path / "secret" / "file")
-    (root / "folder").symlink_to(tmp_path / "secret")
-    store = open_store(root, LIMITS)
+    store = with_links(tmp_path)
     for name in ("own", "inner"):
         with open(store.open_local(name)) as file:
             assert file.read() == "own"
