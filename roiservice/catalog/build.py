@@ -25,7 +25,7 @@ from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.splice import spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
-from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
+from roiservice.catalog.tracing import VertexLimits, block_rows, blocks_are_planes, traced_features
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import CatalogDamaged, EngineFailed, RegistryFailed, SourceError
 from roiservice.sources.layer import BY_LABEL, LayerSource
@@ -141,7 +141,7 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
     """Trace all planes; blocks of large layers lie in `folder`."""
     layer, outline = build.layer, build.version.outline
     files = None
-    if layer.pixels > (SPILL_PIXELS if block_rows(layer) < layer.height else SPILL_PIXELS_OF_PLANES):
+    if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
         state = "" if build.state is None else build.state.token
         files = BlockFiles(folder, f"{build.version.token} {state} {block_rows(layer)}")
     regions = _Regions(layer.source.measures)

@@ -99,6 +99,11 @@ def block_rows(layer: LabelLayer) -> int:
     return layer.strip_rows(min(BLOCK_PIXELS, shared_pixels(layer) // math.prod(layer.chunk_depth)))
 
 
+def blocks_are_planes(layer: LabelLayer) -> bool:
+    """Whether no plane of a layer is cut into several blocks."""
+    return block_rows(layer) >= layer.height
+
+
 def traced_features(
     layer: LabelLayer,
     engine: Engine,
@@ -113,12 +118,12 @@ def traced_features(
 
     It is given some features at a time, with `whole` all of a plane, a plane without features once; and it
     is called from several threads. Blocks lie in `files`; without, they stay in working memory, as those do
-    that are whole planes, which no more than are traced at once wait to be joined. `advance` is
-    told of pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be
-    closed: it has threads.
+    that are whole planes, of which no more than are traced at once wait to be joined. `advance` is told of
+    pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be closed: it has
+    threads.
     """
     rows = block_rows(layer)
-    of_planes = rows >= layer.height
+    of_planes = blocks_are_planes(layer)
     with _crew(engine.threads) as pool, engine.tracer(layer, rows, limits.lowest, pool) as tracer:
         at_once = tracer.at_once
         if files is not None and not of_planes and at_once >= engine.threads:
@@ -152,7 +157,7 @@ def _blocks(
         given: dict[Rows, Callable[[], Block]] = {each: partial(files.load, each.name) for each in batch}
         for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
             files.keep(each.name, block)
-            if rows >= layer.height:
+            if blocks_are_planes(layer):
                 given[each] = partial(_same, block)
         return given
 
