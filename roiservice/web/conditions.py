@@ -14,6 +14,7 @@ from roiservice.query.select import PropertyFilter, RoiQuery, Value
 from roiservice.web.params import ITEMS, Selection, finite
 
 MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
+NAMED = 20  # properties, where a name is not known
 
 
 def with_properties(
@@ -28,14 +29,22 @@ def with_properties(
     for name, text in asked.properties:
         column = name if name in columns or name in MEASURES else name.removeprefix("property:")
         if column not in columns and column not in MEASURES:
-            choices = ", ".join(sorted({*known, *MEASURES, *columns}))
-            raise BadParameter(name, f"there is no such parameter here; known are: {choices}")
+            raise BadParameter(
+                name, f"there is no such parameter here; known are: {_choices(columns, known)}"
+            )
         kind = columns[column].type if column in columns else pa.float64()
         try:
             conditions.append(PropertyFilter(column, *_bounds(text, kind)))
         except ValueError as error:
             raise BadParameter(name, str(error)) from None
     return replace(asked.query, properties=tuple(conditions))
+
+
+def _choices(columns: Mapping[str, pa.Array], known: frozenset[str]) -> str:
+    """Names that there are, but not thousands of them: some tables have a column for each gene."""
+    names = [*sorted({*known, *MEASURES}), *sorted(columns)[:NAMED]]
+    more = len(columns) - NAMED
+    return ", ".join(names) + (f", and {more} properties more" if more > 0 else "")
 
 
 def _bounds(text: str, kind: pa.DataType) -> tuple[Value | None, Value | None]:

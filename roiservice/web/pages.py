@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -36,28 +36,36 @@ from roiservice.web.problems import reason_of
 from roiservice.web.responses import digest
 from roiservice.web.routes import services
 
-_log = logging.getLogger(__name__)
-_making = tuple(threading.Lock() for _ in range(64))
-# As many at once as there are processors: more would take more memory, and no less time.
-_at_once = threading.BoundedSemaphore(max(os.cpu_count() or 1, 2))
-
 STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
+_log = logging.getLogger(__name__)
 
 
-def cached(
-    cache: PageCache, key: str, make: Callable[[], Page], turn: AbstractContextManager[object] = _at_once
-) -> Page:
+@dataclass(frozen=True)
+class Lane:
+    """Where pages are made, as many at once as `turn` lets through; no lane waits for another."""
+
+    turn: AbstractContextManager[object]
+    making: tuple[threading.Lock, ...] = field(
+        default_factory=lambda: tuple(threading.Lock() for _ in range(64))
+    )
+
+
+# As many at once as there are processors: more would take more memory, and no less time.
+_PAGES = Lane(threading.BoundedSemaphore(max(os.cpu_count() or 1, 2)))
+
+
+def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = _PAGES) -> Page:
     """The page of that key; of several requests that miss it at once, one makes it and the others wait.
 
-    `turn` is held while it is made. What takes long has one of its own, so that pages need not wait for it.
+    What takes long has a lane of its own, so that pages need not wait for it.
     """
     page = cache.get(key)
     if page is not None:
         return page
-    with _making[hash(key) % len(_making)]:
+    with lane.making[hash(key) % len(lane.making)]:
         page = cache.get(key)
         if page is None:
-            with turn:
+            with lane.turn:
                 page = make()
             cache.put(key, page)
     return page

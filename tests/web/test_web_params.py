@@ -3,6 +3,7 @@
 import contextlib
 from urllib.parse import urlencode
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +125,15 @@ def test_unknown_and_repeated_parameters():
     with pytest.raises(BadParameter, match="more than once"):
         items(b"z=1&z=2", CRS, 10)
     assert items(b"_=1&_=2", CRS, 10) == items(b"", CRS, 10)
+
+
+def test_an_unknown_parameter_of_a_layer_with_very_many_properties_names_some_of_them():
+    genes = {f"gene {number:05}": pa.array([1.0]) for number in range(1000)}
+    with pytest.raises(BadParameter, match=r"simplify, .*gene 00019, and 980 properties more") as error:
+        with_properties(items(b"colour=red", CRS, 10), genes)
+    assert len(str(error.value)) < 1000
+    with pytest.raises(BadParameter, match=r"gene 00019$"):
+        with_properties(items(b"colour=red", CRS, 10), dict(list(genes.items())[:20]))
 
 
 @given(st.binary(max_size=60))

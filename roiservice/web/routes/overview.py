@@ -29,12 +29,14 @@ from roiservice.web.links import (
     pixel_crs,
     whole_link,
 )
-from roiservice.web.pages import cached
+from roiservice.web.pages import Lane, cached
 from roiservice.web.responses import digest, not_modified, page_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("overview", __name__)
-_one_at_a_time = threading.Lock()  # all features of a layer are looked at, some tens of megabytes at once
+_one_at_a_time = Lane(
+    threading.Lock()
+)  # all features of a layer are looked at, some tens of megabytes at once
 _VERSION = 2  # raise whenever the bytes below change for the same catalog
 
 
