@@ -13,7 +13,7 @@ ENV NUMBA_CACHE_DIR=/var/cache/roiservice/numba \
     NUMBA_CPU_NAME=generic \
     ROISERVICE_CATALOG_DIR=/var/cache/roiservice/catalogs \
     ROISERVICE_STATE_DIR=/var/lib/roiservice
-RUN useradd --system --uid 10001 roiservice \
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin roiservice \
     && mkdir -p "$NUMBA_CACHE_DIR" "$ROISERVICE_CATALOG_DIR" "$ROISERVICE_STATE_DIR" /data \
     && chown -R roiservice /var/cache/roiservice "$ROISERVICE_STATE_DIR"
 USER roiservice
