@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.catalog.changes import Changes, can_be_mended, changes_since, columns_of
+from roiservice.catalog.changes import Changes, can_be_mended, changes_since, chunk_digests, columns_of
 from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.prepared import PreparedFeatures, objects_of, prepared
@@ -127,14 +127,20 @@ class _Build:
             writer.discard()
             raise
 
-    def described(self, regions: _Regions) -> tuple[Describe, dict[str, Any], dict[str, Any] | None]:
-        """What is told of the ROIs, of the layer, and of the chunks that it is made from."""
+    def described(
+        self, regions: _Regions, changes: Changes | None = None
+    ) -> tuple[Describe, dict[str, Any], dict[str, Any] | None]:
+        """What is told of the ROIs, of the layer, and of the chunks that it is made from.
+
+        Without `changes` since an older catalog, all of their files are read for that once more.
+        """
         joined, warnings = _joined(self.layer)
         describe = partial(_describe, self.layer, joined, regions, self.registry, self.version.layer_number)
         meta = _meta(self.layer, self.version, [*self.layer.warnings, *warnings])
         if self.state is None:
             return describe, meta, None
-        return describe, {**meta, "rest": self.state.rest}, columns_of(self.state)
+        digests = chunk_digests(self.layer, self.state) if changes is None else changes.digests
+        return describe, {**meta, "rest": self.state.rest}, columns_of(self.state, digests)
 
 
 def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) -> None:
@@ -198,7 +204,7 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
     splice = spliced(before, replaced)
     count = splice.rows.total
     advance(build.layer.pixels, count)
-    objects, about = objects_of(build.layer, before), build.described(_Regions(()))
+    objects, about = objects_of(build.layer, before), build.described(_Regions(()), changes)
     write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))
 
 

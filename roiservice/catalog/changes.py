@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import read_arrays, text_to_arrow
+from roiservice.catalog.columns import bytes_to_arrow, read_arrays, text_to_arrow
+from roiservice.catalog.engine import THREADS
 from roiservice.errors import CatalogDamaged
+from roiservice.sources.chunks import DIGEST_BYTES
 from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tokens import ChunkState
@@ -19,14 +23,20 @@ from roiservice.vectorize.outlines import Outline
 
 MOST_CHUNKS = 64  # that changed; where more did, tracing all takes less time
 
+File = tuple[str, int, int]  # name, size and mark
+Piece = tuple[str, int | None]  # name of a file, number of a chunk in it or all of it
 Boxes = NDArray[np.int64]  # (k, 4) as (x0, y0, x1, y1), pixel edges of the layer's own grid
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The boxes of changed chunks on each layer plane, by its (t, c, z) index; other planes are unchanged."""
+    """The boxes of changed chunks on each layer plane, by its (t, c, z) index; other planes are unchanged.
+
+    `digests` are those of the chunks' files as they are now, see `chunk_digests`.
+    """
 
     boxes: dict[tuple[int, int, int], Boxes]
+    digests: Sequence[bytes]
 
 
 def can_be_mended(layer: LabelLayer, outline: Outline) -> bool:
@@ -40,40 +50,81 @@ def can_be_mended(layer: LabelLayer, outline: Outline) -> bool:
     return by_own_pixels and shown_once and outline == Outline()
 
 
-def columns_of(state: ChunkState) -> dict[str, Any]:
+def columns_of(state: ChunkState, digests: Sequence[bytes]) -> dict[str, Any]:
     """What a catalog keeps of the chunks that it was made from."""
     return {
         "name": text_to_arrow(state.names),
         "size": np.array(state.sizes, np.int64),
         "mark": np.array(state.marks, np.int64),
+        "digests": bytes_to_arrow(digests),
     }
+
+
+def chunk_digests(layer: LabelLayer, state: ChunkState) -> list[bytes]:
+    """What tells the chunks in each file from others, see `LabelLayer.digests`."""
+    return list(_digests(layer, _files(state)))
 
 
 def changes_since(directory: Path, layer: LabelLayer, state: ChunkState) -> Changes | None:
     """What changed since the catalog in `directory` was built; None where anything may have.
 
-    A chunk has changed if its file is new or gone, or of another size or mark. A link to a folder of chunks
-    counts as one file, of which it cannot be told where it is.
+    A file of chunks has changed if it is new or gone, or of another size or mark; of a shard, where that can
+    be told, only those chunks that are other ones. A link to a folder of chunks counts as one file, of which
+    it cannot be told where it is.
     """
     try:
         columns = read_arrays(directory / "chunks.arrow")
     except CatalogDamaged:
         return None
-    names, sizes, marks = (columns[name].to_pylist() for name in ("name", "size", "mark"))
-    before = dict(zip(names, zip(sizes, marks, strict=True), strict=True))
-    now = dict(zip(state.names, zip(state.sizes, state.marks, strict=True), strict=True))
-    changed = {name for name, _ in before.items() ^ now.items()}
-    if len(changed) > MOST_CHUNKS:
+    kept = [columns[name].to_pylist() for name in ("name", "size", "mark", "digests")]
+    before = {name: ((size, mark), digests) for name, size, mark, digests in zip(*kept, strict=True)}
+    now = {name: (size, mark) for name, size, mark in _files(state)}
+    changed = [name for name, stamp in now.items() if name not in before or before[name][0] != stamp]
+    pieces: list[Piece] = [(name, None) for name in before if name not in now]
+    files = len(pieces) + len(changed)
+    digests = {name: before[name][1] for name in now if name in before}
+    for name, found in zip(changed, _digests(layer, [(name, *now[name]) for name in changed]), strict=True):
+        pieces += [(name, inner) for inner in _others(digests.get(name, b""), found)]
+        digests[name] = found
+        if min(len(pieces), files) > MOST_CHUNKS:
+            break  # and read no more of them
+    if min(len(pieces), files) > MOST_CHUNKS:
+        return None
+    if len(pieces) > MOST_CHUNKS:
+        pieces = [(name, None) for name in dict(pieces)]
+    try:
+        ranges = [layer.chunk_ranges(*piece) for piece in sorted(pieces)]
+    except ValueError:
         return None
     boxes: dict[tuple[int, int, int], list[tuple[int, int, int, int]]] = {}
-    for name in sorted(changed):
-        try:
-            ranges = layer.chunk_ranges(name)
-        except ValueError:
-            return None
-        for index, box in _boxes(ranges):
-            boxes.setdefault(index, []).append(box)
-    return Changes({index: np.array(each, np.int64) for index, each in boxes.items()})
+    for index, box in chain.from_iterable(map(_boxes, ranges)):
+        boxes.setdefault(index, []).append(box)
+    by_plane = {index: np.array(each, np.int64) for index, each in boxes.items()}
+    return Changes(by_plane, [digests[name] for name in state.names])
+
+
+def _files(state: ChunkState) -> list[File]:
+    return list(zip(state.names, state.sizes, state.marks, strict=True))
+
+
+def _digests(layer: LabelLayer, files: Sequence[File]) -> Iterator[bytes]:
+    if not layer.has_digests:
+        yield from repeat(b"", len(files))
+        return
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        yield from pool.map(lambda file: layer.digests(*file), files)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _others(before: bytes, now: bytes) -> list[int] | list[None]:
+    """Numbers of the chunks in a shard that are other ones; None for all of it where that cannot be told."""
+    if not before or len(before) != len(now):
+        return [None]
+    one, other = (np.frombuffer(digests, f"u{DIGEST_BYTES}") for digests in (before, now))
+    changed: list[int] = np.flatnonzero(one != other).tolist()
+    return changed
 
 
 def _boxes(

@@ -222,6 +222,13 @@ def text_to_arrow(values: Sequence[str]) -> pa.Array:
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
+def bytes_to_arrow(values: Sequence[bytes]) -> pa.Array:
+    """Bytes as an array, made so too."""
+    offsets = np.array(list(accumulate(map(len, values), initial=0)), np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
+
+
 def to_numpy(column: pa.Array) -> NDArray[Any]:
     """A column without null as an array: (n, k) for lists of k. Numbers stay where they are in memory."""
     if pa.types.is_fixed_size_list(column.type):

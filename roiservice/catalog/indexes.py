@@ -33,7 +33,7 @@ from roiservice.geometry.grouping import grouped, index_dtype
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 5  # raise whenever the bytes of a catalog change for the same source
+FORMAT = 6  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
 BLOCKS_AT_ONCE = 64
 PLANE_COLUMNS = ("t", "c", "z", "first", "count")

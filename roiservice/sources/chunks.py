@@ -7,9 +7,11 @@ decoded here, is left to zarr, which also finds the words for what is wrong.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 ABSENT = 2**64 - 1  # offset and size in a shard's index of a chunk that is not stored
 CHECKSUM_BYTES = 4
+DIGEST_BYTES = 8  # of a chunk in a shard: one in 2**64 that changed would be taken for what it was
+NOT_STORED = bytes(DIGEST_BYTES)
+MOST_DIGESTS = 2**14  # of one shard
 
 Decode = Callable[[bytes, NDArray[np.uint8]], None]  # fills the array, or raises ValueError
 Shape = tuple[int, ...]
@@ -83,6 +88,29 @@ class Chunks:
         except Exception:  # noqa: BLE001 - codecs raise what they like; zarr will say what is wrong
             return None
         return out[tuple(0 if isinstance(part, int) else slice(None) for part in selection)]
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether `digests` tells anything."""
+        return self.codecs.shard is not None and math.prod(self._grid) <= MOST_DIGESTS
+
+    def digests(self, name: str, size: int, mark: int) -> bytes:
+        """Digests of what is stored of each chunk in the shard `name`, a path below the array, in C order.
+
+        They have `DIGEST_BYTES` each, `NOT_STORED` for chunks that are not there. Empty where chunks are not
+        sharded or very many, and for a file that is no sound shard, or not of this `size` and mtime `mark`
+        (ns) any more.
+        """
+        file = chunk_numbers(name)
+        if not self.has_digests or self.key(file) != name:
+            return b""
+        try:
+            contents = self._contents(file, list(np.ndindex(*self._grid)))
+            digests = b"".join(NOT_STORED if content is None else _digest(content) for content in contents)
+        except Exception:  # noqa: BLE001 - who reads its pixels says what is wrong
+            return b""
+        stamp = self.store.stamp(join(self.path, name))
+        return digests if stamp is not None and stamp[1:] == (size, mark) else b""
 
     def _read_file(
         self, file: Shape, spans: Sequence[tuple[int, int]], out: NDArray[Any], scratch: NDArray[np.uint8]
@@ -144,13 +172,22 @@ class Chunks:
         """Offset and size of every chunk of a shard; zarr v3, sharding codec 1.0, "Binary shard format"."""
         import google_crc32c  # a dependency of zarr
 
-        grid = [shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)]
-        count = math.prod(grid) * 16
+        count = math.prod(self._grid) * 16
         stored = count + CHECKSUM_BYTES
         content = _part(descriptor, stored, size - stored if self.codecs.shard else 0)
         if google_crc32c.value(content[:count]) != int.from_bytes(content[count:], "little"):
             raise ValueError("the index of a shard is damaged")
-        return np.frombuffer(content, "<u8", count // 8).reshape(*grid, 2)
+        return np.frombuffer(content, "<u8", count // 8).reshape(*self._grid, 2)
+
+    @property
+    def _grid(self) -> Shape:
+        """How many chunks a file has along each axis."""
+        return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
+
+
+def chunk_numbers(name: str) -> Shape:
+    """The numbers in the name of a chunk's file, one for each axis of the array if it is the name of one."""
+    return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
 def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
@@ -247,6 +284,10 @@ def _unblosc(content: bytes, out: NDArray[np.uint8]) -> None:
 
 def _with(decode: Callable[[bytes], Any]) -> Decode:
     return lambda content, out: _copy(memoryview(decode(content)).cast("B"), out)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
 
 def _touched(span: tuple[int, int], size: int) -> range:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import total_ordering
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.sources.arrays import LabelArray, open_array
+from roiservice.sources.chunks import chunk_numbers
 from roiservice.sources.grids import AxesProblem, Grid, grid_of, shown_on
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.layer import LayerSource
@@ -139,20 +139,40 @@ class LabelLayer:
             block = block.T
         return np.ascontiguousarray(block, dtype=self.dtype)
 
-    def chunk_ranges(self, name: str) -> dict[str, range] | None:
+    def chunk_ranges(self, name: str, inner: int | None = None) -> dict[str, range] | None:
         """Array indices along t, c, z, y and x of the chunk in file `name`, a path below the array.
 
-        An axis that the array has not is range(1). None if the array has no such chunk. ValueError if the
-        name is not that of a chunk.
+        `inner` is the number, in C order, of a chunk in a shard; None: all of the file. An axis that the
+        array has not is range(1). None if the array has no such chunk. ValueError if the name is not that of
+        a chunk.
         """
-        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        numbers, sizes = chunk_numbers(name), self._array.shards
         if len(numbers) != len(self._array.shape):
             raise ValueError(f"{name} is not a chunk of this layer")
+        if inner is not None:
+            grid = [shard // chunk for shard, chunk in zip(sizes, self._array.chunks, strict=True)]
+            within = np.unravel_index(inner, grid)
+            numbers = tuple(
+                number * per + int(at) for number, per, at in zip(numbers, grid, within, strict=True)
+            )
+            sizes = self._array.chunks
         ranges = dict.fromkeys("tczyx", range(1))
         for axis, position in self._axes.items():
-            size, whole = self._array.shards[position], self._array.shape[position]
+            size, whole = sizes[position], self._array.shape[position]
             ranges[axis] = range(whole)[numbers[position] * size : (numbers[position] + 1) * size]
         return ranges if all(ranges.values()) else None
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether `digests` tells anything."""
+        return self._array.own is not None and self._array.own.has_digests
+
+    def digests(self, name: str, size: int, mark: int) -> bytes:
+        """What tells the chunks in a shard from what they were or will be: see `Chunks.digests`.
+
+        Empty where that cannot be told, and where chunks are not sharded.
+        """
+        return b"" if self._array.own is None else self._array.own.digests(name, size, mark)
 
     def has_file(self, name: str) -> bool:
         """Whether there is a file `name`, a path below the array, such as that of a chunk."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -28,7 +29,7 @@ from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer
 from tests.catalog.support import keeper_at, layer_key, squares
-from tests.stores import write_image
+from tests.stores import write_array, write_image
 from tests.vectorize.support import rings_of
 
 CHUNK = 16
@@ -132,14 +133,74 @@ def test_a_label_gains_a_part_elsewhere(tmp_path: Path, windows: list[tuple[int,
     assert contents(catalog) == contents(layer.from_scratch())
 
 
-def test_a_change_in_a_shard_may_be_anywhere_in_it(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
+def test_a_change_in_a_shard_is_one_of_its_chunks(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
     layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
-    layer.array[100:104, 60:70] = 7777  # in the shard (2, 1), whose first chunk is that of (96, 48)
+    layer.array[100:104, 60:70] = 7777  # in chunks from (96, 56) to (104, 72) of the shard (2, 1)
+    layer.array[187:192, 236:240] = 0
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert windows
+    assert all(
+        row1 - row0 <= 8 + 12 and column1 - column0 <= 16 + 12 for *_, row0, row1, column0, column1 in windows
+    )
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_a_shard_of_which_that_cannot_be_told_is_one_chunk(
+    tmp_path: Path, windows: list[tuple[int, ...]]
+) -> None:
+    labels = squares(192, 240)
+    layer = Layer(tmp_path, labels)
+    codecs = (zarr.codecs.GzipCodec(), zarr.codecs.ZstdCodec())  # which zarr alone reads
+    write_array(layer.store / "labels/cells/0", labels, chunks=(8, 8), shards=(48, 48), compressors=codecs)
+    layer.first = layer.rebuilt()
+    array_of(layer.store)[100:104, 60:70] = 7777  # in the shard (2, 1), whose first chunk is that of (96, 48)
     windows.clear()
     catalog = layer.rebuilt()
     assert windows
     assert all(window[3] <= 96 and window[5] <= 48 for window in windows)
     assert all(144 <= window[4] < 192 and 96 <= window[6] < 240 for window in windows)
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_shards_that_were_copied_are_not_traced(
+    tmp_path: Path, windows: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MOST_CHUNKS", 2)
+    layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
+    for path in (layer.store / "labels/cells/0/c").rglob("*"):
+        os.utime(path)
+    windows.clear()
+    catalog = layer.rebuilt()
+    assert not windows
+    assert contents(catalog) == contents(layer.from_scratch())
+    layer.array[:] = layer.array[:] + 1  # in all of them
+    windows.clear()
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert [window[3:] for window in windows] == [(0, 192, 0, 240)]
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(keeper_module, "chunk_state"), (build_module, "chunk_digests")]
+)
+def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
+    plain = getattr(module, name)
+
+    def with_a_change(*arguments: Any) -> Any:
+        """Change pixels after the files were looked at, or after they were traced."""
+        found = plain(*arguments) if module is keeper_module else None
+        layer.array[100:104, 60:70] = 7777
+        return plain(*arguments) if found is None else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, with_a_change)
+        layer.keeper.build(layer.key(tmp_path), force=True)
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert 7777 in catalog.rois["label"]
     assert contents(catalog) == contents(layer.from_scratch())
 
 
@@ -362,9 +423,15 @@ RECTANGLES = st.tuples(
     st.booleans(),
     st.booleans(),
     st.sampled_from([1, 2**21]),
+    st.sampled_from([None, (32, 48)]),
 )
 def test_any_change_gives_the_catalog_of_all(
-    changes: list[tuple[int, int, int, int, int]], dtype: str, noisy: bool, step_by_step: bool, block: int
+    changes: list[tuple[int, int, int, int, int]],
+    dtype: str,
+    noisy: bool,
+    step_by_step: bool,
+    block: int,
+    shards: tuple[int, int] | None,
 ) -> None:
     labels = squares(96, 112, dtype=dtype)
     if noisy:
@@ -378,7 +445,7 @@ def test_any_change_gives_the_catalog_of_all(
         patch.setattr(retrace, "BLOCK_PIXELS", block)
         patch.setattr(retrace, "PLANE_SHARE", 1)
         patch.setattr(splice, "LATER_SHARE", 0)
-        layer = Layer(Path(folder), labels)
+        layer = Layer(Path(folder), labels, shards=shards)
         for row, column, height, width, value in changes:
             layer.array[row : row + height, column : column + width] = value
             if step_by_step:
