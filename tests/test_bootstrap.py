@@ -230,7 +230,7 @@ folder = Path({str(tmp_path)!r})
 settings = Settings(catalog_dir=folder / "catalogs", state_dir=folder / "state")
 services = build_services(settings, [(7, {str(store)!r})])
 services.layers.build(services.layers.of(services.images.get(7)).layers[0])
-print(*sorted({{"pandas", "skimage", "sklearn", "dask"}} & set(sys.modules)))
+print(*sorted({{"pandas", "skimage", "zarr", "sklearn", "dask"}} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

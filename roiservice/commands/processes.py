@@ -33,7 +33,7 @@ from roiservice.sources.limits import Limits
 SMALL_PIXELS = 2**26  # of a layer; larger ones keep all threads busy by themselves
 ANY_NUMBER = 2**63  # of vertices
 AHEAD = 8  # images for each process: one that takes long is not to keep the others from work
-LOADED = ("zarr", "roiservice.commands.loaded")  # modules that take longest to be imported
+LOADED = ("numcodecs", "roiservice.commands.loaded")  # modules that take longest to be imported
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class LabelArray:
     """An open array of labels or pixels.
 
     `chunks` are inner ones where chunks are sharded, `shards` those that are files; `dtype` is native-endian.
-    `own` reads what need not go through zarr.
+    `own` reads what need not go through zarr, `through_zarr` opens the array there, once: SourceDamaged if it
+    cannot be opened.
     """
 
     store: Store
@@ -39,8 +41,8 @@ class LabelArray:
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
     dtype: np.dtype[Any]
-    array: zarr.Array[Any]
     own: Chunks | None
+    through_zarr: Callable[[], zarr.Array[Any]]
     slabs: Slabs
 
     def read(self, selection: Selection) -> NDArray[Any]:
@@ -53,7 +55,7 @@ class LabelArray:
         if block is not None:
             return block
         try:
-            return np.asarray(self.array[selection])
+            return np.asarray(self.through_zarr()[selection])
         except SourceError:
             raise
         except Exception as error:  # codecs raise what they like, RuntimeError and EOFError among others
@@ -75,7 +77,7 @@ class LabelArray:
         """What reading one chunk raises."""
         corners = zip(chunk, self.chunks, strict=True)
         try:
-            self.array[tuple(slice(index * size, (index + 1) * size) for index, size in corners)]
+            self.through_zarr()[tuple(slice(index * size, (index + 1) * size) for index, size in corners)]
         except Exception as error:  # noqa: BLE001 - see `load`
             return error
         return None
@@ -91,17 +93,20 @@ def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = Fals
     document, metadata = _array_metadata(store, path, zarr_format)
     _check_codecs(store, document, metadata)
     _check_stated_chunks(store, path, metadata)
-    array = _opened(store, path, zarr_format)
+    through_zarr = cache(partial(_opened, store, path, zarr_format))
+    own = chunks_of(store, path, metadata)
+    stored = through_zarr() if own is None else own.encoding
+    shape, chunks = tuple(stored.shape), tuple(stored.chunks)
     label_array = LabelArray(
         store=store,
         path=path,
-        shape=tuple(array.shape),
-        chunks=tuple(array.chunks),
-        shards=tuple(array.shards or array.chunks),
-        dtype=_native_dtype(store, path, array.dtype, floats),
-        array=array,
-        own=chunks_of(store, path, array),
-        slabs=Slabs(tuple(array.shape), tuple(array.chunks), array.dtype.itemsize),
+        shape=shape,
+        chunks=chunks,
+        shards=tuple(stored.shards or chunks),
+        dtype=_native_dtype(store, path, stored.dtype, floats),
+        own=own,
+        through_zarr=through_zarr,
+        slabs=Slabs(shape, chunks, stored.dtype.itemsize),
     )
     _check_shape(store, path, label_array.shape)
     _check_chunks(store, path, label_array)

@@ -13,62 +13,33 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError
+from roiservice.sources.encoding import Encoding, Shape, Unsafe, encoding_of
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection
 from roiservice.sources.store import Store
 
-if TYPE_CHECKING:
-    import zarr
-
-ABSENT = 2**64 - 1  # offset and size in a shard's index of a chunk that is not stored
 CHECKSUM_BYTES = 4
+ABSENT = 2**64 - 1  # offset and size in a shard's index of a chunk that is not stored
 DIGEST_BYTES = 8  # of a chunk in a shard: one in 2**64 that changed would be taken for what it was
 NOT_STORED = bytes(DIGEST_BYTES)
 MOST_DIGESTS = 2**14  # of one shard
 
-Decode = Callable[[bytes, NDArray[np.uint8]], None]  # fills the array, or raises ValueError
-Shape = tuple[int, ...]
-
-
-class Unsafe(Exception):
-    """What decoding would read memory for that is not the chunk's."""
-
-
-@dataclass(frozen=True)
-class Codecs:
-    """How chunks are encoded: the dtype they hold, with its byte order, and what is undone after that.
-
-    `shard` is None where every chunk is a file, else whether the index of a shard stands at its end.
-    """
-
-    dtype: np.dtype[Any]
-    decode: Decode
-    shard: bool | None
-
 
 @dataclass(frozen=True)
 class Chunks:
-    """Reads an array; safe to use from several threads.
-
-    `shards` are the shapes of chunks that are files, `chunks` those of inner ones where they are sharded.
-    """
+    """Reads the array at `path`; safe to use from several threads."""
 
     store: Store
     path: str
-    chunks: Shape
-    shards: Shape
-    dtype: np.dtype[Any]
-    fill: Any
-    codecs: Codecs
-    key: Callable[[Shape], str]
+    encoding: Encoding
 
     def read(self, selection: Selection) -> NDArray[Any] | None:
         """The selection as zarr gives it, of the native dtype; None where zarr must be asked.
@@ -78,10 +49,11 @@ class Chunks:
         spans = [
             (part.start, part.stop) if isinstance(part, slice) else (part, part + 1) for part in selection
         ]
-        out = np.empty([stop - start for start, stop in spans], self.dtype)
-        scratch = np.empty(math.prod(self.chunks) * self.dtype.itemsize, np.uint8)
+        dtype = self.encoding.dtype
+        out = np.empty([stop - start for start, stop in spans], dtype.newbyteorder("="))
+        scratch = np.empty(math.prod(self.encoding.chunks) * dtype.itemsize, np.uint8)
         try:
-            for file in itertools.product(*map(_touched, spans, self.shards)):
+            for file in itertools.product(*map(_touched, spans, self.encoding.shards)):
                 self._read_file(file, spans, out, scratch)
         except SourceError:
             raise
@@ -92,7 +64,7 @@ class Chunks:
     @property
     def has_digests(self) -> bool:
         """Whether `digests` tells anything."""
-        return self.codecs.shard is not None and math.prod(self._grid) <= MOST_DIGESTS
+        return self.encoding.index_at_end is not None and math.prod(self.encoding.grid) <= MOST_DIGESTS
 
     def digests(self, name: str, size: int, mark: int) -> bytes:
         """Digests of what is stored of each chunk in the shard `name`, a path below the array, in C order.
@@ -102,10 +74,10 @@ class Chunks:
         (ns) any more.
         """
         file = chunk_numbers(name)
-        if not self.has_digests or self.key(file) != name:
+        if not self.has_digests or self.encoding.key(file) != name:
             return b""
         try:
-            contents = self._contents(file, list(np.ndindex(*self._grid)))
+            contents = self._contents(file, list(np.ndindex(*self.encoding.grid)))
             digests = b"".join(NOT_STORED if content is None else _digest(content) for content in contents)
         except Exception:  # noqa: BLE001 - who reads its pixels says what is wrong
             return b""
@@ -116,23 +88,23 @@ class Chunks:
         self, file: Shape, spans: Sequence[tuple[int, int]], out: NDArray[Any], scratch: NDArray[np.uint8]
     ) -> None:
         """The chunks in one file that the spans touch."""
-        origin = tuple(number * size for number, size in zip(file, self.shards, strict=True))
+        origin = tuple(number * size for number, size in zip(file, self.encoding.shards, strict=True))
         within = [
             (max(start - at, 0), min(stop - at, size))
-            for (start, stop), at, size in zip(spans, origin, self.shards, strict=True)
+            for (start, stop), at, size in zip(spans, origin, self.encoding.shards, strict=True)
         ]
-        wanted = list(itertools.product(*map(_touched, within, self.chunks)))
-        whole = scratch.view(self.codecs.dtype).reshape(self.chunks)
+        wanted = list(itertools.product(*map(_touched, within, self.encoding.chunks)))
+        whole = scratch.view(self.encoding.dtype).reshape(self.encoding.chunks)
         for chunk, content in zip(wanted, self._contents(file, wanted), strict=True):
             target, source = [], []
             for number, size, at, (start, stop), (first, _) in zip(
-                chunk, self.chunks, origin, within, spans, strict=True
+                chunk, self.encoding.chunks, origin, within, spans, strict=True
             ):
                 low, high = max(start, number * size), min(stop, (number + 1) * size)
                 target.append(slice(at + low - first, at + high - first))
                 source.append(slice(low - number * size, high - number * size))
             if content is None:
-                out[tuple(target)] = self.fill
+                out[tuple(target)] = self.encoding.fill
             else:
                 self._decode(file, chunk, content, scratch)
                 out[tuple(target)] = whole[tuple(source)]
@@ -140,16 +112,16 @@ class Chunks:
     def _decode(self, file: Shape, chunk: Shape, content: bytes, scratch: NDArray[np.uint8]) -> None:
         """One chunk of a file. SourceDamaged for one that must not come to zarr either."""
         try:
-            self.codecs.decode(content, scratch)
+            self.encoding.decode(content, scratch)
         except Unsafe as error:
-            inner = zip(file, self.shards, self.chunks, chunk, strict=True)
+            inner = zip(file, self.encoding.shards, self.encoding.chunks, chunk, strict=True)
             number = ", ".join(str(at * shard // size + within) for at, shard, size, within in inner)
             raise SourceDamaged(self.store.location, self.path, f"chunk ({number}): {error}") from None
 
     def _contents(self, file: Shape, wanted: Sequence[Shape]) -> Iterator[bytes | None]:
         """Encoded chunks of one file, by their numbers in it; None for those that are not stored."""
         try:
-            descriptor = self.store.open_local(join(self.path, self.key(file)))
+            descriptor = self.store.open_local(join(self.path, self.encoding.key(file)))
         except FileNotFoundError:
             yield from itertools.repeat(None, len(wanted))
             return
@@ -158,7 +130,7 @@ class Chunks:
             size = status.st_size
             if not stat.S_ISREG(status.st_mode) or size > self.store.limits.shard_bytes:
                 raise ValueError("is no file, or too large")
-            if self.codecs.shard is None:
+            if self.encoding.index_at_end is None:
                 yield _part(descriptor, size, 0)
                 return
             index = self._index(descriptor, size)
@@ -172,17 +144,12 @@ class Chunks:
         """Offset and size of every chunk of a shard; zarr v3, sharding codec 1.0, "Binary shard format"."""
         import google_crc32c  # a dependency of zarr
 
-        count = math.prod(self._grid) * 16
+        count = math.prod(self.encoding.grid) * 16
         stored = count + CHECKSUM_BYTES
-        content = _part(descriptor, stored, size - stored if self.codecs.shard else 0)
+        content = _part(descriptor, stored, size - stored if self.encoding.index_at_end else 0)
         if google_crc32c.value(content[:count]) != int.from_bytes(content[count:], "little"):
             raise ValueError("the index of a shard is damaged")
-        return np.frombuffer(content, "<u8", count // 8).reshape(*self._grid, 2)
-
-    @property
-    def _grid(self) -> Shape:
-        """How many chunks a file has along each axis."""
-        return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
+        return np.frombuffer(content, "<u8", count // 8).reshape(*self.encoding.grid, 2)
 
 
 def chunk_numbers(name: str) -> Shape:
@@ -190,100 +157,10 @@ def chunk_numbers(name: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
-def chunks_of(store: Store, path: str, array: zarr.Array[Any]) -> Chunks | None:
-    """What reads `array`, which lies at `path`; None where only zarr can."""
-    codecs = _codecs_v2(array) if array.metadata.zarr_format == 2 else _codecs_v3(array)
-    if codecs is None or not store.is_local:
-        return None
-    return Chunks(
-        store,
-        path,
-        tuple(array.chunks),
-        tuple(array.shards or array.chunks),
-        array.dtype.newbyteorder("="),
-        0 if array.fill_value is None else array.fill_value,  # as zarr takes the null of zarr v2
-        codecs,
-        array.metadata.encode_chunk_key,
-    )
-
-
-def _codecs_v2(array: zarr.Array[Any]) -> Codecs | None:
-    from numcodecs import GZip, Zlib, Zstd
-    from numcodecs.blosc import Blosc
-
-    metadata: Any = array.metadata
-    decode: Decode | None = None
-    if metadata.compressor is None:
-        decode = _copy
-    elif isinstance(metadata.compressor, Blosc):
-        decode = _unblosc
-    elif isinstance(metadata.compressor, (GZip, Zlib, Zstd)):
-        decode = _with(metadata.compressor.decode)
-    if decode is None or metadata.filters or metadata.order != "C":
-        return None
-    return Codecs(array.dtype, decode, None)
-
-
-def _codecs_v3(array: zarr.Array[Any]) -> Codecs | None:
-    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
-
-    metadata: Any = array.metadata
-    codecs, shard = metadata.codecs, None
-    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-        outer = codecs[0]
-        order, *rest = outer.index_codecs
-        if not isinstance(order, BytesCodec) or len(rest) != 1 or not isinstance(rest[0], Crc32cCodec):
-            return None
-        if _name(order.endian) != "little":
-            return None
-        codecs, shard = outer.codecs, _name(outer.index_location) == "end"
-    if not codecs or not isinstance(codecs[0], BytesCodec):
-        return None
-    decode = _decode_v3(codecs[1:])
-    endian = _name(codecs[0].endian)
-    dtype = array.dtype if endian is None else array.dtype.newbyteorder(endian)
-    return None if decode is None else Codecs(dtype, decode, shard)
-
-
-def _decode_v3(codecs: Sequence[Any]) -> Decode | None:
-    from numcodecs import GZip, Zstd
-    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
-
-    if not codecs:
-        return _copy
-    if len(codecs) > 1:
-        return None
-    if isinstance(codecs[0], BloscCodec):
-        return _unblosc
-    known = {ZstdCodec: Zstd, GzipCodec: GZip}.get(type(codecs[0]))
-    return None if known is None else _with(known().decode)
-
-
-def _name(choice: Any) -> Any:
-    """What zarr before 3.2 has as a member of an enumeration, and later ones as text."""
-    return getattr(choice, "value", choice)
-
-
-def _copy(content: Any, out: NDArray[np.uint8]) -> None:
-    if len(content) != len(out):
-        raise ValueError("a chunk has another size")
-    out[:] = np.frombuffer(content, np.uint8)
-
-
-def _unblosc(content: bytes, out: NDArray[np.uint8]) -> None:
-    from numcodecs import blosc
-
-    # Decoded and encoded size stand in bytes 4 to 8 and 12 to 16 of the header, and blosc believes both.
-    size, encoded = (int.from_bytes(content[first : first + 4], "little") for first in (4, 12))
-    if len(content) < blosc.MAX_OVERHEAD or encoded > len(content):
-        raise Unsafe(f"has {len(content)} bytes of {max(encoded, blosc.MAX_OVERHEAD)}")
-    if size != len(out):
-        raise ValueError("a chunk has another size")
-    blosc.decompress(content, out)
-
-
-def _with(decode: Callable[[bytes], Any]) -> Decode:
-    return lambda content, out: _copy(memoryview(decode(content)).cast("B"), out)
+def chunks_of(store: Store, path: str, metadata: dict[str, Any]) -> Chunks | None:
+    """What reads the array at `path` with these metadata; None where only zarr can."""
+    encoding = encoding_of(metadata) if store.is_local else None
+    return None if encoding is None else Chunks(store, path, encoding)
 
 
 def _digest(content: bytes) -> bytes:

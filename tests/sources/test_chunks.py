@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import json
 import os
 import struct
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from zarr.codecs import (
     BloscCodec,
     BytesCodec,
@@ -26,6 +31,7 @@ from zarr.codecs import (
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.arrays import LabelArray, open_array
+from roiservice.sources.encoding import Encoding, encoding_of
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
 
@@ -43,6 +49,7 @@ V3 = {
     "gzip": [BytesCodec(), GzipCodec()],
     "big": [BytesCodec(endian="big"), ZstdCodec()],
 }
+DOCUMENTS = {2: ".zarray", 3: "zarr.json"}
 V2: dict[str, Any] = {
     "none": None,
     "blosc": numcodecs.Blosc(),
@@ -86,12 +93,23 @@ def opened(folder: Path, zarr_format: int) -> LabelArray:
 
 def check(array: LabelArray, expected: np.ndarray) -> None:
     assert array.own is not None
+    check_encoding(array.own.encoding, array.through_zarr())
     for selection in SELECTIONS:
         block = array.own.read(selection)
         assert block is not None
         np.testing.assert_array_equal(block, expected[selection])
-        np.testing.assert_array_equal(block, array.array[selection])
+        np.testing.assert_array_equal(block, array.through_zarr()[selection])
         assert block.dtype == expected.dtype.newbyteorder("=")
+
+
+def check_encoding(encoding: Encoding, array: zarr.Array[Any]) -> None:
+    """That zarr understands the same by the metadata."""
+    assert (encoding.shape, encoding.chunks) == (array.shape, array.chunks)
+    assert encoding.shards == (array.shards or array.chunks)
+    assert encoding.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    assert encoding.fill == (0 if array.fill_value is None else array.fill_value)
+    numbers = tuple(range(len(array.shape)))
+    assert encoding.key(numbers) == array.metadata.encode_chunk_key(numbers)
 
 
 @pytest.mark.parametrize(("codec", "dtype"), pairs(V3, ["uint8", "int16", "uint32", "uint64", "bool"]))
@@ -147,6 +165,112 @@ def test_filters_of_v2_go_through_zarr(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array.read(SELECTIONS[0]), expected[SELECTIONS[0]])
 
 
+def documents() -> list[dict[str, Any]]:
+    """What stands in the metadata of some arrays."""
+    made = []
+    sharding = ShardingCodec(chunk_shape=(1, 5, 4), codecs=[BytesCodec(), ZstdCodec()])
+    for zarr_format, dtype, options in (
+        (2, "<u2", {"compressors": numcodecs.Zlib(), "chunk_key_encoding": {"name": "v2", "separator": "/"}}),
+        (2, ">f4", {"compressors": None}),
+        (3, "uint32", {"dimension_names": ["z", "y", "x"]}),
+        (3, "bool", {"compressors": None, "chunk_key_encoding": {"name": "v2", "separator": "."}}),
+        (3, "int8", {"serializer": sharding, "compressors": None}),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            written(Path(folder), dtype, zarr_format, **options)
+            made.append(json.loads((Path(folder) / "0" / DOCUMENTS[zarr_format]).read_bytes()))
+    return made
+
+
+VALUES: list[Any] = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        255,
+        300,
+        2**40,
+        1.5,
+        "",
+        ".",
+        "/",
+        "x",
+        "start",
+        "end",
+        "little",
+        "big",
+    ),
+    *(
+        "NaN",
+        "regular",
+        "default",
+        "v2",
+        "bytes",
+        "zstd",
+        "gzip",
+        "blosc",
+        "crc32c",
+        "sharding_indexed",
+        "zlib",
+    ),
+    *("uint64", "int16", "float16", "<i8", "|b1", "|u4", "<u2", "F", "C", "array", "group"),
+    *([], {}, [1, 5, 4], [1, 2, 3], [0, 5, 4], [5, 5], ["a", None, "b"], {"name": "bytes"}),
+    *({"name": "bytes", "configuration": {"endian": "big"}}, {"id": "gzip", "level": 1}, {"id": "bz2"}),
+    *([{"name": "bytes", "configuration": {"endian": "little"}}], {"must_understand": False}),
+]
+
+
+BEFORE = documents()
+COMPRESSORS = {"zlib", "zstd", "gzip", "blosc"}
+
+
+def places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """All members of a document and of what is in it, with what they are in.
+
+    But for what compressors are told, which matters to writers alone.
+    """
+    for name in list(node) if isinstance(node, dict) else range(len(node)):
+        yield node, name
+        inside = node[name]
+        if isinstance(inside, list) or (
+            isinstance(inside, dict) and not COMPRESSORS & set(map(str, inside.values()))
+        ):
+            yield from places(inside)
+
+
+def add(inside: Any, value: Any) -> None:
+    if isinstance(inside, dict):
+        inside["another"] = value
+    else:
+        inside.append(value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_metadata_that_are_understood_without_zarr_say_the_same_to_zarr(data: st.DataObject) -> None:
+    document = copy.deepcopy(data.draw(st.sampled_from(BEFORE)))
+    for _ in range(data.draw(st.integers(1, 2))):
+        inside, name = data.draw(st.sampled_from(list(places(document))))
+        change = data.draw(st.sampled_from(["other", "gone", "more"]))
+        value = copy.deepcopy(data.draw(st.sampled_from(VALUES)))
+        if change == "gone":
+            del inside[name]
+        elif change == "more":
+            add(inside, value)
+        else:
+            inside[name] = value
+    encoding = encoding_of(document)
+    if encoding is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / DOCUMENTS[document["zarr_format"]]).write_text(json.dumps(document))
+            array = zarr.open_array(folder, mode="r", zarr_format=document["zarr_format"])
+            check_encoding(encoding, array)
+
+
 @pytest.mark.parametrize("codec", ["raw", "blosc", "zstd", "gzip"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "longer", "noise"])
 def test_damaged_chunks_are_zarrs_to_name(tmp_path: Path, codec: str, damage: str) -> None:
@@ -161,7 +285,7 @@ def test_damaged_chunks_are_zarrs_to_name(tmp_path: Path, codec: str, damage: st
     array = opened(tmp_path, 3)
     assert array.own is not None
     if (codec, damage) in (("raw", "noise"), ("blosc", "longer")):
-        np.testing.assert_array_equal(array.read(SELECTIONS[0]), array.array[SELECTIONS[0]])
+        np.testing.assert_array_equal(array.read(SELECTIONS[0]), array.through_zarr()[SELECTIONS[0]])
         return
     if codec != "blosc":  # which no codec must see
         assert array.own.read(SELECTIONS[0]) is None
