@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,28 +85,32 @@ def write_indexes(
     `chunks` are columns that tell what the catalog was made from, None where that cannot be told. `release`
     lets go of mapped memory.
     """
+    with ThreadPoolExecutor(1, "indexes") as pool:  # what is next is made while it writes
+        written: list[Future[None]] = []
 
-    def write(name: str, columns: Mapping[str, Any]) -> None:
-        write_columns(folder / f"{name}.arrow", columns, release)
+        def write(name: str, columns: Mapping[str, Any]) -> None:
+            written.append(pool.submit(write_columns, folder / f"{name}.arrow", columns, release))
 
-    shapes = int(rows.part_count.sum(dtype=np.int64))
-    shape_first = np.cumsum(rows.part_count, dtype=index_dtype(shapes))
-    shape_first -= rows.part_count
-    stored = {} if rows.stored is None else {"stored": rows.stored}
-    write("rows", {"place": rows.place, "shape_first": shape_first, **stored})
-    write("blocks", {"box": rows.blocks})
-    write("planes", dict(zip(PLANE_COLUMNS, rows.planes.T, strict=True)))
-    by_roi, roi_first = grouped(rows.place, len(rows.labels))
-    write("roi_rows", {"row": by_roi})
-    write("roi_first", {"first": roi_first})
-    if len(rows.planes) > 1:
-        plane_of = np.repeat(np.arange(len(rows.planes), dtype=np.int32), rows.planes[:, 4])
-        write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(rows.planes))[0]]})
-    write("rois", _roi_columns(rows.rois, rows.labels))
-    if rows.rois.properties:
-        write("properties", rows.rois.properties)
-    if chunks is not None:
-        write("chunks", chunks)
+        shapes = int(rows.part_count.sum(dtype=np.int64))
+        shape_first = np.cumsum(rows.part_count, dtype=index_dtype(shapes))
+        shape_first -= rows.part_count
+        stored = {} if rows.stored is None else {"stored": rows.stored}
+        write("rows", {"place": rows.place, "shape_first": shape_first, **stored})
+        write("blocks", {"box": rows.blocks})
+        write("planes", dict(zip(PLANE_COLUMNS, rows.planes.T, strict=True)))
+        write("rois", _roi_columns(rows.rois, rows.labels))
+        by_roi, roi_first = grouped(rows.place, len(rows.labels))
+        write("roi_rows", {"row": by_roi})
+        write("roi_first", {"first": roi_first})
+        if len(rows.planes) > 1:
+            plane_of = np.repeat(np.arange(len(rows.planes), dtype=np.int32), rows.planes[:, 4])
+            write("page_rows", {"row": by_roi[grouped(plane_of[by_roi], len(rows.planes))[0]]})
+        if rows.rois.properties:
+            write("properties", rows.rois.properties)
+        if chunks is not None:
+            write("chunks", chunks)
+    for each in written:
+        each.result()
     counts = {
         "features": len(rows.place),
         "rois": len(rows.labels),
