@@ -30,7 +30,9 @@ from zarr.codecs import (
 )
 
 from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.sources import chunks as chunks_module
 from roiservice.sources.arrays import LabelArray, open_array
+from roiservice.sources.chunks import DIGEST_BYTES, NOT_STORED, Chunks
 from roiservice.sources.encoding import Encoding, encoding_of
 from roiservice.sources.limits import Limits
 from roiservice.sources.roots import open_store
@@ -374,3 +376,56 @@ def test_named_pipes_are_not_waited_for(tmp_path: Path, codec: str) -> None:
     os.mkfifo(chunk)
     with pytest.raises(SourceRefused, match=r"c/0/0/0.*is no regular file"):
         opened(tmp_path, 3).read(SELECTIONS[0])
+
+
+def sharded(folder: Path, **options: Any) -> tuple[Chunks, str]:
+    """What reads an array in shards of 2 x 10 x 8 pixels, with chunks of 1 x 5 x 4, and the name of one."""
+    sharding = ShardingCodec(chunk_shape=(1, 5, 4), codecs=[BytesCodec(), ZstdCodec()])
+    written(folder, "uint16", 3, serializer=sharding, compressors=None, **options)
+    own = opened(folder, 3).own
+    assert own is not None
+    return own, "c/0/0/0"
+
+
+def digests_of(chunks: Chunks, name: str) -> list[bytes]:
+    _, size, mark = chunks.store.stamp(f"0/{name}") or ("", -1, -1)
+    digests = chunks.digests(name, size, mark)
+    return [digests[first : first + DIGEST_BYTES] for first in range(0, len(digests), DIGEST_BYTES)]
+
+
+def test_digests_tell_which_chunks_of_a_shard_are_other_ones(tmp_path: Path) -> None:
+    chunks, name = sharded(tmp_path)
+    array = zarr.open_array(tmp_path, path="0", mode="r+")
+    before = digests_of(chunks, name)
+    assert len(before) == 8
+    assert before[4:] == [NOT_STORED] * 4  # of the plane without labels
+    assert NOT_STORED not in before[:4]
+    array[0, 7, 2] = 99  # in the chunk (0, 1, 0)
+    array[1, 0, 0] = 1
+    after = digests_of(chunks, name)
+    assert [number for number in range(8) if before[number] != after[number]] == [2, 4]
+    array[1, 0, 0] = 0
+    array[0, 7, 2] = pixels("uint16")[0, 7, 2]
+    assert digests_of(chunks, name) == before
+
+
+def test_there_are_no_digests_of_what_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks, name = sharded(tmp_path / "shards")
+    stamp = chunks.store.stamp(f"0/{name}")
+    assert stamp is not None
+    assert chunks.has_digests
+    assert len(chunks.digests(name, *stamp[1:])) == 8 * DIGEST_BYTES
+    assert chunks.digests(name, stamp[1], stamp[2] + 1) == b""  # it was written meanwhile
+    assert chunks.digests("c/0/0/00", *stamp[1:]) == b""  # another file, of which zarr knows nothing
+    assert chunks.digests("c/9/9/9", 1, 1) == b""
+    shard = tmp_path / "shards/0" / name
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert digests_of(chunks, name) == []
+    monkeypatch.setattr(chunks_module, "MOST_DIGESTS", 7)
+    assert not chunks.has_digests
+    written(tmp_path / "plain", "uint16", 3)
+    plain = opened(tmp_path / "plain", 3).own
+    assert plain is not None
+    assert not plain.has_digests
+    assert digests_of(plain, name) == []
