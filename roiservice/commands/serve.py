@@ -58,7 +58,7 @@ def serve_on(
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)
     gc.collect()  # lets go of what must not be carried into other processes
     gc.freeze()  # what is there by now is never garbage: unless it is looked at, workers share its memory
-    forks = ForkServer(not_theirs=[listener], begin=use_memory_freely)
+    forks = ForkServer(not_theirs=[listener], begin=_prepare_to_build)
     metrics = Metrics(2 * workers)  # for a while there are two of a worker that is replaced
 
     def make_app() -> Any:
@@ -70,6 +70,13 @@ def serve_on(
         return create_app(services)
 
     Server(make_app, listener, workers).run()
+
+
+def _prepare_to_build() -> None:
+    """What the process begins with that others are forked from, to build layers."""
+    import numcodecs  # noqa: F401 - decodes chunks
+
+    use_memory_freely()
 
 
 def prepare(services: Services, base: str) -> str:
