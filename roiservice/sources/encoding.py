@@ -96,9 +96,8 @@ def _of_v2(metadata: dict[str, Any]) -> Encoding:
 def _of_v3(metadata: dict[str, Any]) -> Encoding:
     """Zarr v3, "Array metadata"."""
     _check(metadata.keys() <= _V3 and metadata["zarr_format"] == 3 and metadata["node_type"] == "array")
-    _check(
-        metadata.get("storage_transformers", []) == [] and isinstance(metadata.get("attributes", {}), dict)
-    )
+    _check(metadata.get("storage_transformers", []) == [])
+    _check(isinstance(metadata.get("attributes", {}), dict))
     shape = _sizes(metadata["shape"])
     _check_names(metadata.get("dimension_names"), shape)
     kind, stated = _extension(metadata["chunk_grid"], "chunk_shape")
