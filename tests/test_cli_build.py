@@ -307,7 +307,7 @@ def test_a_build_that_was_killed_leaves_no_process_and_no_lock(home: Home, slow:
     process = start(home, slow)
     wait_for(lambda: begun(home))
     process.kill()
-    process.communicate()
+    assert process.communicate(timeout=30)[1] == ""
     wait_for(lambda: not of_session(process))
     assert home.run("build", slow).returncode == 0
     assert len(built(home)) == 6

@@ -58,6 +58,16 @@ def test_ctrl_c_ends_a_build_without_a_traceback(home: Home, noise: Path, delay:
     assert end(process, signal.SIGINT) == STOPPED
 
 
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, STOPPED), (signal.SIGTERM, (-15, ""))])
+def test_a_build_on_a_cluster_of_its_own_ends_without_a_warning(
+    home: Home, noise: Path, number: int, said: tuple[int, str]
+) -> None:
+    """What its processes shared is deleted by one that would complain of it."""
+    process = home.start("build", noise, "--dask", "local")
+    wait_for(lambda: partials(home))
+    assert end(process, number) == said
+
+
 def test_a_build_that_is_ended_leaves_the_old_catalog_and_is_gone_on_with(home: Home, image: Path) -> None:
     places = {"catalog_dir": home.path / "cache/roiservice", "state_dir": home.path / "state/roiservice"}
     services = build_services(Settings(**places), [(None, str(image))])

@@ -65,6 +65,7 @@ def build_catalog(
     max_vertices: int | None,
     stop_at_vertices: int | None = None,
     progress: Progress | None = None,
+    settled: Callable[[], None] | None = None,
     before: Path | None = None,
     state: ChunkState | None = None,
     engine: Engine | None = None,
@@ -76,6 +77,8 @@ def build_catalog(
     files are shared: nobody may put another catalog there meanwhile. `state` is that of the chunks from
     before `layer` was opened, so that what changes from then on counts as changed; None where it cannot be
     told.
+    `settled` is called once all that is traced lies on the disk, before the catalog is written from that, and
+    may raise.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
     that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
@@ -90,7 +93,8 @@ def build_catalog(
         return
     folder = blocks_folder(directory)
     try:
-        _trace(build, folder, VertexLimits(max_vertices, stop_at_vertices), engine or Threads())
+        limits = VertexLimits(max_vertices, stop_at_vertices)
+        _trace(build, folder, limits, engine or Threads(), settled or (lambda: None))
     except (EngineFailed, RegistryFailed):
         raise  # the blocks are sound
     except Exception:
@@ -143,8 +147,10 @@ class _Build:
         return describe, {**meta, "rest": self.state.rest}, columns_of(self.state, digests)
 
 
-def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) -> None:
-    """Trace all planes; blocks of large layers lie in `folder`."""
+def _trace(
+    build: _Build, folder: Path, limits: VertexLimits, engine: Engine, settled: Callable[[], None]
+) -> None:
+    """Trace all planes; blocks of large layers lie in `folder`. `settled` is as of `build_catalog`."""
     layer, outline = build.layer, build.version.outline
     files = None
     if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
@@ -164,6 +170,8 @@ def _trace(build: _Build, folder: Path, limits: VertexLimits, engine: Engine) ->
                 regions.add(features)
                 features.write(writer, exact=outline.is_exact)
                 advance(0)
+        writer.settle()
+        settled()
         writer.finish(*build.described(regions))
 
 

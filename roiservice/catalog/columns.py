@@ -121,6 +121,10 @@ class GrowingColumn:
         # tofile would not say that the disk is full
         self._ahead.append(self._thread.submit(self._file.write, flat.view(np.uint8).data))
 
+    def settle(self) -> None:
+        """Wait until all rows are written."""
+        self._wait(0)
+
     def finish(self) -> None:
         """Close the file; it is as `write_columns` would have written it."""
         self._wait(0)

@@ -334,8 +334,7 @@ class Keeper:
 
         def advance(more: int, features: int) -> None:
             self._registry.locks.confirm(layer.number, layer.source.collection)
-            if watched is not None:
-                watched(more, features)
+            watched.advance(more, features)
 
         build_catalog(
             opened,
@@ -345,6 +344,7 @@ class Keeper:
             max_vertices=self._rules.max_vertices,
             stop_at_vertices=manner.inline_vertices,
             progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
+            settled=watched.settled,
             before=before,
             state=state,
             engine=self._engine,

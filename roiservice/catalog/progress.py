@@ -165,9 +165,11 @@ def _delete(path: Path) -> None:
 def _write(path: Path, pixels: int, done: int, features: int, seconds: float) -> None:
     beside = path.with_name(f"{path.name}.new")
     text = json.dumps({"pixels": pixels, "done": done, "features": features, "seconds": seconds})
-    with suppress(OSError):  # a build must not fail for want of somebody who looks
+    try:
         beside.write_text(text, encoding="ascii")
         os.replace(beside, path)
+    except OSError:  # a build must not fail for want of somebody who looks
+        _delete(beside)
 
 
 def _read(path: Path) -> BuildStatus | None:

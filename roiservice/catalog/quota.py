@@ -82,6 +82,14 @@ class _Folder:
         return BLOCKS_LEFT if self.name.endswith(BLOCKS) else UNFINISHED
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What a build is to call: `advance` as it goes on, `settled` as `build_catalog` says."""
+
+    advance: Progress
+    settled: Callable[[], None]
+
+
 class Quota:
     """Keeps the catalogs of all layers below `root` within so many bytes; None: does nothing.
 
@@ -95,7 +103,7 @@ class Quota:
         self._metrics = metrics
         self._sizes: dict[tuple[str, int], int] = {}  # of whole catalogs, which never change
 
-    def watched(self, layer: LayerKey, building: Path, tell: Progress | None) -> Progress | None:
+    def watched(self, layer: LayerKey, building: Path, tell: Progress | None) -> Watched:
         """What a build into `building` is to call as it goes on, and which calls `tell`.
 
         It makes room for what the build has written. Raises SourceRefused if it takes too much, even here if
@@ -103,34 +111,38 @@ class Quota:
         """
         most = self._most
         if most is None:
-            return tell
+            return Watched(tell or (lambda *_: None), lambda: None)
         noted = _noted_size(building)
         if noted and noted + _size_in_service(building.parent) > most:
             raise self._refused(layer, building, noted)
         others: int | None = None
-        next_look = time.monotonic() + LOOK_INTERVAL
+        first_look = next_look = time.monotonic() + LOOK_INTERVAL
         next_scan = 0.0
 
-        def advance(more: int, features: int) -> None:
+        def look(began: float) -> None:
             nonlocal others, next_look, next_scan
-            began = time.monotonic()
-            if began >= next_look:
-                size = sum(_needed(path, own=True) for path in building.parent.glob(f"{building.name}*"))
-                if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
-                    raise self._refused(layer, building, size)
-                if others is None or began >= next_scan or size + others > most:
-                    others = self._make_room(building, size)
-                    next_scan = _after(began, SCAN_INTERVAL)
-                if size + others > most:
-                    reason = (
-                        f"its catalog takes at least {size} bytes of disk, others {others} that cannot go"
-                    )
-                    raise NoRoom(f"{layer.source.collection}: {reason} now; {SETTING} allows {most}")
-                next_look = _after(began, LOOK_INTERVAL)
+            size = sum(_needed(path, own=True) for path in building.parent.glob(f"{building.name}*"))
+            if size + _size_in_service(building.parent) > most:  # nobody is to make room in vain
+                raise self._refused(layer, building, size)
+            if others is None or began >= next_scan or size + others > most:
+                others = self._make_room(building, size)
+                next_scan = _after(began, SCAN_INTERVAL)
+            if size + others > most:
+                reason = f"its catalog takes at least {size} bytes of disk, others {others} that cannot go"
+                raise NoRoom(f"{layer.source.collection}: {reason} now; {SETTING} allows {most}")
+            next_look = _after(began, LOOK_INTERVAL)
+
+        def advance(more: int, features: int) -> None:
+            if (began := time.monotonic()) >= next_look:
+                look(began)
             if tell is not None:
                 tell(more, features)
 
-        return advance
+        def settled() -> None:
+            if (began := time.monotonic()) >= first_look:  # what was built in less time is small
+                look(began)
+
+        return Watched(advance, settled)
 
     def check(self, layer: LayerKey, built: Path) -> None:
         """Raise SourceRefused, and delete it, if the catalog in `built` alone is too large."""

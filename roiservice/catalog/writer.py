@@ -128,6 +128,10 @@ class CatalogWriter:
         self._rings += len(vertex_first)
         self._vertices += len(polygons.xy)
 
+    def settle(self) -> None:
+        """Wait until all that was added is written."""
+        self._xy.settle()
+
     def finish(
         self,
         describe: Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 INTERRUPTED = 130  # the exit code
 LONGEST_STEP = 2.0  # seconds after which a step that is still at work is ended as by a kill
 LONGEST_STEP_UNSEEN = 10.0  # the same, in processes that others end
+UNSAID = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 unfinished: set[Path] = set()  # files to be deleted even then
 
@@ -65,12 +67,21 @@ def compiled_code(number: int = signal.SIGINT) -> Iterator[Step]:
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
     """Ctrl-C waits until the end of this; in processes that are started meanwhile, for ever."""
-    resource_tracker.ensure_running()  # which comes with the first process, and would let Ctrl-C through
+    _start_tracker()  # which comes with the first process, and would let Ctrl-C through
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _start_tracker() -> None:
+    """Start the process that deletes what killed processes have shared, and have it not complain of that."""
+    sys.warnoptions.append(UNSAID)  # which it is started with
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(UNSAID)
 
 
 def _end(by_hand: bool) -> None:

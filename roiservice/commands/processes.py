@@ -55,7 +55,8 @@ class Processes:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, *LOADED])
         self._cluster = cluster
-        self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
+        with ctrl_c_waits():  # what it shares with the processes comes with one more
+            self._pool = ProcessPoolExecutor(count, context, _prepare, (ended,))
         self._ready = threading.Event()
         self._starter = threading.Thread(target=self._start, name="start", daemon=True)
         self._starter.start()

@@ -29,6 +29,8 @@ from roiservice.sources.store import Store
 
 __all__ = ["LabelLayer", "LayerPlane", "PlaneKey", "open_layer"]
 
+STRIP_BYTES = 2**30  # of pixels at most: rows of chunks with more are cut, and decoded for each strip
+
 
 @total_ordering
 @dataclass(frozen=True)
@@ -88,9 +90,13 @@ class LabelLayer:
     def strip_rows(self, max_pixels: int) -> int:
         """Rows per strip: as many whole chunk rows as hold at most `max_pixels`, but at least one chunk row.
 
-        Never more than the height. Where chunks are sharded, rows of inner chunks count.
+        Never more than the height, nor than fit into STRIP_BYTES: chunks may be as high as the plane. Where
+        chunks are sharded, rows of inner chunks count.
         """
-        chunk_rows = self._array.chunks[self._axes["y"]]
+        chunk_rows = min(self._array.chunks[self._axes["y"]], self.height)
+        most = max(1, STRIP_BYTES // (self.width * self.dtype.itemsize))
+        if chunk_rows > most:
+            return -(-chunk_rows // -(-chunk_rows // most))  # strips of one chunk row are about equal
         whole = max(1, max_pixels // (chunk_rows * self.width))
         return min(whole * chunk_rows, self.height)
 

@@ -130,3 +130,11 @@ def test_word_of_a_start_does_not_hide_how_far_another_is(tmp_path: Path) -> Non
     said = path.read_text()
     note_start(path)
     assert path.read_text() == said
+
+
+def test_progress_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """As where the disk is full."""
+    path = tmp_path / "progress-1.json"
+    path.mkdir()
+    written_progress(path, 1000, None)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

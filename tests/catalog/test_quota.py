@@ -301,6 +301,18 @@ def test_a_build_stops_when_its_files_pass_the_quota(tmp_path: Path, stack: Laye
     assert not (folder / TOO_LARGE).exists()
 
 
+def test_what_a_build_has_traced_is_looked_at_before_its_catalog_is_written(
+    tmp_path: Path, stack: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in blocks, and in the columns that are collected, comes on top of the catalog itself."""
+    free = keeper_at(tmp_path)
+    size = folder_bytes(catalog_folder(free, stack, free.build(stack)))
+    shutil.rmtree(free.directory(stack))
+    monkeypatch.setattr(quota_module, "COST", 10**9)  # one look while it is traced, when little is there
+    assert built_until(keeper_at(tmp_path, catalog_bytes=size + 4096), stack) == 30 * 60 * 60
+    assert [path.name for path in free.directory(stack).iterdir() if path.is_dir()] == []
+
+
 def test_a_build_makes_room_while_it_goes_on(
     tmp_path: Path, layers: Sequence[LayerKey], one: int, stack: LayerKey
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
-from roiservice.sources import slabs
+from roiservice.sources import planes, slabs
 from roiservice.sources.images import ImageSource
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.planes import PlaneKey, open_layer
@@ -130,6 +130,19 @@ def test_sharded_strips_follow_inner_chunks(tmp_path: Path) -> None:
     assert layer.strip_rows(10**9) == 40
     np.testing.assert_array_equal(whole(layer, rows=8), CELLS["cells"])
     np.testing.assert_array_equal(whole(layer_at(zip_store(path)), rows=8), CELLS["cells"])
+
+
+def test_chunks_as_high_as_the_plane_are_read_in_strips_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plane is never held whole: it may be larger than working memory, however few bytes its file has."""
+    path = write_image(tmp_path / "a.zarr", labels=CELLS, chunks=(40, 10))
+    monkeypatch.setattr(planes, "STRIP_BYTES", 13 * 50 * CELLS["cells"].itemsize)
+    layer = layer_at(path)
+    assert layer.strip_rows(1) == layer.strip_rows(10**9) == 10
+    np.testing.assert_array_equal(whole(layer, rows=10), CELLS["cells"])
+    monkeypatch.setattr(planes, "STRIP_BYTES", 1)
+    assert layer.strip_rows(1) == 1
 
 
 def test_strips_of_chunks_larger_than_the_array(tmp_path: Path) -> None:
