@@ -26,7 +26,7 @@ from roiservice.vectorize.assemble import RingTable
 from roiservice.vectorize.blocks import Block
 from roiservice.vectorize.seams import OpenOutlines
 
-_FORMAT = 2  # raise whenever what is in the files changes
+_FORMAT = 3  # raise whenever what is in the files changes
 _ALIGNED = 64
 _COUNTS = ("parts", "top_ports", "bottom_ports")  # fields of OpenOutlines that are numbers
 
@@ -49,18 +49,17 @@ class BlockFiles:
 
     def has(self, name: str) -> bool:
         """Whether a build has left the block of that name, sound and of the same key."""
-        return self._mapped(self._folder / f"{name}.block", checked=True) is not None
+        return self._mapped(name, checked=True) is not None
 
     def keep(self, name: str, block: Block) -> None:
         """Write a block to its file."""
-        _write(self._folder / f"{name}.block", self._key, _arrays_of(block))
+        _write(self._path(name), self._key_of(name), _arrays_of(block))
 
     def load(self, name: str) -> Block:
         """A block that is there or was kept. It takes a file descriptor until nobody has it any more."""
-        path = self._folder / f"{name}.block"
-        arrays = self._mapped(path, checked=False)
+        arrays = self._mapped(name, checked=False)
         if arrays is None:
-            raise OSError(f"{path}: cannot be read again")
+            raise OSError(f"{self._path(name)}: cannot be read again")
         return _block_of(arrays)
 
     def release(self) -> None:
@@ -70,14 +69,21 @@ class BlockFiles:
         for each in maps:
             each.madvise(mmap.MADV_DONTNEED)
 
-    def _mapped(self, path: Path, *, checked: bool) -> dict[str, NDArray[Any]] | None:
-        """Arrays of a file; None if it is missing, of another key, or (where `checked`) damaged."""
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.block"
+
+    def _key_of(self, name: str) -> str:
+        """The key that a file has; that of another block may have come by its name."""
+        return f"{self._key} {name}"
+
+    def _mapped(self, name: str, *, checked: bool) -> dict[str, NDArray[Any]] | None:
+        """Arrays of a block's file; None if it is missing, of another key, or (where `checked`) damaged."""
         try:
-            with open(path, "rb") as file:
+            with open(self._path(name), "rb") as file:
                 header = json.loads(file.readline())
                 first = _aligned(file.tell())
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            if header["key"] != self._key or len(content) != first + header["bytes"]:
+            if header["key"] != self._key_of(name) or len(content) != first + header["bytes"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -356,6 +356,8 @@ def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Pat
     assert files.has("0")
     assert not files.has("1")
     assert not BlockFiles(tmp_path, "other").has("0")
+    (tmp_path / "1.block").write_bytes((tmp_path / "0.block").read_bytes())
+    assert not files.has("1")  # it is another block's
     path = tmp_path / "0.block"
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole[:-50] + b"?" + whole[-49:], bytes(len(whole)), whole + b"x"):
