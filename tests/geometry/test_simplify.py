@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -149,6 +149,25 @@ def test_fractional_coordinates() -> None:
     assert is_whole(drawn)
     assert shapely.get_num_coordinates(drawn[0]) < 16
     assert shapely.equals(drawn[2], left)
+
+
+def turned(plane: NDArray[Any], angle: float) -> Polygons:
+    """A vertex at every lattice point of the outlines, turned: what was straight is so but for rounding."""
+    unit = shapely.transform(shapely.segmentize(to_shapely(traced(plane)), 1.0), np.round)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return from_shapely(shapely.transform(unit, lambda xy: xy @ [[cosine, sine], [-sine, cosine]]))
+
+
+@many
+@given(plane=patterns, tolerance=tolerances, angle=st.floats(0, 7))
+@example(plane=np.array([[1, 2, 2, 3], [3, 3, 1, 3], [3, 3, 3, 3]]), tolerance=4.0, angle=0.3)
+def test_rounding_neither_parts_nor_folds_anything(
+    plane: NDArray[Any], tolerance: float, angle: float
+) -> None:
+    exact = turned(plane, angle)
+    shapes = to_shapely(simplified(exact, len(exact), tolerance))
+    assert is_whole(shapes) or not is_whole(to_shapely(exact))
+    assert (shapely.area(shapes) > 0).all()
 
 
 def test_nothing() -> None:
