@@ -15,7 +15,7 @@ from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, geometries
-from roiservice.geometry.polygons import Polygons, to_shapely
+from roiservice.geometry.polygons import Polygons, from_shapely, to_shapely
 from roiservice.query import detail
 from roiservice.query.columns import read_features
 from roiservice.query.detail import BBOX, CENTROID, NONE, Detail, read_detailed
@@ -119,6 +119,24 @@ def test_what_winds_round_everything_has_few_neighbours(tmp_path: Path) -> None:
         catalog, np.array([row]), read_features(catalog, np.array([row])).polygons, (0, len(labels)), 4.0
     )
     assert labels[found].tolist() == [6000]
+
+
+def test_what_lies_beside_a_slanted_edge_is_no_neighbour(tmp_path: Path) -> None:
+    plane = np.zeros((400, 400), np.int64)
+    for label, (row, column) in enumerate(np.ndindex(40, 40), start=1):
+        plane[10 * row : 10 * row + 6, 10 * column : 10 * column + 6] = label
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 400, 400))
+    boxes = shapely.box(*catalog.features["box"].T)
+    for corners in (
+        [(0, 0), (400, 390), (390, 400)],
+        [(400, 0), (10, 400), (0, 390)],
+        [(0, 7), (400, 8), (400, 9)],
+    ):
+        drawn = from_shapely(np.array([shapely.Polygon([*corners, corners[0]])]))
+        found = neighbours(catalog, np.empty(0, np.int64), drawn, (0, len(boxes)), 1.0)
+        apart = shapely.distance(boxes, shapely.LinearRing(corners))
+        assert set(np.flatnonzero(apart <= 1.0)) <= set(found)
+        assert (apart[found] <= 1.0 + 16 * 2**0.5).all()  # the diagonal of a tile
 
 
 @pytest.mark.parametrize("tolerance", [1e-300, 50.0, 1e9, 1e300])
