@@ -296,6 +296,17 @@ def test_sloping_edges_are_bridged_as_well(pattern: NDArray[Any], tolerance: flo
             assert bridged == pytest.approx(2 * shortest(polygon), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("side", "kind"), [(1.0, "Mask"), (2.0**12, "Mask"), (2.0**12.001, "Polygon"), (2.0**31, "Polygon")]
+)
+def test_masks_are_given_where_their_picture_is_not_too_large(side: float, kind: str) -> None:
+    features = features_of(np.array([[1, 0], [0, 0]]).repeat(2, 0).repeat(2, 1), frame=Frame(side, side))
+    ((shape,),) = (strict(text)["shapes"] for text in rois(features, masks=True))
+    assert shape["@type"] == f"{SCHEMA}{kind}"
+    if kind == "Mask":
+        assert [shape[name] for name in ("X", "Y", "Width", "Height")] == [0, 0, 2 * side, 2 * side]
+
+
 def test_rings_without_holes_are_left_alone() -> None:
     features = features_of(squares(20, 20))
     xy, offsets = keyhole_rings(features.polygons)
