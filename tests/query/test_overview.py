@@ -127,11 +127,17 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
         }
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
-def test_whole_numbers(values: list[int]) -> None:
-    told = numbers.numbers(lambda: [np.array(values)])
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), min_size=1, max_size=20),
+    st.sampled_from([1, 4, 2**18]),
+)
+def test_whole_numbers(values: list[int], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "SORTED", at_once)
+        told = numbers.numbers(lambda: [np.array(values)])
     assert (told["min"], told["max"], told["count"]) == (min(values), max(values), len(values))
-    assert told["quantiles"]["0.5"] == float(sorted(values)[math.ceil(len(values) / 2) - 1])
+    ranks = [max(math.ceil(share * len(values)) - 1, 0) for share in numbers.QUANTILES]
+    assert list(told["quantiles"].values()) == [sorted(values)[rank] for rank in ranks]
 
 
 @given(st.lists(st.text(max_size=3), max_size=60))

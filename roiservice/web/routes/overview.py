@@ -35,7 +35,7 @@ from roiservice.web.routes import services
 
 blueprint = Blueprint("overview", __name__)
 _one_at_a_time = threading.Lock()  # all features of a layer are looked at, some tens of megabytes at once
-_VERSION = 2  # raise whenever the bytes below change for the same catalog
+_VERSION = 3  # raise whenever the bytes below change for the same catalog
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>/density")
