@@ -151,6 +151,14 @@ def test_fractional_coordinates() -> None:
     assert shapely.equals(drawn[2], left)
 
 
+def test_there_is_one_zero() -> None:
+    bump = (0.25, 5.5)
+    left = shapely.Polygon([(-9, 0), (0.0, 0), bump, (0.0, 9), (-9, 9)])
+    right = shapely.Polygon([(9, 0), (9, 9), (-0.0, 9), bump, (-0.0, 0)])
+    drawn = to_shapely(simplified(from_shapely(np.array([left, right])), 2, 0.5))
+    assert shapely.equals(drawn, [shapely.box(-9, 0, 0, 9), shapely.box(0, 0, 9, 9)]).all()
+
+
 def turned(plane: NDArray[Any], angle: float) -> Polygons:
     """A vertex at every lattice point of the outlines, turned: what was straight is so but for rounding."""
     unit = shapely.transform(shapely.segmentize(to_shapely(traced(plane)), 1.0), np.round)
