@@ -48,12 +48,13 @@ def test_nothing_is_redrawn_as_nothing(outline: Outline) -> None:
 
 def test_what_a_library_makes_invalid_or_nothing_of_is_mended() -> None:
     bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    spiked = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0), (-1, 0)])
     flat = shapely.Polygon([(0, 0), (4, 0), (0, 0)])
     square = shapely.box(0, 0, 4, 4)
-    given = np.array([bow, flat, shapely.Polygon(), square])
-    mended = _areal(given, np.array([square] * 4))
+    given = np.array([bow, spiked, flat, shapely.Polygon(), square])
+    mended = _areal(given, np.array([square] * 5))
     assert shapely.is_valid(mended).all()
-    assert shapely.area(mended).tolist() == [8.0, 16.0, 16.0, 16.0]
+    assert shapely.area(mended).tolist() == [8.0, 8.0, 16.0, 16.0, 16.0]
     assert given[0] is bow
 
 
