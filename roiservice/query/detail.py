@@ -16,7 +16,7 @@ from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.simplify import simplified
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
-from roiservice.query.select import Rows
+from roiservice.query.subsets import Rows
 
 SIMPLIFIED_VERTICES = 2**22  # of a page and its neighbours on one plane
 

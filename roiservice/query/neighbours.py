@@ -12,7 +12,7 @@ from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import Polygons
-from roiservice.query.select import Rows, Span
+from roiservice.query.subsets import Rows, Span
 
 _TILES = 1024  # along a side, at most
 _TILE = 16.0  # image pixels, at least

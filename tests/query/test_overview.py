@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter, CursorExpired
 from roiservice.query import numbers
-from roiservice.query.batches import row_batches
 from roiservice.query.cursor import START, Walk, walk_of
 from roiservice.query.density import density
 from roiservice.query.numbers import BINS
 from roiservice.query.pages import largest_features
-from roiservice.query.select import RoiQuery
+from roiservice.query.select import RoiQuery, selected
 from roiservice.query.summary import COMMON, LONGEST, summary, texts
 from tests.catalog.support import squares, write_catalog
 from tests.query.support import matches, plain, queries, random_catalog
@@ -50,11 +49,22 @@ def test_density(catalogs: list[Catalog], data: st.DataObject, number: int, cell
     for feature in plain(catalog):
         if matches(feature, query):
             x, y = catalog.features["centroid"][feature.row]
-            counts[int(y / grid.side), int(x / grid.side)] += 1
-            areas[int(y / grid.side), int(x / grid.side)] += feature.area
+            cell = int(y * cells / longer), int(x * cells / longer)
+            counts[cell] += 1
+            areas[cell] += feature.area
     assert grid.counts.tolist() == counts.tolist()
     assert np.allclose(grid.areas, areas)
     assert grid.outside == 0
+
+
+def test_what_lies_on_a_border_is_in_the_cell_to_the_right(tmp_path: Path) -> None:
+    plane = np.zeros((1, 39), np.int64)
+    plane[0, ::2] = 1 + np.arange(20)
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 1, 39))
+    for cells in range(1, 513):
+        expected = [Fraction(4 * number + 1, 2) * cells // 39 for number in range(20)]
+        columns = density(catalog, RoiQuery(), cells).counts.sum(axis=0)
+        assert columns.tolist() == np.bincount(expected, minlength=cells).tolist()
 
 
 @pytest.mark.parametrize("cells", [1, 61, 77, 122, 512])
@@ -95,7 +105,8 @@ def test_summary_counts(catalogs: list[Catalog], data: st.DataObject, number: in
     if found:
         assert (area["min"], area["max"]) == (min(f.area for f in found), max(f.area for f in found))
     rows = np.concatenate(
-        [np.arange(catalog.meta["counts"]["features"])[part] for part in row_batches(catalog, query)] or [[]]
+        [np.arange(catalog.meta["counts"]["features"])[part] for part in selected(catalog, query).batches()]
+        or [[]]
     )
     assert rows.tolist() == [feature.row for feature in found]
 
