@@ -42,10 +42,10 @@ class _Tiles:
     """Squares of a grid that edges of polygons pass, counted from its upper left corner on."""
 
     def __init__(self, polygons: Polygons) -> None:
-        low, high = polygons.xy.min(axis=0), polygons.xy.max(axis=0)
-        self._origin = low.astype(np.float64)
-        self._side = max(_TILE, float((high - low).max()) / _TILES)
-        width, height = (int(extent / self._side) + 1 for extent in high - low)
+        self._origin = polygons.xy.min(axis=0).astype(np.float64)
+        extents = polygons.xy.max(axis=0) - self._origin
+        self._side = max(_TILE, float(extents.max()) / _TILES)
+        width, height = (int(extent / self._side) + 1 for extent in extents)
         passed = np.zeros((height + 1, width + 1), np.int32)
         _mark(polygons.xy, polygons.vertex_offsets, self._origin, self._side, passed[1:, 1:])
         self._sums = passed.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)

@@ -271,6 +271,16 @@ def test_a_bridge_goes_straight_to_the_nearest_edge() -> None:
     )
 
 
+def test_whole_coordinates_may_be_as_far_apart_as_they_can_be() -> None:
+    far = 2**31 - 1
+    exact = from_shapely(np.array([shapely.box(-far, -far, far, far) - shapely.box(-5, -5, 5, 5)]))
+    whole = Polygons(exact.xy.astype(np.int32), *list(vars(exact).values())[1:])
+    ring, _ = keyhole_rings(whole)
+    assert ring.dtype == np.int32
+    steps = np.abs(np.diff(np.vstack([ring, ring[:1]]).astype(np.int64), axis=0))
+    assert (steps.min(axis=1) == 0).all(), "a bridge is slanted"
+
+
 def test_bridges_of_many_round_holes_are_the_shortest() -> None:
     rows, columns = np.indices((400, 400))
     plane = (np.hypot(rows % 20 - 9.5, columns % 20 - 9.5) > 7).astype(int)

@@ -9,8 +9,11 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.indexes import RoiColumns
+from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
@@ -187,23 +190,36 @@ def test_no_geometry(cells: Catalog) -> None:
     assert len(features) == 2
 
 
+def catalog_of(folder: Path, polygons: Polygons, kind: NDArray[np.uint8]) -> Catalog:
+    """As of a table: the polygons of one plane."""
+    count = len(polygons)
+    writer = CatalogWriter(folder, Frame(), np.int64, polygons.xy.dtype.type)
+    numbers, pixels = np.arange(1, count + 1), np.zeros(count, np.int64)
+    writer.add_plane([(0, 0, 0)], numbers, polygons, pixels, exact=False, kind=kind)
+    meta = {"version": 2, "layer_number": 1, "name": "x", "image_name": "x", "image_size": [1] * 5,
+            "frame": [1, 1, 0, 0]}  # fmt: skip
+    writer.finish(lambda objects, _: RoiColumns(objects, np.full(count, -1), {}), meta)
+    return open_catalog(folder)
+
+
+def test_whole_coordinates_may_be_as_far_apart_as_they_can_be(tmp_path: Path) -> None:
+    far = 2**31 - 1
+    frame = shapely.box(-far, -far, far, far) - shapely.box(10 - far, 10 - far, far - 10, far - 10)
+    exact = from_shapely(np.array([frame, shapely.box(10 - far, 10 - far, 12 - far, 14 - far)]))
+    whole = Polygons(exact.xy.astype(np.int32), *list(vars(exact).values())[1:])
+    catalog = catalog_of(tmp_path / "2", whole, np.zeros(2, np.uint8))
+    assert neighbours(catalog, np.array([0]), whole.take(np.array([0])), (0, 2), 1.0).tolist() == [1]
+    drawn = read_detailed(catalog, np.array([0]), Detail(simplify=4.0))
+    assert shapely.equals(to_shapely(drawn.polygons)[0], frame)
+
+
 def test_points_and_lines(tmp_path: Path) -> None:
     """They have boxes without an area, and are left as they are where polygons are simplified."""
-    from roiservice.catalog.indexes import RoiColumns
-    from roiservice.catalog.reader import open_catalog
-    from roiservice.catalog.writer import CatalogWriter
-
     xy = np.array([[1.5, 2], [0, 5], [9, 5], [1, 1], [3, 1.2], [5, 1], [0, 0], [9, 0], [9, 9]], float)
     ends = np.arange(5)
     polygons = Polygons(xy, np.array([0, 1, 3, 6, 9]), ends, ends)
     kind = np.array([POINT, LINE, POLYLINE, POLYGON], np.uint8)
-    writer = CatalogWriter(tmp_path / "2", Frame(), np.int64, np.float64)
-    numbers = np.arange(1, 5)
-    writer.add_plane([(0, 0, 0)], numbers, polygons, np.zeros(4, np.int64), exact=False, kind=kind)
-    meta = {"version": 2, "layer_number": 1, "name": "x", "image_name": "x", "image_size": [1] * 5,
-            "frame": [1, 1, 0, 0]}  # fmt: skip
-    writer.finish(lambda objects, _: RoiColumns(objects, np.full(4, -1), {}), meta)
-    catalog = open_catalog(tmp_path / "2")
+    catalog = catalog_of(tmp_path / "2", polygons, kind)
     rows = np.array([2, 0, 3, 1])
     exact = read_features(catalog, rows)
     drawn = read_detailed(catalog, rows, Detail(simplify=4.0))
