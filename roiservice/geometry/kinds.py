@@ -67,13 +67,14 @@ def measure_kinds(polygons: Polygons, kind: NDArray[np.uint8]) -> Measures:
 
 
 def _measure_open(lines: Polygons, features: NDArray[np.int64], measures: Measures) -> None:
-    steps = np.hypot(*np.diff(lines.xy, axis=0, prepend=lines.xy[:1]).T)
+    xy = lines.xy.astype(np.float64)  # differences of integers may be too large for their type
+    steps = np.hypot(*np.diff(xy, axis=0, prepend=xy[:1]).T)
     steps[lines.vertex_offsets[:-1]] = 0  # from one line to the next there is no step
     first = lines.vertex_offsets[lines.ring_offsets[lines.part_offsets[:-1]]]
-    count = np.diff(np.append(first, len(lines.xy)))
+    count = np.diff(np.append(first, len(xy)))
     measures.area[features] = 0
     measures.perimeter[features] = np.add.reduceat(steps, first)
-    measures.centroid[features] = np.add.reduceat(lines.xy, first, axis=0) / count[:, None]
+    measures.centroid[features] = np.add.reduceat(xy, first, axis=0) / count[:, None]
 
 
 def geometries(polygons: Polygons, kind: NDArray[np.uint8]) -> NDArray[Any]:
