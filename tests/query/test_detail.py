@@ -213,6 +213,14 @@ def test_whole_coordinates_may_be_as_far_apart_as_they_can_be(tmp_path: Path) ->
     assert shapely.equals(to_shapely(drawn.polygons)[0], frame)
 
 
+def test_boxes_without_width_or_height_are_lines(tmp_path: Path) -> None:
+    xy, each = np.array([[1.5, 2], [7, 2], [4, 1], [4, 9], [3, 3], [3, 3]]), np.arange(4)
+    catalog = catalog_of(tmp_path / "2", Polygons(xy, 2 * each, each, each), np.full(3, LINE, np.uint8))
+    boxed = read_detailed(catalog, np.arange(3), Detail(BBOX))
+    assert boxed.kind.tolist() == [LINE, LINE, POINT]
+    assert sorted(boxed.polygons.xy.tolist()) == sorted(xy[:5].tolist())
+
+
 def test_points_and_lines(tmp_path: Path) -> None:
     """They have boxes without an area, and are left as they are where polygons are simplified."""
     xy = np.array([[1.5, 2], [0, 5], [9, 5], [1, 1], [3, 1.2], [5, 1], [0, 0], [9, 0], [9, 9]], float)
