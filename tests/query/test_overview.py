@@ -138,6 +138,16 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
         }
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.7), (-1.1, 3.3), (1e6 + 0.1, 1e6 + 0.9), (5e-324, 1e-300)])
+def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> None:
+    edges = np.linspace(low, high, BINS + 1)
+    values = np.concatenate([edges, np.nextafter(edges[1:], low), np.nextafter(edges[:-1], high)])
+    told = numbers.numbers(lambda: [values])["histogram"]
+    assert told["edges"] == edges.tolist()
+    inside = np.minimum(np.searchsorted(edges, values, side="right") - 1, BINS - 1)
+    assert told["counts"] == np.bincount(inside).tolist()
+
+
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), min_size=1, max_size=20),
     st.sampled_from([1, 4, 2**18]),
