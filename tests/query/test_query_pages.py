@@ -96,6 +96,14 @@ def test_a_roi_s_index_is_its_place_in_the_pages(
         assert roi_index(catalog, query, unknown) is None
 
 
+def test_what_is_on_other_planes_only_has_no_place_among_those_of_one(tmp_path: Path) -> None:
+    planes = [([(0, 0, z)], np.array([row])) for z, row in enumerate([[1, 3, 5], [2, 3, 4]])]
+    catalog = write_catalog(tmp_path / "2", planes, size=(1, 1, 2, 1, 3))
+    rois = (catalog.rois["roi"] + catalog.first_roi_id).tolist()
+    places = [[roi_index(catalog, RoiQuery(z=(z, z)), roi) for roi in rois] for z in (0, 1)]
+    assert places == [[0, None, 1, None, 2], [None, 0, 1, 2, None]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), number=drawn, size=st.integers(1, 7))
 def test_walking_all_pages_meets_each_once(
