@@ -76,7 +76,8 @@ def _slot(table: Any, keys: Any, first: Any, kx: int, ky: int) -> Any:
     """Where the node of that point stands in the hash table, or the free place for it."""
     mask = table.size - 1
     at = kx * 0x1E3779B97F4A7C15 ^ ky * 0x42B2AE3D27D4EB4F
-    at = (at ^ (at >> 31)) & mask
+    at = (at ^ (at >> 32)) * 0x369DEA0F31A53F85  # of doubles, few of the lower bits differ
+    at = (at ^ (at >> 29)) & mask
     while table[at] >= 0:
         vertex = first[table[at]]
         if keys[vertex, 0] == kx and keys[vertex, 1] == ky:

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from roiservice.geometry import simplify
 from roiservice.geometry.polygons import Polygons, from_shapely, measure, to_shapely
 from roiservice.geometry.simplify import simplified
 from roiservice.vectorize.plane import trace_plane
@@ -149,6 +150,14 @@ def test_fractional_coordinates() -> None:
     assert is_whole(drawn)
     assert shapely.get_num_coordinates(drawn[0]) < 16
     assert shapely.equals(drawn[2], left)
+
+
+@pytest.mark.parametrize("step", [1, 0.5, 0.125, 1 / 3])
+def test_points_of_a_lattice_are_spread_over_the_table_of_points(step: float) -> None:
+    keys = simplify._keys(np.indices((128, 128)).reshape(2, -1).T * step)
+    empty = np.full(2 * len(keys), -1)
+    slots = {simplify._slot(empty, keys, empty, x, y) for x, y in keys}
+    assert len(slots) > 0.7 * len(keys)  # chance alone would give 0.79
 
 
 def test_there_is_one_zero() -> None:
