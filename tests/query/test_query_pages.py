@@ -214,7 +214,10 @@ def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: p
     assert sum(found.nbytes for found in kept) <= 5000
     latest = RoiQuery(z=(4, 5), min_area=29.0)
     selected(catalogs[1], latest)
-    assert selected(catalogs[1], latest) is selected(catalogs[1], latest)
+    found = selected(catalogs[1], latest)
+    for area in range(40):  # what is used again and again stays
+        selected(catalogs[0], RoiQuery(min_area=float(area) + 0.5))
+        assert selected(catalogs[1], latest) is found
 
 
 @pytest.mark.parametrize("few", [0, 10**9])  # as if features were always many, as if never
