@@ -218,6 +218,9 @@ def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: p
     for area in range(40):  # what is used again and again stays
         selected(catalogs[0], RoiQuery(min_area=float(area) + 0.5))
         assert selected(catalogs[1], latest) is found
+    name = next(name for name, known in catalogs[1].remembered.items() if known is found)
+    remembered._keep(catalogs[1].remembered, name, found)  # as where two threads find it at once
+    assert remembered._bytes == sum(size for _, size in remembered._kept.values())
 
 
 @pytest.mark.parametrize("few", [0, 10**9])  # as if features were always many, as if never
