@@ -90,12 +90,16 @@ def geometries(polygons: Polygons, kind: NDArray[np.uint8]) -> NDArray[Any]:
     return out
 
 
+def open_parts(polygons: Polygons, feature: int) -> list[NDArray[Any]]:
+    """Vertices, (v, 2), of each part of a feature of points or lines, whose parts have one ring."""
+    rings = polygons.ring_offsets[polygons.part_offsets[feature] : polygons.part_offsets[feature + 1] + 1]
+    return [polygons.xy[a:b] for a, b in pairwise(polygons.vertex_offsets[rings].tolist())]
+
+
 def _open_geometry(polygons: Polygons, feature: int, points: bool) -> Any:
     import shapely
 
-    rings = polygons.ring_offsets[polygons.part_offsets[feature] : polygons.part_offsets[feature + 1] + 1]
-    vertices = polygons.vertex_offsets[rings]
-    parts = [polygons.xy[a:b] for a, b in pairwise(vertices.tolist())]
+    parts = open_parts(polygons, feature)
     if points:
         return shapely.multipoints(np.concatenate(parts)) if len(parts) > 1 else shapely.points(parts[0][0])
     lines = [shapely.linestrings(part) for part in parts]
