@@ -71,7 +71,7 @@ def _areal(shapes: NDArray[Any], fallback: NDArray[Any]) -> NDArray[Any]:
     shapes, invalid = shapes.copy(), ~shapely.is_valid(shapes)
     # Without the lines that parts of some areas shrink to.
     shapes[invalid] = shapely.make_valid(shapes[invalid], method="structure", keep_collapsed=False)
-    lost = shapely.is_empty(shapes) | (shapely.area(shapes) == 0)
+    lost = shapely.is_empty(shapes)
     shapes[lost] = fallback[lost]
     return shapes
 

@@ -142,6 +142,25 @@ def test_what_lies_beside_a_slanted_edge_is_no_neighbour(tmp_path: Path) -> None
         assert (apart[found] <= 1.0 + 16 * 2**0.5).all()  # the diagonal of a tile
 
 
+def test_neighbours_are_within_reach_on_every_side(tmp_path: Path) -> None:
+    plane = np.zeros((49, 49), np.int64)
+    plane[17:32, 17:32] = 1  # of fifteen pixels, so that the next tile begins behind it
+    plane[14, 20], plane[34, 20], plane[20, 14], plane[20, 34] = 2, 3, 4, 5
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 49, 49))
+    labels = catalog.features["label"]
+    row = np.flatnonzero(labels == 1)
+    near = neighbours(catalog, row, read_features(catalog, row).polygons, (0, 5), 2.0)
+    assert sorted(labels[near].tolist()) == [2, 3, 4, 5]
+
+
+def test_points_do_not_keep_outlines_from_being_simplified(tmp_path: Path) -> None:
+    corners = [(0, 0), (20, 0), (20, 9), (21, 10.5), (20, 12), (20, 20), (0, 20)]
+    polygons = Polygons(np.array([*corners, (20.5, 10.5)]), np.array([0, 7, 8]), np.arange(3), np.arange(3))
+    catalog = catalog_of(tmp_path / "2", polygons, np.array([POLYGON, POINT], np.uint8))
+    drawn = read_detailed(catalog, np.array([0]), Detail(simplify=2.0))
+    assert shapely.equals(to_shapely(drawn.polygons)[0], shapely.box(0, 0, 20, 20))
+
+
 @pytest.mark.parametrize("tolerance", [1e-300, 50.0, 1e9, 1e300])
 def test_tolerances_of_any_size(cells: Catalog, tolerance: float) -> None:
     together: dict[int, shapely.Polygon] = {}
