@@ -93,6 +93,13 @@ def test_simplified_neighbours_neither_part_nor_overlap(tolerance: float) -> Non
         assert shapely.get_num_coordinates(after).sum() < shapely.get_num_coordinates(before).sum()
 
 
+def test_neighbours_of_long_edges_still_fit() -> None:
+    plane = np.repeat([1] * 49 + [2] * 22 + [3] * 27, 3).reshape(2, 49, 3).transpose(0, 2, 1).reshape(6, 49)
+    after = to_shapely(redraw(polygons_of(plane), Outline(simplify=0.5)))
+    assert shapely.coverage_is_valid(after)
+    assert shapely.area(after).sum() == pytest.approx(plane.size, abs=4)
+
+
 def test_a_simplified_plane_without_background_stays_without() -> None:
     chance = np.random.default_rng(3)
     plane = chance.integers(1, 9, (8, 8)).repeat(7, 0).repeat(7, 1)
