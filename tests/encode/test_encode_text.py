@@ -90,6 +90,14 @@ def test_nothing_is_written_as_nothing(dtype: Any) -> None:
     assert list(point_lists(nothing.xy, zero)) == []
 
 
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)) | st.lists(st.integers(0, 2**64 - 1)))
+@example([10**18, 10**19 - 1, 2**64 - 1])
+@example([10**18, 10**18 - 1, 2**63 - 1, -(2**63)])
+def test_integers(numbers: list[int]) -> None:
+    dtype = np.uint64 if max(numbers, default=0) >= 2**63 else np.int64
+    assert list(text.integers(np.array(numbers, dtype))) == [b"%d" % number for number in numbers]
+
+
 @pytest.mark.parametrize("number", [-(2**31), 2**31 - 1, -9, 0])
 def test_there_is_room_for_the_longest_numbers(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loops do not look out for the end."""

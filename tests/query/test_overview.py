@@ -138,6 +138,11 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
         }
 
 
+def test_numbers_too_close_to_one_another_have_one_bin() -> None:
+    values = np.array([1.0, 1 + 2**-52, 1 + 2**-51])
+    assert numbers.numbers(lambda: [values])["histogram"] == {"edges": [1.0, 1 + 2**-51], "counts": [3]}
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.7), (-1.1, 3.3), (1e6 + 0.1, 1e6 + 0.9), (5e-324, 1e-300)])
 def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> None:
     edges = np.linspace(low, high, BINS + 1)
