@@ -8,18 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog
-from roiservice.geometry.grouping import rows_among
+from roiservice.geometry.grouping import members, rows_among
 
 Places = NDArray[np.int64]
 
 
 def rows_of_rois(catalog: Catalog, places: NDArray[Any]) -> NDArray[Any]:
     """All rows of the ROIs at these places of the ROI table, ROI by ROI, each by plane."""
-    first = catalog.roi_first[places]
-    count = catalog.roi_first[places + 1] - first
-    ends = np.cumsum(count)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.asarray(catalog.roi_rows[np.arange(total) + np.repeat(first - (ends - count), count)])
+    return np.asarray(catalog.roi_rows[members(catalog.roi_first, places)[0]])
 
 
 def places_of_numbers(catalog: Catalog, numbers: NDArray[np.int64]) -> Places:

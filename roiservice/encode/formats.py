@@ -9,7 +9,7 @@ from functools import partial
 from roiservice.encode import geojson, omero, qupath, wkt
 from roiservice.geometry.features import Features
 
-ENCODER_VERSION = 6  # raise whenever any encoder's bytes change: part of what cached pages are named by
+ENCODER_VERSION = 7  # raise whenever any encoder's bytes change: part of what cached pages are named by
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ as given (the right-hand rule of section 3.1.6 as its numbers go; on a screen wi
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from roiservice.encode.properties import json_members
 from roiservice.encode.rows import Piece, Texts, by_value, rows
 from roiservice.encode.text import coordinate_texts, integers
 from roiservice.geometry.features import SAFE_INTEGER, Features
-from roiservice.geometry.kinds import ELLIPSE, NAMES, POINT, RECTANGLE, is_open
-from roiservice.geometry.polygons import Polygons
+from roiservice.geometry.kinds import ELLIPSE, NAMES, POINT, RECTANGLE, is_open, open_parts
 
 _POLYGONS, _POINTS, _LINES = ((name, b"Multi" + name) for name in (b"Polygon", b"Point", b"LineString"))
 _TYPES = (_POLYGONS, _POLYGONS, _POLYGONS, _POINTS, _LINES, _LINES)
@@ -78,7 +76,7 @@ def geometry_texts(features: Features) -> Texts:
         return texts
     mixed = list(texts)
     for i in others:
-        mixed[i] = _open_text(polygons, i, features.kind[i] == POINT)
+        mixed[i] = _open_text(open_parts(polygons, i), features.kind[i] == POINT)
     return Texts.of(mixed)
 
 
@@ -97,11 +95,9 @@ def own_members(features: Features) -> list[Piece]:
     return [Texts.of([own and b"," + own for own in json_members(features)])]
 
 
-def _open_text(polygons: Polygons, i: int, points: bool) -> bytes:
-    """Coordinates of a feature of points, or of lines: parts of one ring each."""
-    rings = polygons.ring_offsets[polygons.part_offsets[i] : polygons.part_offsets[i + 1] + 1]
-    parts = [polygons.xy[a:b].tolist() for a, b in pairwise(polygons.vertex_offsets[rings].tolist())]
-    texts = [b"[%b]" % b",".join(_position(x, y) for x, y in part) for part in parts]
+def _open_text(parts: list[NDArray[Any]], points: bool) -> bytes:
+    """Coordinates of a feature of points, or of lines."""
+    texts = [b"[%b]" % b",".join(_position(x, y) for x, y in part.tolist()) for part in parts]
     if points:
         texts = [text[1:-1] for text in texts]
     return texts[0] if len(texts) == 1 else b"[%b]" % b",".join(texts)

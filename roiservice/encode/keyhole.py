@@ -250,17 +250,18 @@ def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
 
     And where on it, as seen from its start. Exact along an axis.
     """
-    dx, dy = points[end, 0] - points[edge, 0], points[end, 1] - points[edge, 1]
-    x, y = points[vertex, 0] - points[edge, 0], points[vertex, 1] - points[edge, 1]
-    along, whole = float(x * dx + y * dy), float(dx * dx + dy * dy)
+    start_x, start_y = float(points[edge, 0]), float(points[edge, 1])  # squares of integers may be too large
+    dx, dy = points[end, 0] - start_x, points[end, 1] - start_y
+    x, y = points[vertex, 0] - start_x, points[vertex, 1] - start_y
+    along, whole = x * dx + y * dy, dx * dx + dy * dy
     if along >= whole > 0:
         return np.inf, 0.0, 0.0  # nearest to the end, where the next edge starts
     if along <= 0:
         foot_x, foot_y = 0.0, 0.0
     elif dx == 0:
-        foot_x, foot_y = 0.0, float(y)
+        foot_x, foot_y = 0.0, y
     elif dy == 0:
-        foot_x, foot_y = float(x), 0.0
+        foot_x, foot_y = x, 0.0
     else:
         foot_x, foot_y = along / whole * dx, along / whole * dy
     return (x - foot_x) ** 2 + (y - foot_y) ** 2, foot_x, foot_y
@@ -269,4 +270,5 @@ def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
 @compiled
 def _square(a: Any, b: Any) -> float:
     """Square of the distance of two points."""
-    return float((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2)
+    x, y = float(a[0]) - float(b[0]), float(a[1]) - float(b[1])
+    return x * x + y * y

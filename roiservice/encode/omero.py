@@ -117,7 +117,7 @@ def _outlined(polygons: Polygons, masks: bool) -> list[Piece]:
     boxes = part_boxes(polygons, np.zeros(len(polygons), np.uint8))
     sizes = boxes[:, 2:] - boxes[:, :2]
     drawn = [_MASK % tuple(each) for each in np.hstack([boxes[:, :2], sizes]).tolist()]
-    pictured = sizes.prod(axis=1) <= LARGEST_MASK
+    pictured = sizes[:, 0] <= LARGEST_MASK // sizes[:, 1]  # their product may be beyond int64
     if not pictured.all():
         outlines = list(rows(len(drawn), _outlined(polygons, masks=False)))
         drawn = [drawn[part] if may else outlines[part] for part, may in enumerate(pictured.tolist())]

@@ -1,4 +1,4 @@
-"""Sorting by counting: what is numbered densely is put in order in linear time."""
+"""Rows in groups: sorted by counting, as what is numbered densely needs linear time only, and gathered."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def grouped(which: NDArray[Any], groups: int) -> tuple[NDArray[Any], NDArray[Any
     first, rows = np.zeros(groups + 1, dtype), np.empty(len(which), dtype)
     _group(which, first, rows)
     return rows, first
+
+
+def members(offsets: NDArray[Any], chosen: NDArray[Any]) -> tuple[Int64, Int64]:
+    """The rows of the `chosen` groups (k,), one group after another, and where each begins, (k + 1,).
+
+    Group g has the rows `offsets[g]` to `offsets[g + 1]`.
+    """
+    first = offsets[chosen]
+    count = offsets[chosen + 1] - first
+    begins = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(count, out=begins[1:])
+    return np.arange(begins[-1]) + np.repeat(first - begins[:-1], count), begins
 
 
 def rows_among(numbers: NDArray[Any], wanted: NDArray[Any]) -> Int64:

@@ -67,13 +67,14 @@ def measure_kinds(polygons: Polygons, kind: NDArray[np.uint8]) -> Measures:
 
 
 def _measure_open(lines: Polygons, features: NDArray[np.int64], measures: Measures) -> None:
-    steps = np.hypot(*np.diff(lines.xy, axis=0, prepend=lines.xy[:1]).T)
+    xy = lines.xy.astype(np.float64)  # differences of integers may be too large for their type
+    steps = np.hypot(*np.diff(xy, axis=0, prepend=xy[:1]).T)
     steps[lines.vertex_offsets[:-1]] = 0  # from one line to the next there is no step
     first = lines.vertex_offsets[lines.ring_offsets[lines.part_offsets[:-1]]]
-    count = np.diff(np.append(first, len(lines.xy)))
+    count = np.diff(np.append(first, len(xy)))
     measures.area[features] = 0
     measures.perimeter[features] = np.add.reduceat(steps, first)
-    measures.centroid[features] = np.add.reduceat(lines.xy, first, axis=0) / count[:, None]
+    measures.centroid[features] = np.add.reduceat(xy, first, axis=0) / count[:, None]
 
 
 def geometries(polygons: Polygons, kind: NDArray[np.uint8]) -> NDArray[Any]:
@@ -89,12 +90,16 @@ def geometries(polygons: Polygons, kind: NDArray[np.uint8]) -> NDArray[Any]:
     return out
 
 
+def open_parts(polygons: Polygons, feature: int) -> list[NDArray[Any]]:
+    """Vertices, (v, 2), of each part of a feature of points or lines, whose parts have one ring."""
+    rings = polygons.ring_offsets[polygons.part_offsets[feature] : polygons.part_offsets[feature + 1] + 1]
+    return [polygons.xy[a:b] for a, b in pairwise(polygons.vertex_offsets[rings].tolist())]
+
+
 def _open_geometry(polygons: Polygons, feature: int, points: bool) -> Any:
     import shapely
 
-    rings = polygons.ring_offsets[polygons.part_offsets[feature] : polygons.part_offsets[feature + 1] + 1]
-    vertices = polygons.vertex_offsets[rings]
-    parts = [polygons.xy[a:b] for a, b in pairwise(vertices.tolist())]
+    parts = open_parts(polygons, feature)
     if points:
         return shapely.multipoints(np.concatenate(parts)) if len(parts) > 1 else shapely.points(parts[0][0])
     lines = [shapely.linestrings(part) for part in parts]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
+from roiservice.geometry.grouping import members
 
 if TYPE_CHECKING:
     from roiservice.geometry.frames import Frame
@@ -59,9 +60,9 @@ class Polygons:
     def take(self, features: Int64) -> Polygons:
         """The features of these numbers, in that order; arrays are copied."""
         features = np.asarray(features, np.int64)
-        parts, part_offsets = _take(self.part_offsets, features)
-        rings, ring_offsets = _take(self.ring_offsets, parts)
-        vertices, vertex_offsets = _take(self.vertex_offsets, rings)
+        parts, part_offsets = members(self.part_offsets, features)
+        rings, ring_offsets = members(self.ring_offsets, parts)
+        vertices, vertex_offsets = members(self.vertex_offsets, rings)
         return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, part_offsets)
 
     def alike(self, others: Polygons) -> NDArray[np.bool_]:
@@ -87,7 +88,7 @@ class Polygons:
         hole = np.ones(len(first), bool)
         hole[self.ring_offsets[:-1]] = False
         rings = np.lexsort((first[:, 0], first[:, 1], hole, rank[of_part]))
-        vertices, vertex_offsets = _take(self.vertex_offsets, rings)
+        vertices, vertex_offsets = members(self.vertex_offsets, rings)
         ring_offsets = np.r_[0, np.cumsum(np.diff(self.ring_offsets)[parts])]
         return Polygons(self.xy[vertices], vertex_offsets, ring_offsets, self.part_offsets)
 
@@ -150,15 +151,6 @@ def closed(polygons: Polygons) -> tuple[NDArray[Any], Int64]:
     index = np.arange(int(offsets[-1])) - np.repeat(np.arange(len(counts)), counts + 1)
     index[offsets[1:] - 1] = polygons.vertex_offsets[:-1]
     return polygons.xy[index], offsets
-
-
-def _take(offsets: Int64, chosen: Int64) -> tuple[Int64, Int64]:
-    """Members of the chosen groups of a ragged array, and the offsets of the result."""
-    first = offsets[chosen]
-    count = offsets[chosen + 1] - first
-    total = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(count, out=total[1:])
-    return np.arange(total[-1]) + np.repeat(first - total[:-1], count), total
 
 
 @compiled

@@ -22,6 +22,7 @@ from roiservice.geometry.polygons import Polygons
 Int64 = NDArray[np.int64]
 
 _PIECE = 1024  # vertices of an arc that are looked at together: the work per vertex is bounded
+_ROUNDED = 2.0**-51  # of the products that a side is told by: more than what rounding may change
 _LONGEST = 2**20  # of a straight edge that is searched for junctions, in pixels
 
 
@@ -75,7 +76,8 @@ def _slot(table: Any, keys: Any, first: Any, kx: int, ky: int) -> Any:
     """Where the node of that point stands in the hash table, or the free place for it."""
     mask = table.size - 1
     at = kx * 0x1E3779B97F4A7C15 ^ ky * 0x42B2AE3D27D4EB4F
-    at = (at ^ (at >> 31)) & mask
+    at = (at ^ (at >> 32)) * 0x369DEA0F31A53F85  # of doubles, few of the lower bits differ
+    at = (at ^ (at >> 29)) & mask
     while table[at] >= 0:
         vertex = first[table[at]]
         if keys[vertex, 0] == kx and keys[vertex, 1] == ky:
@@ -314,6 +316,13 @@ def _turn(a: int, b: int, p: int, x: Any, y: Any) -> float:
 
 
 @compiled
+def _side(a: int, b: int, p: int, x: Any, y: Any) -> float:
+    """The same, but also 0 if p is so close to the line that rounding may have put it on its side."""
+    left, right = (x[b] - x[a]) * (y[p] - y[a]), (x[p] - x[a]) * (y[b] - y[a])
+    return float(left - right if abs(left - right) > _ROUNDED * (abs(left) + abs(right)) else 0.0)
+
+
+@compiled
 def _twice_area(arc: Any, x: Any, y: Any) -> float:
     """Of what lies between an arc and the line between its ends."""
     total = 0.0
@@ -361,7 +370,10 @@ def _is_free(
 
 @compiled
 def _is_between(node: int, arc: Any, i: int, j: int, x: Any, y: Any, place: Any) -> bool:
-    """Whether a node that is not of the arc from i to j lies on the line, or between it and the arc."""
+    """Whether a node that is not of the arc from i to j lies on the line, or between it and the arc.
+
+    Also where rounding hides it: what is kept for nothing does no harm.
+    """
     if node == arc[i] or node == arc[j]:
         return False
     if place[node, 0] == place[arc[i], 0] and i < place[node, 1] < j:
@@ -371,12 +383,14 @@ def _is_between(node: int, arc: Any, i: int, j: int, x: Any, y: Any, place: Any)
     for k in range(i, j + 1):
         here = arc[k]
         if (y[before] > y[node]) != (y[here] > y[node]):
-            turn = _turn(before, here, node, x, y)
-            if (turn > 0) == (y[here] > y[before]):
+            side = _side(before, here, node, x, y)
+            if side == 0:
+                return True
+            if (side > 0) == (y[here] > y[before]):
                 inside = not inside
         before = here
     if inside:
         return True
     a, b = arc[i], arc[j]
     within = (x[node] - x[a]) * (x[node] - x[b]) + (y[node] - y[a]) * (y[node] - y[b]) <= 0
-    return bool(within and _turn(a, b, node, x, y) == 0)
+    return bool(within and _side(a, b, node, x, y) == 0)

@@ -27,11 +27,6 @@ def roi_batches(catalog: Catalog, most: int) -> Iterator[Rows]:
         first = last
 
 
-def row_batches(catalog: Catalog, query: RoiQuery) -> Iterator[Rows | slice]:
-    """The rows that match, in row order; slices, which cost nothing, where whole planes are asked for."""
-    yield from selected(catalog, query).batches()
-
-
 def page_batches(catalog: Catalog, query: RoiQuery, offset: int, size: int) -> Iterator[Rows]:
     """The rows that match from `offset` on, `size` at a time; they are looked up at once, not later."""
     chosen = selected(catalog, query)

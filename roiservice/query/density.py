@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog, some_rows
-from roiservice.query.batches import row_batches
-from roiservice.query.select import RoiQuery
+from roiservice.query.select import RoiQuery, selected
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +30,18 @@ def density(catalog: Catalog, query: RoiQuery, cells: int) -> Density:
     """The features that match, on a grid with `cells` cells along the image's longer side."""
     height, width = catalog.image_size[3:]
     longer = max(width, height)
-    side = longer / cells
     # In whole numbers: a quotient that was rounded up would be one cell more.
     shape = (-(-height * cells // longer), -(-width * cells // longer))
     counts, areas = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1])
     outside = 0
-    for rows in row_batches(catalog, query):
+    for rows in selected(catalog, query).batches():
         x, y = some_rows(catalog.features["centroid"], rows).T
         inside = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
-        column = np.minimum(x[inside] / side, shape[1] - 1).astype(np.int64)
-        row = np.minimum(y[inside] / side, shape[0] - 1).astype(np.int64)
+        # Without the side of a cell, which may be rounded: what lies on a border would fall left of it.
+        column = np.minimum(x[inside] * cells / longer, shape[1] - 1).astype(np.int64)
+        row = np.minimum(y[inside] * cells / longer, shape[0] - 1).astype(np.int64)
         cell = row * shape[1] + column
         counts += np.bincount(cell, minlength=len(counts))
         areas += np.bincount(cell, catalog.features["area"][rows][inside], len(areas))
         outside += int(len(inside) - inside.sum())
-    return Density(side, counts.reshape(shape), areas.reshape(shape), outside)
+    return Density(longer / cells, counts.reshape(shape), areas.reshape(shape), outside)

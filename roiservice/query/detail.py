@@ -16,7 +16,7 @@ from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.simplify import simplified
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
-from roiservice.query.select import Rows
+from roiservice.query.subsets import Rows
 
 SIMPLIFIED_VERTICES = 2**22  # of a page and its neighbours on one plane
 
@@ -68,7 +68,7 @@ def _simplified(catalog: Catalog, rows: Rows, tolerance: float) -> Drawn:
         if len(here):
             order.append(here)
             pieces.append(_of_plane(catalog, rows[here], plane, tolerance))
-    joined = pieces[0] if len(pieces) == 1 else _joined(pieces)
+    joined = pieces[0] if len(pieces) == 1 else Polygons.joined(pieces)
     return joined.take(np.argsort(np.concatenate(order))).in_image(catalog.frame), kind
 
 
@@ -95,20 +95,6 @@ def _check_size(catalog: Catalog, rows: Rows) -> None:
             f"the page and its neighbours have {vertices} vertices, more than the {SIMPLIFIED_VERTICES} that"
             " can be simplified at once: ask for fewer features, or a smaller tolerance",
         )
-
-
-def _joined(pieces: list[Polygons]) -> Polygons:
-    """The features of all pieces, one after the other."""
-
-    def one_after_the_other(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        return np.append(0, np.cumsum(np.concatenate([np.diff(each) for each in offsets])))
-
-    return Polygons(
-        np.concatenate([piece.xy for piece in pieces]),
-        one_after_the_other([piece.vertex_offsets for piece in pieces]),
-        one_after_the_other([piece.ring_offsets for piece in pieces]),
-        one_after_the_other([piece.part_offsets for piece in pieces]),
-    )
 
 
 def _centroids(centroids: NDArray[np.float64]) -> Drawn:

@@ -12,10 +12,11 @@ from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import Polygons
-from roiservice.query.select import Rows, Span
+from roiservice.query.subsets import Rows, Span
 
 _TILES = 1024  # along a side, at most
 _TILE = 16.0  # image pixels, at least
+_ROUNDED = 1e-6  # of a tile: more than what rounding may change
 
 
 def neighbours(catalog: Catalog, rows: Rows, polygons: Polygons, plane: Span, reach: float) -> Rows:
@@ -41,10 +42,10 @@ class _Tiles:
     """Squares of a grid that edges of polygons pass, counted from its upper left corner on."""
 
     def __init__(self, polygons: Polygons) -> None:
-        low, high = polygons.xy.min(axis=0), polygons.xy.max(axis=0)
-        self._origin = low.astype(np.float64)
-        self._side = max(_TILE, float((high - low).max()) / _TILES)
-        width, height = (int(extent // self._side) + 1 for extent in high - low)
+        self._origin = polygons.xy.min(axis=0).astype(np.float64)
+        extents = polygons.xy.max(axis=0) - self._origin
+        self._side = max(_TILE, float(extents.max()) / _TILES)
+        width, height = (int(extent / self._side) + 1 for extent in extents)
         passed = np.zeros((height + 1, width + 1), np.int32)
         _mark(polygons.xy, polygons.vertex_offsets, self._origin, self._side, passed[1:, 1:])
         self._sums = passed.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
@@ -63,13 +64,19 @@ class _Tiles:
 
 @compiled
 def _mark(xy: Any, offsets: Any, origin: Any, side: float, tiles: Any) -> None:
-    """Mark the tiles that the box of any edge meets."""
+    """Mark the tiles that any edge passes, row by row of them."""
+    columns = tiles.shape[1]
     for r in range(offsets.size - 1):
         before = offsets[r + 1] - 1
         for v in range(offsets[r], offsets[r + 1]):
-            x0, x1 = min(xy[before, 0], xy[v, 0]), max(xy[before, 0], xy[v, 0])
-            y0, y1 = min(xy[before, 1], xy[v, 1]), max(xy[before, 1], xy[v, 1])
-            for row in range(int((y0 - origin[1]) // side), int((y1 - origin[1]) // side) + 1):
-                for column in range(int((x0 - origin[0]) // side), int((x1 - origin[0]) // side) + 1):
-                    tiles[row, column] = 1
+            upper, lower = (before, v) if xy[before, 1] < xy[v, 1] else (v, before)
+            ax, ay = (xy[upper, 0] - origin[0]) / side, (xy[upper, 1] - origin[1]) / side
+            bx, by = (xy[lower, 0] - origin[0]) / side, (xy[lower, 1] - origin[1]) / side
+            for row in range(int(ay), int(by) + 1):
+                # Where the edge comes into this row of tiles, and where it goes out.
+                enters = ax if row <= ay else ax + (bx - ax) * ((row - ay) / (by - ay))
+                leaves = bx if row + 1 > by else ax + (bx - ax) * ((row + 1 - ay) / (by - ay))
+                first = max(int(min(enters, leaves) - _ROUNDED), 0)
+                last = min(int(max(enters, leaves) + _ROUNDED), columns - 1)
+                tiles[row, first : last + 1] = 1
             before = v

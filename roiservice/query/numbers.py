@@ -13,6 +13,7 @@ BINS = 32  # of histograms
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SORTED = 2**22  # numbers that are sorted at once
 _DIGIT = 16  # bits of a key that are told apart in one pass
+_SIGN = np.uint64(2**63)  # the bit of a number's sign
 
 Pieces = Callable[[], Iterable[NDArray[Any]]]  # the numbers anew with each call
 _Keys = Callable[[], Iterator[NDArray[np.uint64]]]
@@ -36,13 +37,14 @@ def numbers(pieces: Pieces) -> dict[str, Any]:
     mean = total / count
     if not math.isfinite(mean):  # their sum was too large
         mean = sum(float((values / count).sum()) for values in _finite(pieces))
+    quantiles = _quantiles(pieces, count, least.dtype.kind != "f")
     edges, counts = _histogram(pieces, float(least), float(greatest), count)
     return {
         "count": count,
         "min": least.item(),
         "max": greatest.item(),
         "mean": mean,
-        "quantiles": dict(zip(map(str, QUANTILES), _quantiles(pieces, count), strict=True)),
+        "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
 
@@ -76,19 +78,23 @@ def _histogram(
     return edges, counts
 
 
-def _quantiles(pieces: Pieces, count: int) -> list[float]:
-    """The numbers at `QUANTILES`, by the inverse of their distribution function."""
+def _quantiles(pieces: Pieces, count: int, whole: bool) -> list[int] | list[float]:
+    """The numbers at `QUANTILES`, by the inverse of their distribution function; `whole`: integers."""
 
     def keys() -> Iterator[NDArray[np.uint64]]:
         for values in _finite(pieces):
-            bits = (np.asarray(values, np.float64) + 0.0).view(np.int64)  # + 0.0: there is one zero only
-            # Unsigned integers in the order of the doubles whose bits they are.
-            yield (bits ^ ((bits >> 63) | np.int64(-(2**63)))).view(np.uint64)
+            if whole:
+                yield values.astype(np.int64).view(np.uint64) ^ _SIGN
+            else:
+                bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # + 0.0: there is one zero only
+                # Unsigned integers in the order of the doubles whose bits they are.
+                yield np.where(bits & _SIGN, ~bits, bits ^ _SIGN)
 
     ranks = [max(math.ceil(share * count) - 1, 0) for share in QUANTILES]
-    found = np.array(_at_ranks(keys, ranks, count, 64), np.uint64).view(np.int64)
-    bits = np.where(found < 0, found ^ np.int64(-(2**63)), ~found)
-    return [float(value) for value in bits.view(np.float64)]
+    found = np.array(_at_ranks(keys, ranks, count, 64), np.uint64)
+    if whole:
+        return [int(number) for number in (found ^ _SIGN).view(np.int64)]
+    return [float(number) for number in np.where(found & _SIGN, found ^ _SIGN, ~found).view(np.float64)]
 
 
 def _at_ranks(keys: _Keys, ranks: Sequence[int], count: int, unknown: int) -> list[int]:

@@ -18,8 +18,7 @@ from roiservice.catalog.rois import places_of_labels, places_of_numbers, rows_of
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.columns import taken
 from roiservice.query.remembered import remembered
-from roiservice.query.subsets import BATCH, BATCH_GROUPS, Masks, Spans, Subset
-from roiservice.query.subsets import Rows as Rows
+from roiservice.query.subsets import BATCH, BATCH_GROUPS, Masks, Rows, Spans, Subset
 from roiservice.query.subsets import Span as Span
 
 _FEW = 4  # features are few if they are less than this part of the ROIs

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
-from roiservice.geometry.grouping import distinct, grouped
+from roiservice.geometry.grouping import distinct, grouped, members
 from roiservice.geometry.hilbert import hilbert_keys, order_of_keys
 from roiservice.geometry.polygons import Polygons
 from roiservice.vectorize.seams import Rings
@@ -138,11 +138,11 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
     if not sum(rings):
         nothing = np.zeros(1, np.int64)
         return Assembly(np.empty(0, dtype), (), np.empty(0, np.int32), nothing[:0], nothing, nothing, nothing)
-    order, feature_first = _by_label(tables)
-    labels = np.concatenate([each.labels for each in tables])[order[feature_first]]
-    along = order_of_keys(hilbert_keys(_feature_boxes(tables, order, feature_first)))
-    rings_of = np.diff(np.r_[feature_first, len(order)])[along]
-    order = order[_ranges(feature_first[along], rings_of)]
+    order, first = _by_label(tables)
+    labels = np.concatenate([each.labels for each in tables])[order[first[:-1]]]
+    along = order_of_keys(hilbert_keys(_feature_boxes(tables, order, first[:-1])))
+    chosen, first = members(first, along)
+    order = order[chosen]
     ring_offsets = np.flatnonzero(np.r_[np.concatenate([each.exterior for each in tables])[order], True])
     counts = np.concatenate([np.diff(each.offsets) for each in tables])[order]
     return Assembly(
@@ -152,12 +152,12 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
         np.concatenate([np.arange(count) for count in rings])[order],
         np.r_[0, np.cumsum(counts)],
         ring_offsets,
-        np.asarray(np.searchsorted(ring_offsets, np.r_[0, np.cumsum(rings_of)]), np.int64),
+        np.asarray(np.searchsorted(ring_offsets, first), np.int64),
     )
 
 
 def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
-    """Rings sorted by label, part and raster order, exteriors first; and the first one of each label."""
+    """Rings sorted by label, part and raster order, exteriors first; and where those of each label begin."""
     key = np.concatenate([each.key for each in tables])
     exterior = np.concatenate([each.exterior for each in tables])
     part = np.concatenate([each.part for each in tables])
@@ -172,7 +172,7 @@ def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     several = np.flatnonzero(np.repeat(counts > 1, counts))
     rings = order[several]
     order[several] = rings[np.lexsort((key[rings], part_key[rings], which[rings]))]
-    return order, first[:-1]
+    return order, first
 
 
 def _feature_boxes(tables: Sequence[RingTable], order: Int64, feature_first: Int64) -> NDArray[np.int32]:
@@ -185,12 +185,6 @@ def assemble(batches: list[Rings], parts: Int64, dtype: np.dtype[Any]) -> tuple[
     """Labels, (f,) of the plane's own `dtype`, and their polygons, one feature per label; see `arrange`."""
     assembly = arrange([tabulate(batches, parts)], dtype)
     return assembly.labels, assembly.polygons(0, len(assembly.labels))
-
-
-def _ranges(first: Int64, count: Int64) -> Int64:
-    """The numbers `first[i], first[i] + 1, ... (count[i] of them)` one after the other."""
-    total = np.cumsum(count)
-    return np.asarray(np.arange(total[-1]) + np.repeat(first - (total - count), count))
 
 
 @compiled

@@ -68,12 +68,10 @@ def _areal(shapes: NDArray[Any], fallback: NDArray[Any]) -> NDArray[Any]:
     """Valid polygons or multipolygons; where nothing with an area is left, the shape of `fallback`."""
     import shapely
 
-    shapes = shapes.copy()
-    for i in np.flatnonzero(~shapely.is_valid(shapes)):
-        parts = shapely.get_parts(shapely.make_valid(shapes[i]))
-        parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
-        shapes[i] = shapely.union_all(parts)
-    lost = shapely.is_empty(shapes) | (shapely.area(shapes) == 0)
+    shapes, invalid = shapes.copy(), ~shapely.is_valid(shapes)
+    # Without the lines that parts of some areas shrink to.
+    shapes[invalid] = shapely.make_valid(shapes[invalid], method="structure", keep_collapsed=False)
+    lost = shapely.is_empty(shapes)
     shapes[lost] = fallback[lost]
     return shapes
 

@@ -73,7 +73,7 @@ def _fine_strips(
             waiting = strip[start : start + step]
         if waiting is not None:
             waiting = waiting.copy()  # lets go of the caller's strip while the next one is read
-    if waiting is not None and waiting.shape[1]:
+    if waiting is not None:
         yield _edge(above, waiting), waiting, row, True
 
 

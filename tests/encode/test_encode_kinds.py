@@ -169,6 +169,14 @@ def test_labels_beyond_int64_are_in_the_parquet(features: Features) -> None:
     assert table["label"].to_pylist() == [2**63 + label for label in range(1, 9)]
 
 
+def test_labels_beyond_int64_are_null_beside_layers_that_may_have_negative_ones(features: Features) -> None:
+    labels = np.array([1, 2**63 - 1, 2**63, 2**64 - 1, 5, 6, 7, 8], np.uint64)
+    file = io.BytesIO()
+    write_geoparquet(file, [[replace(features, label=labels)], [replace(features, label=-features.label)]])
+    found = pq.read_table(io.BytesIO(file.getvalue()))["label"].to_pylist()
+    assert found == [1, 2**63 - 1, None, None, 5, 6, 7, 8, *range(-1, -9, -1)]
+
+
 def test_properties_called_like_columns_of_the_parquet_are_told_apart(features: Features) -> None:
     own = {
         name: pa.array([f"{name} {i}" for i in range(len(features))]) for name in ("id", "geometry", "note")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from roiservice.encode.text import coordinate_texts, point_lists
+from roiservice.encode import text
+from roiservice.encode.text import coordinate_texts, point_lists, wkt_texts
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Polygons
 from roiservice.vectorize.plane import trace_plane
@@ -87,3 +88,22 @@ def test_nothing_is_written_as_nothing(dtype: Any) -> None:
     nothing = Polygons(np.empty((0, 2), dtype), zero, zero, zero)
     assert list(coordinate_texts(nothing)) == []
     assert list(point_lists(nothing.xy, zero)) == []
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)) | st.lists(st.integers(0, 2**64 - 1)))
+@example([10**18, 10**19 - 1, 2**64 - 1])
+@example([10**18, 10**18 - 1, 2**63 - 1, -(2**63)])
+def test_integers(numbers: list[int]) -> None:
+    dtype = np.uint64 if max(numbers, default=0) >= 2**63 else np.int64
+    assert list(text.integers(np.array(numbers, dtype))) == [b"%d" % number for number in numbers]
+
+
+@pytest.mark.parametrize("number", [-(2**31), 2**31 - 1, -9, 0])
+def test_there_is_room_for_the_longest_numbers(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops do not look out for the end."""
+    given, room = [], text._room
+    monkeypatch.setattr(text, "_room", lambda *of: given.append(room(*of)) or given[-1])
+    each = np.array([0, 1])
+    polygons = Polygons(np.full((1000, 2), number, np.int32), 1000 * each, each, each)
+    texts = [*coordinate_texts(polygons), *wkt_texts(polygons), *point_lists(polygons.xy, 1000 * each)]
+    assert all(len(written) <= size for written, size in zip(texts, given, strict=True))

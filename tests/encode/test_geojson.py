@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,15 @@ def test_batches_join_to_the_same_file(name: str) -> None:
         [form.separator.join(form.encode(features)), form.separator.join(form.encode(more))]
     )
     assert all(isinstance(each, bytes) for each in form.encode(more))
+
+
+@pytest.mark.parametrize("side", [2.0**20, 2.0**26.5, 2.0**40])
+def test_areas_of_any_size_are_exact(side: float) -> None:
+    features = features_of(np.ones((1, 1), int), frame=Frame(side, side))
+    (feature,) = strict(whole("geojson", features))["features"]
+    assert feature["properties"]["area"] == features.area[0] == side * side
+    (row,) = csv.DictReader(io.StringIO(whole("wkt", features).decode()))
+    assert float(row["area"]) == side * side
 
 
 @pytest.mark.parametrize("frame", [Frame(), Frame(1.306, 1.306, 0.153, 0.153)])

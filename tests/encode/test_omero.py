@@ -271,6 +271,16 @@ def test_a_bridge_goes_straight_to_the_nearest_edge() -> None:
     )
 
 
+def test_whole_coordinates_may_be_as_far_apart_as_they_can_be() -> None:
+    far = 2**31 - 1
+    exact = from_shapely(np.array([shapely.box(-far, -far, far, far) - shapely.box(-5, -5, 5, 5)]))
+    whole = Polygons(exact.xy.astype(np.int32), *list(vars(exact).values())[1:])
+    ring, _ = keyhole_rings(whole)
+    assert ring.dtype == np.int32
+    steps = np.abs(np.diff(np.vstack([ring, ring[:1]]).astype(np.int64), axis=0))
+    assert (steps.min(axis=1) == 0).all(), "a bridge is slanted"
+
+
 def test_bridges_of_many_round_holes_are_the_shortest() -> None:
     rows, columns = np.indices((400, 400))
     plane = (np.hypot(rows % 20 - 9.5, columns % 20 - 9.5) > 7).astype(int)
@@ -294,6 +304,17 @@ def test_sloping_edges_are_bridged_as_well(pattern: NDArray[Any], tolerance: flo
             assert signed_area(ring) == pytest.approx(polygon.area)
             bridged = shapely.Polygon(ring).length - polygon.length
             assert bridged == pytest.approx(2 * shortest(polygon), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("side", "kind"), [(1.0, "Mask"), (2.0**12, "Mask"), (2.0**12.001, "Polygon"), (2.0**31, "Polygon")]
+)
+def test_masks_are_given_where_their_picture_is_not_too_large(side: float, kind: str) -> None:
+    features = features_of(np.array([[1, 0], [0, 0]]).repeat(2, 0).repeat(2, 1), frame=Frame(side, side))
+    ((shape,),) = (strict(text)["shapes"] for text in rois(features, masks=True))
+    assert shape["@type"] == f"{SCHEMA}{kind}"
+    if kind == "Mask":
+        assert [shape[name] for name in ("X", "Y", "Width", "Height")] == [0, 0, 2 * side, 2 * side]
 
 
 def test_rings_without_holes_are_left_alone() -> None:

@@ -117,6 +117,15 @@ def test_ids_last() -> None:
     assert [feature["id"] for feature in first] == [feature["id"] for feature in second]
 
 
+def test_the_first_of_several_on_a_plane_keeps_its_id() -> None:
+    once = features_of(cells())
+    ids = [feature["id"] for feature in strict(whole("qupath", once))["features"]]
+    features = replace(features_of(cells()), label=np.array([1, 1, 3]))
+    first, second, third = (feature["id"] for feature in strict(whole("qupath", features))["features"])
+    assert (first, third) == (ids[0], ids[2])
+    assert second not in ids
+
+
 def test_ids_differ_by_plane() -> None:
     ids = {
         feature["id"]

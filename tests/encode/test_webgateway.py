@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_a_roi_has_the_fields_of_omero_web():
     ]
     (roi,) = map(strict, rois(features_of(plane, place=(-1, -1, -1))))
     assert not {"theT", "theZ"} & set(roi["shapes"][0])
+
+
+def test_shapes_are_in_the_order_of_z_then_t():
+    features = features_of(np.array([[1, 2, 0, 3, 0, 4, 0, 5]]))
+    places = {"roi_id": np.array([7, 8, 8, 8, 8]), "t": np.array([0, 3, 1, 0, -1], np.int32)}
+    features = replace(features, **places, z=np.array([9, 2, 2, 4, -1], np.int32))
+    first, second = map(strict, rois(features))
+    assert [(shape["theZ"], shape["theT"]) for shape in first["shapes"]] == [(9, 0)]
+    planes = [(shape.get("theZ"), shape.get("theT")) for shape in second["shapes"]]
+    assert planes == [(None, None), (2, 1), (2, 3), (4, 0)]
 
 
 def test_nothing_is_an_empty_list():

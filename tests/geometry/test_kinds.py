@@ -90,6 +90,14 @@ def test_an_ellipse_has_its_own_measures_and_touches_its_box(
     assert outline[0][0].tolist() == [x, y - ry]
 
 
+def test_whole_coordinates_may_be_as_far_apart_as_they_can_be() -> None:
+    far = 2**31 - 1
+    xy, each = np.array([[-far, 1], [far, 1], [far, 5]], np.int32), np.array([0, 1])
+    measures = measure_kinds(Polygons(xy, 3 * each, each, each), np.array([POLYLINE], np.uint8))
+    assert measures.perimeter.tolist() == [2 * far + 4]
+    assert measures.centroid[0] == pytest.approx([far / 3, 7 / 3])
+
+
 def test_rectangles_are_polygons() -> None:
     polygons, kind = shapes_of((RECTANGLE, [[(1, 2), (5, 2), (5, 4), (1, 4)]]))
     assert measure_kinds(polygons, kind).area.tolist() == [8]

@@ -117,6 +117,13 @@ def test_parts_and_holes_in_another_order_find_back_to_raster_order(pattern: NDA
         assert np.array_equal(one, other)
 
 
+def test_parts_of_others_stay_in_their_order() -> None:
+    xy = np.array([[5, 5], [3, 3], [4, 1], [9, 9], [8, 2]])
+    each = np.arange(6)
+    points = Polygons(xy, each, each, np.array([0, 3, 5]))
+    assert points.in_raster_order(np.array([False, True])).xy.tolist() == xy[[0, 1, 2, 4, 3]].tolist()
+
+
 @some
 @given(st.lists(patterns, min_size=1, max_size=3))
 def test_joining_pieces_is_joining_lists(pieces: list[NDArray[Any]]) -> None:

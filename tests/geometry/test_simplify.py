@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from roiservice.geometry import simplify
 from roiservice.geometry.polygons import Polygons, from_shapely, measure, to_shapely
 from roiservice.geometry.simplify import simplified
 from roiservice.vectorize.plane import trace_plane
@@ -149,6 +150,41 @@ def test_fractional_coordinates() -> None:
     assert is_whole(drawn)
     assert shapely.get_num_coordinates(drawn[0]) < 16
     assert shapely.equals(drawn[2], left)
+
+
+@pytest.mark.parametrize("step", [1, 0.5, 0.125, 1 / 3])
+def test_points_of_a_lattice_are_spread_over_the_table_of_points(step: float) -> None:
+    keys = simplify._keys(np.indices((128, 128)).reshape(2, -1).T * step)
+    empty = np.full(2 * len(keys), -1)
+    slots = {simplify._slot(empty, keys, empty, x, y) for x, y in keys}
+    assert len(slots) > 0.7 * len(keys)  # chance alone would give 0.79
+
+
+def test_there_is_one_zero() -> None:
+    bump = (0.25, 5.5)
+    left = shapely.Polygon([(-9, 0), (0.0, 0), bump, (0.0, 9), (-9, 9)])
+    right = shapely.Polygon([(9, 0), (9, 9), (-0.0, 9), bump, (-0.0, 0)])
+    drawn = to_shapely(simplified(from_shapely(np.array([left, right])), 2, 0.5))
+    assert shapely.equals(drawn, [shapely.box(-9, 0, 0, 9), shapely.box(0, 0, 9, 9)]).all()
+
+
+def turned(plane: NDArray[Any], angle: float) -> Polygons:
+    """A vertex at every lattice point of the outlines, turned: what was straight is so but for rounding."""
+    unit = shapely.transform(shapely.segmentize(to_shapely(traced(plane)), 1.0), np.round)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return from_shapely(shapely.transform(unit, lambda xy: xy @ [[cosine, sine], [-sine, cosine]]))
+
+
+@many
+@given(plane=patterns, tolerance=tolerances, angle=st.floats(0, 7))
+@example(plane=np.array([[1, 2, 2, 3], [3, 3, 1, 3], [3, 3, 3, 3]]), tolerance=4.0, angle=0.3)
+def test_rounding_neither_parts_nor_folds_anything(
+    plane: NDArray[Any], tolerance: float, angle: float
+) -> None:
+    exact = turned(plane, angle)
+    shapes = to_shapely(simplified(exact, len(exact), tolerance))
+    assert is_whole(shapes) or not is_whole(to_shapely(exact))
+    assert (shapely.area(shapes) > 0).all()
 
 
 def test_nothing() -> None:

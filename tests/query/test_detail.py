@@ -9,13 +9,16 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.indexes import RoiColumns
+from roiservice.catalog.reader import Catalog, open_catalog
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import BadParameter
 from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, geometries
-from roiservice.geometry.polygons import Polygons, to_shapely
+from roiservice.geometry.polygons import Polygons, from_shapely, to_shapely
 from roiservice.query import detail
 from roiservice.query.columns import read_features
 from roiservice.query.detail import BBOX, CENTROID, NONE, Detail, read_detailed
@@ -121,6 +124,43 @@ def test_what_winds_round_everything_has_few_neighbours(tmp_path: Path) -> None:
     assert labels[found].tolist() == [6000]
 
 
+def test_what_lies_beside_a_slanted_edge_is_no_neighbour(tmp_path: Path) -> None:
+    plane = np.zeros((400, 400), np.int64)
+    for label, (row, column) in enumerate(np.ndindex(40, 40), start=1):
+        plane[10 * row : 10 * row + 6, 10 * column : 10 * column + 6] = label
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 400, 400))
+    boxes = shapely.box(*catalog.features["box"].T)
+    for corners in (
+        [(0, 0), (400, 390), (390, 400)],
+        [(400, 0), (10, 400), (0, 390)],
+        [(0, 7), (400, 8), (400, 9)],
+    ):
+        drawn = from_shapely(np.array([shapely.Polygon([*corners, corners[0]])]))
+        found = neighbours(catalog, np.empty(0, np.int64), drawn, (0, len(boxes)), 1.0)
+        apart = shapely.distance(boxes, shapely.LinearRing(corners))
+        assert set(np.flatnonzero(apart <= 1.0)) <= set(found)
+        assert (apart[found] <= 1.0 + 16 * 2**0.5).all()  # the diagonal of a tile
+
+
+def test_neighbours_are_within_reach_on_every_side(tmp_path: Path) -> None:
+    plane = np.zeros((49, 49), np.int64)
+    plane[17:32, 17:32] = 1  # of fifteen pixels, so that the next tile begins behind it
+    plane[14, 20], plane[34, 20], plane[20, 14], plane[20, 34] = 2, 3, 4, 5
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 49, 49))
+    labels = catalog.features["label"]
+    row = np.flatnonzero(labels == 1)
+    near = neighbours(catalog, row, read_features(catalog, row).polygons, (0, 5), 2.0)
+    assert sorted(labels[near].tolist()) == [2, 3, 4, 5]
+
+
+def test_points_do_not_keep_outlines_from_being_simplified(tmp_path: Path) -> None:
+    corners = [(0, 0), (20, 0), (20, 9), (21, 10.5), (20, 12), (20, 20), (0, 20)]
+    polygons = Polygons(np.array([*corners, (20.5, 10.5)]), np.array([0, 7, 8]), np.arange(3), np.arange(3))
+    catalog = catalog_of(tmp_path / "2", polygons, np.array([POLYGON, POINT], np.uint8))
+    drawn = read_detailed(catalog, np.array([0]), Detail(simplify=2.0))
+    assert shapely.equals(to_shapely(drawn.polygons)[0], shapely.box(0, 0, 20, 20))
+
+
 @pytest.mark.parametrize("tolerance", [1e-300, 50.0, 1e9, 1e300])
 def test_tolerances_of_any_size(cells: Catalog, tolerance: float) -> None:
     together: dict[int, shapely.Polygon] = {}
@@ -169,23 +209,44 @@ def test_no_geometry(cells: Catalog) -> None:
     assert len(features) == 2
 
 
+def catalog_of(folder: Path, polygons: Polygons, kind: NDArray[np.uint8]) -> Catalog:
+    """As of a table: the polygons of one plane."""
+    count = len(polygons)
+    writer = CatalogWriter(folder, Frame(), np.int64, polygons.xy.dtype.type)
+    numbers, pixels = np.arange(1, count + 1), np.zeros(count, np.int64)
+    writer.add_plane([(0, 0, 0)], numbers, polygons, pixels, exact=False, kind=kind)
+    meta = {"version": 2, "layer_number": 1, "name": "x", "image_name": "x", "image_size": [1] * 5,
+            "frame": [1, 1, 0, 0]}  # fmt: skip
+    writer.finish(lambda objects, _: RoiColumns(objects, np.full(count, -1), {}), meta)
+    return open_catalog(folder)
+
+
+def test_whole_coordinates_may_be_as_far_apart_as_they_can_be(tmp_path: Path) -> None:
+    far = 2**31 - 1
+    frame = shapely.box(-far, -far, far, far) - shapely.box(10 - far, 10 - far, far - 10, far - 10)
+    exact = from_shapely(np.array([frame, shapely.box(10 - far, 10 - far, 12 - far, 14 - far)]))
+    whole = Polygons(exact.xy.astype(np.int32), *list(vars(exact).values())[1:])
+    catalog = catalog_of(tmp_path / "2", whole, np.zeros(2, np.uint8))
+    assert neighbours(catalog, np.array([0]), whole.take(np.array([0])), (0, 2), 1.0).tolist() == [1]
+    drawn = read_detailed(catalog, np.array([0]), Detail(simplify=4.0))
+    assert shapely.equals(to_shapely(drawn.polygons)[0], frame)
+
+
+def test_boxes_without_width_or_height_are_lines(tmp_path: Path) -> None:
+    xy, each = np.array([[1.5, 2], [7, 2], [4, 1], [4, 9], [3, 3], [3, 3]]), np.arange(4)
+    catalog = catalog_of(tmp_path / "2", Polygons(xy, 2 * each, each, each), np.full(3, LINE, np.uint8))
+    boxed = read_detailed(catalog, np.arange(3), Detail(BBOX))
+    assert boxed.kind.tolist() == [LINE, LINE, POINT]
+    assert sorted(boxed.polygons.xy.tolist()) == sorted(xy[:5].tolist())
+
+
 def test_points_and_lines(tmp_path: Path) -> None:
     """They have boxes without an area, and are left as they are where polygons are simplified."""
-    from roiservice.catalog.indexes import RoiColumns
-    from roiservice.catalog.reader import open_catalog
-    from roiservice.catalog.writer import CatalogWriter
-
     xy = np.array([[1.5, 2], [0, 5], [9, 5], [1, 1], [3, 1.2], [5, 1], [0, 0], [9, 0], [9, 9]], float)
     ends = np.arange(5)
     polygons = Polygons(xy, np.array([0, 1, 3, 6, 9]), ends, ends)
     kind = np.array([POINT, LINE, POLYLINE, POLYGON], np.uint8)
-    writer = CatalogWriter(tmp_path / "2", Frame(), np.int64, np.float64)
-    numbers = np.arange(1, 5)
-    writer.add_plane([(0, 0, 0)], numbers, polygons, np.zeros(4, np.int64), exact=False, kind=kind)
-    meta = {"version": 2, "layer_number": 1, "name": "x", "image_name": "x", "image_size": [1] * 5,
-            "frame": [1, 1, 0, 0]}  # fmt: skip
-    writer.finish(lambda objects, _: RoiColumns(objects, np.full(4, -1), {}), meta)
-    catalog = open_catalog(tmp_path / "2")
+    catalog = catalog_of(tmp_path / "2", polygons, kind)
     rows = np.array([2, 0, 3, 1])
     exact = read_features(catalog, rows)
     drawn = read_detailed(catalog, rows, Detail(simplify=4.0))

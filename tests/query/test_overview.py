@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter, CursorExpired
 from roiservice.query import numbers
-from roiservice.query.batches import row_batches
 from roiservice.query.cursor import START, Walk, walk_of
 from roiservice.query.density import density
 from roiservice.query.numbers import BINS
 from roiservice.query.pages import largest_features
-from roiservice.query.select import RoiQuery
+from roiservice.query.select import RoiQuery, selected
 from roiservice.query.summary import COMMON, LONGEST, summary, texts
 from tests.catalog.support import squares, write_catalog
 from tests.query.support import matches, plain, queries, random_catalog
@@ -50,11 +49,22 @@ def test_density(catalogs: list[Catalog], data: st.DataObject, number: int, cell
     for feature in plain(catalog):
         if matches(feature, query):
             x, y = catalog.features["centroid"][feature.row]
-            counts[int(y / grid.side), int(x / grid.side)] += 1
-            areas[int(y / grid.side), int(x / grid.side)] += feature.area
+            cell = int(y * cells / longer), int(x * cells / longer)
+            counts[cell] += 1
+            areas[cell] += feature.area
     assert grid.counts.tolist() == counts.tolist()
     assert np.allclose(grid.areas, areas)
     assert grid.outside == 0
+
+
+def test_what_lies_on_a_border_is_in_the_cell_to_the_right(tmp_path: Path) -> None:
+    plane = np.zeros((1, 39), np.int64)
+    plane[0, ::2] = 1 + np.arange(20)
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 1, 39))
+    for cells in range(1, 513):
+        expected = [Fraction(4 * number + 1, 2) * cells // 39 for number in range(20)]
+        columns = density(catalog, RoiQuery(), cells).counts.sum(axis=0)
+        assert columns.tolist() == np.bincount(expected, minlength=cells).tolist()
 
 
 @pytest.mark.parametrize("cells", [1, 61, 77, 122, 512])
@@ -95,7 +105,8 @@ def test_summary_counts(catalogs: list[Catalog], data: st.DataObject, number: in
     if found:
         assert (area["min"], area["max"]) == (min(f.area for f in found), max(f.area for f in found))
     rows = np.concatenate(
-        [np.arange(catalog.meta["counts"]["features"])[part] for part in row_batches(catalog, query)] or [[]]
+        [np.arange(catalog.meta["counts"]["features"])[part] for part in selected(catalog, query).batches()]
+        or [[]]
     )
     assert rows.tolist() == [feature.row for feature in found]
 
@@ -127,11 +138,32 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
         }
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
-def test_whole_numbers(values: list[int]) -> None:
-    told = numbers.numbers(lambda: [np.array(values)])
+def test_numbers_too_close_to_one_another_have_one_bin() -> None:
+    values = np.array([1.0, 1 + 2**-52, 1 + 2**-51])
+    assert numbers.numbers(lambda: [values])["histogram"] == {"edges": [1.0, 1 + 2**-51], "counts": [3]}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.7), (-1.1, 3.3), (1e6 + 0.1, 1e6 + 0.9), (5e-324, 1e-300)])
+def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> None:
+    edges = np.linspace(low, high, BINS + 1)
+    values = np.concatenate([edges, np.nextafter(edges[1:], low), np.nextafter(edges[:-1], high)])
+    told = numbers.numbers(lambda: [values])["histogram"]
+    assert told["edges"] == edges.tolist()
+    inside = np.minimum(np.searchsorted(edges, values, side="right") - 1, BINS - 1)
+    assert told["counts"] == np.bincount(inside).tolist()
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), min_size=1, max_size=20),
+    st.sampled_from([1, 4, 2**18]),
+)
+def test_whole_numbers(values: list[int], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "SORTED", at_once)
+        told = numbers.numbers(lambda: [np.array(values)])
     assert (told["min"], told["max"], told["count"]) == (min(values), max(values), len(values))
-    assert told["quantiles"]["0.5"] == float(sorted(values)[math.ceil(len(values) / 2) - 1])
+    ranks = [max(math.ceil(share * len(values)) - 1, 0) for share in numbers.QUANTILES]
+    assert list(told["quantiles"].values()) == [sorted(values)[rank] for rank in ranks]
 
 
 @given(st.lists(st.text(max_size=3), max_size=60))

@@ -96,6 +96,14 @@ def test_a_roi_s_index_is_its_place_in_the_pages(
         assert roi_index(catalog, query, unknown) is None
 
 
+def test_what_is_on_other_planes_only_has_no_place_among_those_of_one(tmp_path: Path) -> None:
+    planes = [([(0, 0, z)], np.array([row])) for z, row in enumerate([[1, 3, 5], [2, 3, 4]])]
+    catalog = write_catalog(tmp_path / "2", planes, size=(1, 1, 2, 1, 3))
+    rois = (catalog.rois["roi"] + catalog.first_roi_id).tolist()
+    places = [[roi_index(catalog, RoiQuery(z=(z, z)), roi) for roi in rois] for z in (0, 1)]
+    assert places == [[0, None, 1, None, 2], [None, 0, 1, 2, None]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), number=drawn, size=st.integers(1, 7))
 def test_walking_all_pages_meets_each_once(
@@ -206,7 +214,13 @@ def test_what_is_remembered_of_queries_is_bounded(tmp_path: Path, monkeypatch: p
     assert sum(found.nbytes for found in kept) <= 5000
     latest = RoiQuery(z=(4, 5), min_area=29.0)
     selected(catalogs[1], latest)
-    assert selected(catalogs[1], latest) is selected(catalogs[1], latest)
+    found = selected(catalogs[1], latest)
+    for area in range(40):  # what is used again and again stays
+        selected(catalogs[0], RoiQuery(min_area=float(area) + 0.5))
+        assert selected(catalogs[1], latest) is found
+    name = next(name for name, known in catalogs[1].remembered.items() if known is found)
+    remembered._keep(catalogs[1].remembered, name, found)  # as where two threads find it at once
+    assert remembered._bytes == sum(size for _, size in remembered._kept.values())
 
 
 @pytest.mark.parametrize("few", [0, 10**9])  # as if features were always many, as if never

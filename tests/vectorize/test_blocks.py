@@ -103,3 +103,18 @@ def test_blocks_that_share_no_row_are_refused() -> None:
         joiner.join(trace_block(plane[0] * 0, plane[2:], 2, last=True))
     with pytest.raises(ValueError, match="above"):
         PlaneJoiner(plane.dtype).join(trace_block(plane[0], plane[2:], 2, last=True))
+
+
+@pytest.mark.parametrize(
+    ("most", "runs"),
+    [
+        (None, [(0, 3)]),
+        (12, [(0, 3)]),
+        (8, [(0, 2), (2, 3)]),
+        (7, [(0, 1), (1, 2), (2, 3)]),
+        (1, [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_runs_are_as_long_as_their_vertices_allow(most: int | None, runs: list[tuple[int, int]]) -> None:
+    plane = np.array([[1, 0, 2, 0, 3]])
+    assert list(joined(blocks_of(plane, []), plane.dtype).runs(most)) == runs

@@ -48,12 +48,13 @@ def test_nothing_is_redrawn_as_nothing(outline: Outline) -> None:
 
 def test_what_a_library_makes_invalid_or_nothing_of_is_mended() -> None:
     bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    spiked = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0), (-1, 0)])
     flat = shapely.Polygon([(0, 0), (4, 0), (0, 0)])
     square = shapely.box(0, 0, 4, 4)
-    given = np.array([bow, flat, shapely.Polygon(), square])
-    mended = _areal(given, np.array([square] * 4))
+    given = np.array([bow, spiked, flat, shapely.Polygon(), square])
+    mended = _areal(given, np.array([square] * 5))
     assert shapely.is_valid(mended).all()
-    assert shapely.area(mended).tolist() == [8.0, 16.0, 16.0, 16.0]
+    assert shapely.area(mended).tolist() == [8.0, 8.0, 16.0, 16.0, 16.0]
     assert given[0] is bow
 
 
@@ -90,6 +91,13 @@ def test_simplified_neighbours_neither_part_nor_overlap(tolerance: float) -> Non
     assert np.array_equal(shared & still, shared), "neighbours parted"
     if tolerance > 1:  # below, little but the points where three cells meet is touched
         assert shapely.get_num_coordinates(after).sum() < shapely.get_num_coordinates(before).sum()
+
+
+def test_neighbours_of_long_edges_still_fit() -> None:
+    plane = np.repeat([1] * 49 + [2] * 22 + [3] * 27, 3).reshape(2, 49, 3).transpose(0, 2, 1).reshape(6, 49)
+    after = to_shapely(redraw(polygons_of(plane), Outline(simplify=0.5)))
+    assert shapely.coverage_is_valid(after)
+    assert shapely.area(after).sum() == pytest.approx(plane.size, abs=4)
 
 
 def test_a_simplified_plane_without_background_stays_without() -> None:

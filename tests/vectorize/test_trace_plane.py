@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -258,6 +259,22 @@ def test_long_open_outlines_are_not_copied_at_each_strip(monkeypatch: pytest.Mon
     with strip_size(4):
         _, polygons = trace_plane([teeth])
     assert len(polygons.xy) <= copied < 3 * len(polygons.xy)
+
+
+def test_a_strip_may_be_written_over_once_the_next_is_asked_for() -> None:
+    plane = rings_in_rings(24)
+
+    def strips() -> Iterator[Plane]:
+        buffer = np.empty((5, 24), plane.dtype)
+        for row in range(0, 24, 5):
+            rows = plane[row : row + 5]
+            buffer[: len(rows)] = rows
+            yield buffer[: len(rows)]
+
+    labels, polygons = trace_plane(strips())
+    expected_labels, expected = trace_plane([plane])
+    assert labels.tolist() == expected_labels.tolist()
+    assert polygons.xy.tolist() == expected.xy.tolist()
 
 
 def test_strips_of_zero_rows_are_passed_over() -> None:
