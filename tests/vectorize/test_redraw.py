@@ -10,6 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from skimage.measure import find_contours
 
 from roiservice.geometry.polygons import Polygons, measure, to_shapely
 from roiservice.vectorize.outlines import Outline, _areal, fill_rings, redraw
@@ -128,6 +129,43 @@ def test_smooth_features_are_all_there_and_valid(plane: Plane) -> None:
     assert shapely.covers(shapely.buffer(exact, 0.5 + 1e-9), shapes).all(), (
         "further than half a pixel outside"
     )
+
+
+def marched(mask: Plane) -> Any:
+    """The contour of a mask as scikit-image draws it."""
+    lines = [line[:, ::-1] - 0.5 for line in find_contours(np.pad(mask.astype(float), 1), 0.5)]
+    return shapely.build_area(shapely.multilinestrings([shapely.linestrings(line) for line in lines]))
+
+
+def has_saddle(mask: Plane) -> bool:
+    """Whether two pixels of a mask, or two beside it, touch at a corner alone: contours may go either way."""
+    padded = np.pad(mask, 1)
+    a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return bool(((a == d) & (b == c) & (a != b)).any())
+
+
+@some
+@given(patterns)
+def test_smooth_outlines_are_those_of_marching_squares(plane: Plane) -> None:
+    labels, polygons = trace_plane([np.ascontiguousarray(plane)])
+    for label, shape in zip(labels, to_shapely(redraw(polygons, Outline(smooth=True))), strict=True):
+        mask = plane == label
+        if not has_saddle(mask):
+            assert shapely.equals(shape, marched(mask))
+
+
+@pytest.mark.parametrize("plane", [blobs(), rings_in_rings(40), snake(20, 20), spiral(30)])
+def test_smooth_outlines_of_what_people_draw_are_too(plane: Plane) -> None:
+    labels, polygons = trace_plane([np.ascontiguousarray(plane)])
+    for label, shape in zip(labels, to_shapely(redraw(polygons, Outline(smooth=True))), strict=True):
+        assert has_saddle(plane == label) or shapely.equals(shape, marched(plane == label))
+
+
+def test_a_smooth_outline_as_large_as_a_slide_takes_no_memory_for_its_box() -> None:
+    box = np.array([[0, 0], [2**20, 0], [2**20, 2**20], [0, 2**20]], np.int32)
+    one = np.array([0, 1])
+    drawn = redraw(Polygons(box, np.array([0, 4]), one, one), Outline(smooth=True))
+    assert measure(drawn).area.tolist() == [2**40 - 0.5]
 
 
 @pytest.mark.parametrize("plane", [blobs(), rings_in_rings(40), snake(20, 20), spiral(30)])
