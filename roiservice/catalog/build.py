@@ -132,19 +132,16 @@ class _Build:
             raise
 
     def described(
-        self, regions: _Regions, changes: Changes | None = None
+        self, regions: _Regions, digests: Sequence[bytes]
     ) -> tuple[Describe, dict[str, Any], dict[str, Any] | None]:
-        """What is told of the ROIs, of the layer, and of the chunks that it is made from.
-
-        Without `changes` since an older catalog, all of their files are read for that once more.
-        """
+        """What is told of the ROIs, of the layer, and of the chunks that it is made from, with `digests`."""
         joined, warnings = _joined(self.layer)
         describe = partial(_describe, self.layer, joined, regions, self.registry, self.version.layer_number)
         meta = _meta(self.layer, self.version, [*self.layer.warnings, *warnings])
         if self.state is None:
             return describe, meta, None
-        digests = chunk_digests(self.layer, self.state) if changes is None else changes.digests
-        return describe, {**meta, "rest": self.state.rest}, columns_of(self.state, digests)
+        chunks = columns_of(self.layer, self.state, digests)
+        return describe, {**meta, "rest": self.state.rest}, chunks
 
 
 def _trace(
@@ -152,6 +149,7 @@ def _trace(
 ) -> None:
     """Trace all planes; blocks of large layers lie in `folder`. `settled` is as of `build_catalog`."""
     layer, outline = build.layer, build.version.outline
+    digests = [] if build.state is None else chunk_digests(layer, outline, build.state)
     files = None
     if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
         state = "" if build.state is None else build.state.token
@@ -172,7 +170,7 @@ def _trace(
                 advance(0)
         writer.settle()
         settled()
-        writer.finish(*build.described(regions))
+        writer.finish(*build.described(regions, digests))
 
 
 def _is_mended(build: _Build, before: Path, max_vertices: int | None, stop_at_vertices: int | None) -> bool:
@@ -212,7 +210,7 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
     splice = spliced(before, replaced)
     count = splice.rows.total
     advance(build.layer.pixels, count)
-    objects, about = objects_of(build.layer, before), build.described(_Regions(()), changes)
+    objects, about = objects_of(build.layer, before), build.described(_Regions(()), changes.digests)
     write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))
 
 

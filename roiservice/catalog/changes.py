@@ -1,4 +1,9 @@
-"""Which pixels of a label layer may have changed since a catalog was built: those of changed chunks."""
+"""Which pixels of a label layer may have changed since a catalog was built: those of changed chunks.
+
+A catalog keeps size and mtime of the files that it was made from, and digests of the chunks in those that are
+shards. No digest may tell of anything but the pixels that were traced. So they are made before any pixel is
+read, and those of a file are kept only if it is the same one when all are traced.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ Boxes = NDArray[np.int64]  # (k, 4) as (x0, y0, x1, y1), pixel edges of the laye
 class Changes:
     """The boxes of changed chunks on each layer plane, by its (t, c, z) index; other planes are unchanged.
 
-    `digests` are those of the chunks' files as they are now, see `chunk_digests`.
+    `digests` are those of each file of chunks that there is now, see `chunk_digests`.
     """
 
     boxes: dict[tuple[int, int, int], Boxes]
@@ -50,8 +55,10 @@ def can_be_mended(layer: LabelLayer, outline: Outline) -> bool:
     return by_own_pixels and shown_once and outline == Outline()
 
 
-def columns_of(state: ChunkState, digests: Sequence[bytes]) -> dict[str, Any]:
-    """What a catalog keeps of the chunks that it was made from."""
+def columns_of(layer: LabelLayer, state: ChunkState, digests: Sequence[bytes]) -> dict[str, Any]:
+    """What a catalog keeps of the chunks that it was made from, once all is traced."""
+    files = zip(_files(state), digests, strict=True)
+    digests = [digest if digest and layer.is_still(*file) else b"" for file, digest in files]
     return {
         "name": text_to_arrow(state.names),
         "size": np.array(state.sizes, np.int64),
@@ -60,8 +67,10 @@ def columns_of(state: ChunkState, digests: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def chunk_digests(layer: LabelLayer, state: ChunkState) -> list[bytes]:
-    """What tells the chunks in each file from others, see `LabelLayer.digests`."""
+def chunk_digests(layer: LabelLayer, outline: Outline, state: ChunkState) -> list[bytes]:
+    """What tells the chunks in each file from others, see `LabelLayer.digests`; empty where of no use."""
+    if not can_be_mended(layer, outline):
+        return [b""] * len(state.names)
     return list(_digests(layer, _files(state)))
 
 

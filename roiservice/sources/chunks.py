@@ -71,7 +71,7 @@ class Chunks:
 
         They have `DIGEST_BYTES` each, `NOT_STORED` for chunks that are not there. Empty where chunks are not
         sharded or very many, and for a file that is no sound shard, or not of this `size` and mtime `mark`
-        (ns) any more.
+        (ns) any more once it was read.
         """
         file = chunk_numbers(name)
         if not self.has_digests or self.encoding.key(file) != name:
@@ -81,8 +81,15 @@ class Chunks:
             digests = b"".join(NOT_STORED if content is None else _digest(content) for content in contents)
         except Exception:  # noqa: BLE001 - who reads its pixels says what is wrong
             return b""
-        stamp = self.store.stamp(join(self.path, name))
-        return digests if stamp is not None and stamp[1:] == (size, mark) else b""
+        return digests if self.is_still(name, size, mark) else b""
+
+    def is_still(self, name: str, size: int, mark: int) -> bool:
+        """Whether the file `name`, a path below the array, has this size and mtime (ns)."""
+        try:
+            stamp = self.store.stamp(join(self.path, name))
+        except SourceError:
+            return False
+        return stamp is not None and stamp[1:] == (size, mark)
 
     def _read_file(
         self, file: Shape, spans: Sequence[tuple[int, int]], out: NDArray[Any], scratch: NDArray[np.uint8]

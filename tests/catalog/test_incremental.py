@@ -24,6 +24,7 @@ from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
@@ -182,7 +183,8 @@ def test_shards_that_were_copied_are_not_traced(
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(keeper_module, "chunk_state"), (build_module, "chunk_digests")]
+    ("module", "name"),
+    [(keeper_module, "chunk_state"), (build_module, "chunk_digests"), (build_module, "columns_of")],
 )
 def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
@@ -191,7 +193,7 @@ def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
     plain = getattr(module, name)
 
     def with_a_change(*arguments: Any) -> Any:
-        """Change pixels after the files were looked at, or after they were traced."""
+        """Change pixels once the files were looked at, before their chunks are, or once all is traced."""
         found = plain(*arguments) if module is keeper_module else None
         layer.array[100:104, 60:70] = 7777
         return plain(*arguments) if found is None else found
@@ -202,6 +204,75 @@ def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
     catalog = layer.keeper.build(layer.key(tmp_path))
     assert 7777 in catalog.rois["label"]
     assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_what_changes_and_is_undone_while_windows_are_traced_is_traced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = squares(192, 240)
+    labels[96:112, 48:80] = 0
+    labels[100:104, 60:68] = 5000  # in the chunks (12, 7) and (12, 8), which begin at the columns 56 and 64
+    layer = Layer(tmp_path, labels, chunks=(8, 8), shards=(48, 48))
+    layer.array[96:98, 57:59] = 7777
+    plain = LabelLayer.read
+
+    def cut(*arguments: Any) -> Any:
+        """What is read is cut, as if somebody had done so for a moment."""
+        layer.array[100:104, 64:68] = 0
+        return plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelLayer, "read", cut)
+        layer.rebuilt()
+    layer.array[100:104, 64:68] = 5000
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_what_changed_once_it_was_traced_and_looks_the_same_is_traced_with_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one tick of the clock that times are taken from, which may be a second or two."""
+    labels = squares(192, 240)
+    layer = Layer(tmp_path, labels)
+    write_array(layer.store / "labels/cells/0", labels, chunks=(8, 8), shards=(48, 48), compressors=None)
+    shard = layer.store / "labels/cells/0/c/2/1"
+    plain = CatalogWriter.settle
+
+    def with_a_change(self: CatalogWriter) -> None:
+        status = shard.stat()
+        layer.array[100:104, 60:62] = 7777
+        assert shard.stat().st_size == status.st_size
+        os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+        plain(self)
+
+    layer.array = array_of(layer.store)
+    with monkeypatch.context() as patch:
+        patch.setattr(CatalogWriter, "settle", with_a_change)
+        assert 7777 not in layer.rebuilt().rois["label"]
+    layer.array[140:142, 60:62] = 8888  # elsewhere in the shard
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert 7777 in catalog.rois["label"]
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize(("smooth", "is_read"), [(False, True), (True, False)])
+def test_shards_are_read_once_more_only_for_catalogs_that_others_can_be_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smooth: bool, is_read: bool
+) -> None:
+    read: list[str] = []
+    plain = LabelLayer.digests
+
+    def spied(self: LabelLayer, name: str, *stamp: int) -> bytes:
+        read.append(name)
+        return plain(self, name, *stamp)
+
+    layer = Layer(tmp_path, squares(96, 96), chunks=(8, 8), shards=(48, 48))
+    monkeypatch.setattr(LabelLayer, "digests", spied)
+    keeper_at(tmp_path / "other", outline=build_module.Outline(smooth=smooth)).build(
+        layer.key(tmp_path / "other")
+    )
+    assert sorted(read) == (["c/0/0", "c/0/1", "c/1/0", "c/1/1"] if is_read else [])
 
 
 def test_planes_without_a_change_are_not_read(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
