@@ -30,7 +30,8 @@ CHECKSUM_BYTES = 4
 ABSENT = 2**64 - 1  # offset and size in a shard's index of a chunk that is not stored
 DIGEST_BYTES = 8  # of a chunk in a shard: one in 2**64 that changed would be taken for what it was
 NOT_STORED = bytes(DIGEST_BYTES)
-MOST_DIGESTS = 2**14  # of one shard
+MOST_DIGESTS = 2**14  # of one shard, and
+MOST_DIGESTS_OF_ALL = 2**24  # of all that an array may have, as they are in memory together
 
 
 @dataclass(frozen=True)
@@ -64,24 +65,31 @@ class Chunks:
     @property
     def has_digests(self) -> bool:
         """Whether `digests` tells anything."""
-        return self.encoding.index_at_end is not None and math.prod(self.encoding.grid) <= MOST_DIGESTS
+        each = math.prod(self.encoding.grid)
+        shards = math.prod(map(_parts, self.encoding.shape, self.encoding.shards))
+        are_few = each <= MOST_DIGESTS and shards * each <= MOST_DIGESTS_OF_ALL
+        return self.encoding.index_at_end is not None and are_few
 
     def digests(self, name: str, size: int, mark: int) -> bytes:
         """Digests of what is stored of each chunk in the shard `name`, a path below the array, in C order.
 
         They have `DIGEST_BYTES` each, `NOT_STORED` for chunks that are not there. Empty where chunks are not
-        sharded or very many, and for a file that is no sound shard, or not of this `size` and mtime `mark`
-        (ns) any more once it was read.
+        sharded or very many, and for a file that is no sound shard, has chunks that lie upon each other, or
+        is not of this `size` and mtime `mark` (ns) any more once it was read.
         """
         file = chunk_numbers(name)
         if not self.has_digests or self.encoding.key(file) != name:
             return b""
+        digests, left = [], size
         try:
-            contents = self._contents(file, list(np.ndindex(*self.encoding.grid)))
-            digests = b"".join(NOT_STORED if content is None else _digest(content) for content in contents)
+            for content in self._contents(file, list(np.ndindex(*self.encoding.grid))):
+                digests.append(NOT_STORED if content is None else _digest(content))
+                left -= len(content or b"")
+                if left < 0:  # terabytes may lie in a few megabytes
+                    return b""
         except Exception:  # noqa: BLE001 - who reads its pixels says what is wrong
             return b""
-        return digests if self.is_still(name, size, mark) else b""
+        return b"".join(digests) if self.is_still(name, size, mark) else b""
 
     def is_still(self, name: str, size: int, mark: int) -> bool:
         """Whether the file `name`, a path below the array, has this size and mtime (ns)."""
@@ -177,11 +185,19 @@ def _digest(content: bytes) -> bytes:
 def _touched(span: tuple[int, int], size: int) -> range:
     """Numbers of the chunks of `size` that a span has a part in."""
     start, stop = span
-    return range(start // size, -(-stop // size))
+    return range(start // size, _parts(stop, size))
+
+
+def _parts(whole: int, size: int) -> int:
+    """How many chunks of `size` make up the whole."""
+    return -(-whole // size)
 
 
 def _part(descriptor: int, count: int, offset: int) -> bytes:
-    """So many bytes of a file. ValueError if it has not as many there."""
+    """So many bytes of a file. ValueError if it has not as many there, or more than come at once: 2 GiB."""
     if not 0 <= offset <= offset + count <= os.fstat(descriptor).st_size:
         raise ValueError("the file is too short")
-    return os.pread(descriptor, count, offset)
+    content = os.pread(descriptor, count, offset)
+    if len(content) < count:
+        raise ValueError("the file was cut off, or is too long")
+    return content

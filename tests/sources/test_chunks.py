@@ -429,3 +429,39 @@ def test_there_are_no_digests_of_what_cannot_be_told(tmp_path: Path, monkeypatch
     assert plain is not None
     assert not plain.has_digests
     assert digests_of(plain, name) == []
+
+
+def rewritten(shard: Path, index: np.ndarray, cut: int | None = None) -> None:
+    """Give a shard of `sharded` another index."""
+    content = index.astype("<u8").tobytes()
+    stored = content + google_crc32c.value(content).to_bytes(4, "little")
+    shard.write_bytes(shard.read_bytes()[: -len(stored)][:cut] + stored)
+
+
+def test_a_shard_whose_chunks_share_what_is_stored_has_no_digests(tmp_path: Path) -> None:
+    """Of a few megabytes terabytes would have to be read."""
+    chunks, name = sharded(tmp_path)
+    shard = tmp_path / "0" / name
+    size = shard.stat().st_size
+    rewritten(shard, np.tile([0, size // 8], 8))
+    assert len(digests_of(chunks, name)) == 8
+    rewritten(shard, np.tile([0, size // 8 + 1], 8))
+    assert digests_of(chunks, name) == []
+
+
+def test_of_very_many_chunks_there_are_no_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks, _ = sharded(tmp_path)  # of 2 x 5 x 5 shards
+    monkeypatch.setattr(chunks_module, "MOST_DIGESTS_OF_ALL", 2 * 5 * 5 * 8)
+    assert chunks.has_digests
+    monkeypatch.setattr(chunks_module, "MOST_DIGESTS_OF_ALL", 2 * 5 * 5 * 8 - 1)
+    assert not chunks.has_digests
+
+
+def test_files_that_give_less_than_they_say_have_no_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than 2 GiB come at once, and what is cut off while it is read is not there."""
+    chunks, name = sharded(tmp_path)
+    plain = os.pread
+    monkeypatch.setattr(os, "pread", lambda *read: plain(*read)[:16] if read[1] < 100 else plain(*read))
+    assert digests_of(chunks, name) == []
