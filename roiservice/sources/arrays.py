@@ -31,8 +31,8 @@ class LabelArray:
     """An open array of labels or pixels.
 
     `chunks` are inner ones where chunks are sharded, `shards` those that are files; `dtype` is native-endian.
-    `own` reads what need not go through zarr, `through_zarr` opens the array there, once: SourceDamaged if it
-    cannot be opened.
+    `own` reads what need not go through zarr, `through_zarr` opens the array there, by the same metadata:
+    SourceDamaged if it cannot be opened.
     """
 
     store: Store
@@ -93,7 +93,7 @@ def open_array(store: Store, path: str, zarr_format: int, *, floats: bool = Fals
     document, metadata = _array_metadata(store, path, zarr_format)
     _check_codecs(store, document, metadata)
     _check_stated_chunks(store, path, metadata)
-    through_zarr = cache(partial(_opened, store, path, zarr_format))
+    through_zarr = cache(partial(_opened, store, path, metadata))
     own = chunks_of(store, path, metadata)
     stored = through_zarr() if own is None else own.encoding
     shape, chunks = tuple(stored.shape), tuple(stored.chunks)
@@ -159,12 +159,13 @@ def _check_stated_chunks(store: Store, path: str, metadata: dict[str, Any]) -> N
         raise SourceDamaged(store.location, path, f"has chunks of {_times(sizes)} pixels")
 
 
-def _opened(store: Store, path: str, zarr_format: int) -> zarr.Array[Any]:
+def _opened(store: Store, path: str, metadata: dict[str, Any]) -> zarr.Array[Any]:
+    """The array by the metadata that were checked, whatever its document may say by now."""
     import zarr
+    from zarr.storage import StorePath
 
-    version: Any = zarr_format
     try:
-        array = zarr.open_array(store.zarr_store(), path=path, mode="r", zarr_format=version)
+        array: zarr.Array[Any] = zarr.Array.from_dict(StorePath(store.zarr_store(), path), metadata)
         if not isinstance(array.dtype, np.dtype) or array.chunks is None:
             raise TypeError("no numpy data type or no regular chunks")
         return array

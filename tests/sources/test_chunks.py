@@ -6,9 +6,11 @@ import copy
 import itertools
 import json
 import os
+import pickle
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -465,3 +467,22 @@ def test_files_that_give_less_than_they_say_have_no_digests(
     plain = os.pread
     monkeypatch.setattr(os, "pread", lambda *read: plain(*read)[:16] if read[1] < 100 else plain(*read))
     assert digests_of(chunks, name) == []
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_metadata_that_come_later_are_not_what_chunks_are_read_by(tmp_path: Path, zarr_format: int) -> None:
+    """Not those that were checked: they may have other shapes, and codecs that run code."""
+    codecs: dict[int, Any] = {2: numcodecs.Zlib(), 3: ZstdCodec()}
+    encoding = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    written(tmp_path, "<u4", zarr_format, compressors=codecs[zarr_format], **encoding)
+    (tmp_path / "0/0/0/0").write_bytes(b"damaged")  # so that zarr is asked
+    array = opened(tmp_path, zarr_format)
+    document = tmp_path / "0" / DOCUMENTS[zarr_format]
+    metadata = json.loads(document.read_bytes())
+    changed: dict[str, Any] = {"compressor": {"id": "pickle", "protocol": 5}} if zarr_format == 2 else {}
+    document.write_text(json.dumps({**metadata, **changed, "shape": [3, 20, 10]}))
+    (tmp_path / "0/0/0/0").write_bytes(pickle.dumps(np.zeros((2, 10, 8), np.uint32)))
+    with pytest.raises(SourceDamaged, match=r"chunk \(0, 0, 0\)"):
+        array.read(SELECTIONS[0])
+    (tmp_path / "0/0/0/0").unlink()
+    assert replace(array, own=None).read(SELECTIONS[0]).shape == (45, 37)
