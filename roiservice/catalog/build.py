@@ -131,6 +131,11 @@ class _Build:
             writer.discard()
             raise
 
+    def tick(self) -> None:
+        """Tell that the build is at work, though no pixels are done."""
+        if self.progress is not None:
+            self.progress(0, 0)
+
     def described(
         self, regions: _Regions, digests: Sequence[bytes]
     ) -> tuple[Describe, dict[str, Any], dict[str, Any] | None]:
@@ -149,7 +154,7 @@ def _trace(
 ) -> None:
     """Trace all planes; blocks of large layers lie in `folder`. `settled` is as of `build_catalog`."""
     layer, outline = build.layer, build.version.outline
-    digests = [] if build.state is None else chunk_digests(layer, outline, build.state)
+    digests = [] if build.state is None else chunk_digests(layer, outline, build.state, build.tick)
     files = None
     if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
         state = "" if build.state is None else build.state.token
@@ -196,7 +201,7 @@ def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Ch
     meta = _meta(layer, build.version, ())
     if any(meta[name] != before.meta[name] for name in ("dtype", "layer_size", "frame", "image_size")):
         return None
-    return changes_since(before.directory, layer, state)
+    return changes_since(before.directory, layer, state, build.tick)
 
 
 def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> None:

@@ -7,7 +7,7 @@ read, and those of a file are kept only if it is the same one when all are trace
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -67,19 +67,26 @@ def columns_of(layer: LabelLayer, state: ChunkState, digests: Sequence[bytes]) -
     }
 
 
-def chunk_digests(layer: LabelLayer, outline: Outline, state: ChunkState) -> list[bytes]:
-    """What tells the chunks in each file from others, see `LabelLayer.digests`; empty where of no use."""
+def chunk_digests(
+    layer: LabelLayer, outline: Outline, state: ChunkState, tick: Callable[[], None]
+) -> list[bytes]:
+    """What tells the chunks in each file from others, see `LabelLayer.digests`; empty where of no use.
+
+    `tick` is called after each file that was read, and may raise.
+    """
     if not can_be_mended(layer, outline):
         return [b""] * len(state.names)
-    return list(_digests(layer, _files(state)))
+    return list(_digests(layer, _files(state), tick))
 
 
-def changes_since(directory: Path, layer: LabelLayer, state: ChunkState) -> Changes | None:
+def changes_since(
+    directory: Path, layer: LabelLayer, state: ChunkState, tick: Callable[[], None]
+) -> Changes | None:
     """What changed since the catalog in `directory` was built; None where anything may have.
 
     A file of chunks has changed if it is new or gone, or of another size or mark; of a shard, where that can
     be told, only those chunks that are other ones. A link to a folder of chunks counts as one file, of which
-    it cannot be told where it is.
+    it cannot be told where it is. `tick` is as of `chunk_digests`.
     """
     try:
         columns = read_arrays(directory / "chunks.arrow")
@@ -92,7 +99,8 @@ def changes_since(directory: Path, layer: LabelLayer, state: ChunkState) -> Chan
     pieces: list[Piece] = [(name, None) for name in before if name not in now]
     files = len(pieces) + len(changed)
     digests = {name: before[name][1] for name in now if name in before}
-    for name, found in zip(changed, _digests(layer, [(name, *now[name]) for name in changed]), strict=True):
+    found_now = _digests(layer, [(name, *now[name]) for name in changed], tick)
+    for name, found in zip(changed, found_now, strict=True):
         pieces += [(name, inner) for inner in _others(digests.get(name, b""), found)]
         digests[name] = found
         if min(len(pieces), files) > MOST_CHUNKS:
@@ -116,13 +124,15 @@ def _files(state: ChunkState) -> list[File]:
     return list(zip(state.names, state.sizes, state.marks, strict=True))
 
 
-def _digests(layer: LabelLayer, files: Sequence[File]) -> Iterator[bytes]:
+def _digests(layer: LabelLayer, files: Sequence[File], tick: Callable[[], None]) -> Iterator[bytes]:
     if not layer.has_digests:
         yield from repeat(b"", len(files))
         return
     pool = ThreadPoolExecutor(THREADS)
     try:
-        yield from pool.map(lambda file: layer.digests(*file), files)
+        for digests in pool.map(lambda file: layer.digests(*file), files):
+            tick()
+            yield digests
     finally:
         pool.shutdown(cancel_futures=True)
 

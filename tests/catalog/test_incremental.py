@@ -275,6 +275,22 @@ def test_shards_are_read_once_more_only_for_catalogs_that_others_can_be_made_fro
     assert sorted(read) == (["c/0/0", "c/0/1", "c/1/0", "c/1/1"] if is_read else [])
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_builds_can_be_ended_while_shards_are_read_once_more(
+    tmp_path: Path, windows: list[tuple[int, ...]], again: bool
+) -> None:
+    layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
+    layer.array[100:104, 60:70] = 7777
+
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    windows.clear()
+    with pytest.raises(KeyboardInterrupt):
+        layer.keeper.build(layer.key(tmp_path), force=not again, progress=stop)
+    assert not windows
+
+
 def test_planes_without_a_change_are_not_read(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
     stack = squares(3, 4, 64, 80)
     layer = Layer(tmp_path, stack, axes="tzyx")
