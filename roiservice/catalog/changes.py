@@ -7,10 +7,11 @@ read, and those of a file are kept only if it is the same one when all are trace
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.outlines import Outline
 
 MOST_CHUNKS = 64  # that changed; where more did, tracing all takes less time
+MOST_BOXES = 2**16  # on all planes that these are on
 
+Index = tuple[int, int, int]  # t, c, z
 File = tuple[str, int, int]  # name, size and mark
 Piece = tuple[str, int | None]  # name of a file, number of a chunk in it or all of it
 Boxes = NDArray[np.int64]  # (k, 4) as (x0, y0, x1, y1), pixel edges of the layer's own grid
@@ -40,7 +43,7 @@ class Changes:
     `digests` are those of each file of chunks that there is now, see `chunk_digests`.
     """
 
-    boxes: dict[tuple[int, int, int], Boxes]
+    boxes: dict[Index, Boxes]
     digests: Sequence[bytes]
 
 
@@ -109,15 +112,8 @@ def changes_since(
         return None
     if len(pieces) > MOST_CHUNKS:
         pieces = [(name, None) for name in dict(pieces)]
-    try:
-        ranges = [layer.chunk_ranges(*piece) for piece in sorted(pieces)]
-    except ValueError:
-        return None
-    boxes: dict[tuple[int, int, int], list[tuple[int, int, int, int]]] = {}
-    for index, box in chain.from_iterable(map(_boxes, ranges)):
-        boxes.setdefault(index, []).append(box)
-    by_plane = {index: np.array(each, np.int64) for index, each in boxes.items()}
-    return Changes(by_plane, [digests[name] for name in state.names])
+    boxes = _boxes_of(layer, pieces)
+    return None if boxes is None else Changes(boxes, [digests[name] for name in state.names])
 
 
 def _files(state: ChunkState) -> list[File]:
@@ -146,14 +142,17 @@ def _others(before: bytes, now: bytes) -> list[int] | list[None]:
     return changed
 
 
-def _boxes(
-    ranges: dict[str, range] | None,
-) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int, int]]]:
-    """Where a chunk's pixels are: layer plane and box. None: outside the array's grid, nowhere."""
-    if ranges is None:
-        return
-    x, y = ranges["x"], ranges["y"]
-    for t in ranges["t"]:
-        for c in ranges["c"]:
-            for z in ranges["z"]:
-                yield (t, c, z), (x.start, y.start, x.stop, y.stop)
+def _boxes_of(layer: LabelLayer, pieces: Sequence[Piece]) -> dict[Index, Boxes] | None:
+    """The boxes of chunks on each layer plane; None where there is one that is no chunk, or are too many."""
+    try:
+        ranges = [each for piece in sorted(pieces) if (each := layer.chunk_ranges(*piece)) is not None]
+    except ValueError:
+        return None
+    if sum(math.prod(len(each[name]) for name in "tcz") for each in ranges) > MOST_BOXES:
+        return None
+    boxes: dict[Index, list[tuple[int, int, int, int]]] = {}
+    for each in ranges:
+        x, y = each["x"], each["y"]
+        for index in product(each["t"], each["c"], each["z"]):
+            boxes.setdefault(index, []).append((x.start, y.start, x.stop, y.stop))
+    return {index: np.array(each, np.int64) for index, each in boxes.items()}

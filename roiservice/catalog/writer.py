@@ -5,7 +5,7 @@
 | features | feature | label, kind, plane, box, measures, parts |
 | parts, rings | part, ring (and one more) | first ring, first vertex |
 | vertices | vertex | xy, int32 or float64, on the layer's own grid |
-| chunks | file of a chunk of the label image, sorted | name, size, mark |
+| chunks | file of chunks of the label image, sorted | name, size, mark, digests |
 
 For the other files see `roiservice.catalog.indexes`. `layer.json` holds the rest. Boxes, areas, centroids and
 perimeters are in image pixels.

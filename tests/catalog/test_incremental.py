@@ -28,7 +28,8 @@ from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import LabelLayer
+from roiservice.sources.planes import LabelLayer, open_layer
+from roiservice.sources.tokens import chunk_state
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_array, write_image
 from tests.vectorize.support import rings_of
@@ -477,6 +478,20 @@ def test_very_many_changed_chunks_are_not_looked_at_one_by_one(
         catalog = layer.keeper.build(layer.key(tmp_path))
         assert ([window[3:] for window in windows] == [(0, 160, 0, 240)]) == is_whole
         assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_boxes_on_very_many_planes_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Layer(tmp_path, squares(40, 32, 32), axes="zyx", chunks=(40, 16, 16))
+    before = chunk_state(layer.key(tmp_path).source, Limits())
+    layer.array[3, 0:2, 0:20] = 9999  # in two chunks
+    state = chunk_state(layer.key(tmp_path).source, Limits())
+    assert state is not None
+    assert before != state
+    opened = open_layer(layer.key(tmp_path).source, Limits())
+    for most, is_known in ((80, True), (79, False)):
+        monkeypatch.setattr(changes, "MOST_BOXES", most)
+        found = changes.changes_since(layer.first.directory, opened, state, lambda: None)
+        assert (found is not None) == is_known
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
