@@ -65,7 +65,7 @@ class Hierarchy:
         """
         document, metadata = _array_metadata(self.store, path, self.zarr_format)
         _check_codecs(self.store, document, metadata)
-        array = _opened(self.store, path, self.zarr_format)
+        array = _opened(self.store, path, metadata)
         if array.ndim != axes:
             raise SourceDamaged(self.store.location, path, f"has {array.ndim} axes instead of {axes}")
         if array.dtype.kind not in _NUMBERS + _TEXTS:
