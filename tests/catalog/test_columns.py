@@ -13,6 +13,8 @@ from roiservice.catalog.columns import (
     SPOOL_BYTES,
     GrowingColumn,
     Spool,
+    bytes_to_arrow,
+    read_arrays,
     read_columns,
     text_to_arrow,
     write_columns,
@@ -49,6 +51,14 @@ def test_text_is_what_pyarrow_makes_of_it(tmp_path: Path, texts: list[str]) -> N
     write_columns(tmp_path / "ours.arrow", {"name": text_to_arrow(texts)})
     write_columns(tmp_path / "theirs.arrow", {"name": pa.array(texts, pa.string())})
     assert (tmp_path / "ours.arrow").read_bytes() == (tmp_path / "theirs.arrow").read_bytes()
+
+
+@pytest.mark.parametrize("values", [[], [b""], [b"a", b"", b"\0\xff" * 9]])
+def test_bytes_are_written_as_arrow_writes_them(tmp_path: Path, values: list[bytes]) -> None:
+    write_columns(tmp_path / "ours.arrow", {"digests": bytes_to_arrow(values)})
+    write_columns(tmp_path / "theirs.arrow", {"digests": pa.array(values, pa.large_binary())})
+    assert (tmp_path / "ours.arrow").read_bytes() == (tmp_path / "theirs.arrow").read_bytes()
+    assert read_arrays(tmp_path / "ours.arrow")["digests"].to_pylist() == values
 
 
 @pytest.mark.parametrize(

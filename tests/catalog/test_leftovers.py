@@ -197,6 +197,28 @@ def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
     assert names(keeper, layer) == sorted([*clean(keeper, layer, [old.version]), "failure.json"])
 
 
+INDEXES = ("rows", "blocks", "planes", "rois", "roi_rows", "roi_first", "page_rows", "chunks")
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_an_index_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    """They are written by a thread."""
+    plain = indexes_module.write_columns
+
+    def full(path: Path, *arguments: Any) -> None:
+        if path.stem == index:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, *arguments)
+
+    monkeypatch.setattr(indexes_module, "write_columns", full)
+    keeper = keeper_at(tmp_path)
+    with pytest.raises(NotWritten, match="No space left"):
+        keeper.build(layer)
+    assert names(keeper, layer) == ["failure.json", "lock"]
+
+
 def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKey) -> None:
     """Another way of building the layer is up to date meanwhile, and looks again."""
     other = keeper_at(tmp_path, outline=Outline(min_area=5), keep_replaced=0.0)
