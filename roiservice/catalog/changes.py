@@ -60,8 +60,9 @@ def can_be_mended(layer: LabelLayer, outline: Outline) -> bool:
 
 def columns_of(layer: LabelLayer, state: ChunkState, digests: Sequence[bytes]) -> dict[str, Any]:
     """What a catalog keeps of the chunks that it was made from, once all is traced."""
+    now = layer.stamps() if any(digests) else {}
     files = zip(_files(state), digests, strict=True)
-    digests = [digest if digest and layer.is_still(*file) else b"" for file, digest in files]
+    digests = [digest if now.get(name) == (size, mark) else b"" for (name, size, mark), digest in files]
     return {
         "name": text_to_arrow(state.names),
         "size": np.array(state.sizes, np.int64),

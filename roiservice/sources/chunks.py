@@ -87,17 +87,18 @@ class Chunks:
                 left -= len(content or b"")
                 if left < 0:  # terabytes may lie in a few megabytes
                     return b""
+            stamp = self.store.stamp(join(self.path, name))
         except Exception:  # noqa: BLE001 - who reads its pixels says what is wrong
             return b""
-        return b"".join(digests) if self.is_still(name, size, mark) else b""
+        return b"".join(digests) if stamp is not None and stamp[1:] == (size, mark) else b""
 
-    def is_still(self, name: str, size: int, mark: int) -> bool:
-        """Whether the file `name`, a path below the array, has this size and mtime (ns)."""
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """Size and mtime (ns) of all files below the array, by their paths there; none if that fails."""
+        files = self.store.files(self.path)
         try:
-            stamp = self.store.stamp(join(self.path, name))
+            return {name[len(self.path) + 1 :]: (size, mark) for name, size, mark in files}
         except SourceError:
-            return False
-        return stamp is not None and stamp[1:] == (size, mark)
+            return {}
 
     def _read_file(
         self, file: Shape, spans: Sequence[tuple[int, int]], out: NDArray[Any], scratch: NDArray[np.uint8]

@@ -180,9 +180,9 @@ class LabelLayer:
         """
         return b"" if self._array.own is None else self._array.own.digests(name, size, mark)
 
-    def is_still(self, name: str, size: int, mark: int) -> bool:
-        """Whether a file that has `digests` is of this size and mtime: see `Chunks.is_still`."""
-        return self._array.own is not None and self._array.own.is_still(name, size, mark)
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """Size and mtime of the files that may have `digests`: see `Chunks.stamps`."""
+        return {} if self._array.own is None else self._array.own.stamps()
 
     def has_file(self, name: str) -> bool:
         """Whether there is a file `name`, a path below the array, such as that of a chunk."""

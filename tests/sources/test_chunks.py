@@ -486,3 +486,14 @@ def test_metadata_that_come_later_are_not_what_chunks_are_read_by(tmp_path: Path
         array.read(SELECTIONS[0])
     (tmp_path / "0/0/0/0").unlink()
     assert replace(array, own=None).read(SELECTIONS[0]).shape == (45, 37)
+
+
+def test_stamps_are_those_of_the_files_now_or_none(tmp_path: Path) -> None:
+    chunks, name = sharded(tmp_path)
+    status = (tmp_path / "0" / name).stat()
+    assert chunks.stamps()[name] == (status.st_size, status.st_mtime_ns)
+    assert chunks.stamps().keys() == {
+        str(path.relative_to(tmp_path / "0")) for path in (tmp_path / "0").rglob("*") if path.is_file()
+    }
+    (tmp_path / "0/c/9").symlink_to("/")
+    assert chunks.stamps() == {}
