@@ -64,7 +64,12 @@ class Encoding:
     @property
     def grid(self) -> Shape:
         """How many chunks a file has along each axis."""
-        return tuple(shard // chunk for shard, chunk in zip(self.shards, self.chunks, strict=True))
+        return chunks_per_file(self.shards, self.chunks)
+
+
+def chunks_per_file(shards: Shape, chunks: Shape) -> Shape:
+    """How many chunks a file has along each axis, of which the shapes are these."""
+    return tuple(shard // chunk for shard, chunk in zip(shards, chunks, strict=True))
 
 
 def encoding_of(metadata: dict[str, Any]) -> Encoding | None:

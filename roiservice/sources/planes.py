@@ -15,6 +15,7 @@ from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.sources.arrays import LabelArray, open_array
 from roiservice.sources.chunks import chunk_numbers
+from roiservice.sources.encoding import chunks_per_file
 from roiservice.sources.grids import AxesProblem, Grid, grid_of, shown_on
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.layer import LayerSource
@@ -156,7 +157,7 @@ class LabelLayer:
         if len(numbers) != len(self._array.shape):
             raise ValueError(f"{name} is not a chunk of this layer")
         if inner is not None:
-            grid = [shard // chunk for shard, chunk in zip(sizes, self._array.chunks, strict=True)]
+            grid = chunks_per_file(sizes, self._array.chunks)
             within = np.unravel_index(inner, grid)
             numbers = tuple(
                 number * per + int(at) for number, per, at in zip(numbers, grid, within, strict=True)
