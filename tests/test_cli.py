@@ -212,3 +212,16 @@ def test_demo_is_written_once(home: Home, tmp_path: Path) -> None:
     again = home.run("demo", "--build-only", tmp_path / "demo")
     assert again.returncode == 1
     assert "coins.zarr is there already" in complaint(again)
+
+
+def test_garbage_is_looked_for_again_once_a_command_is_imported(home: Home, image: Path) -> None:
+    code = f"""
+import gc
+from roiservice import cli
+cli.roiservice.main(["images", {str(image)!r}], standalone_mode=False)
+print(gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=home.environment
+    )
+    assert done.stdout.splitlines()[-1] == "True True"
