@@ -204,19 +204,26 @@ def failure_kept(directory: Path) -> Iterator[None]:
     """
     try:
         yield
+    except NoRoom as error:
+        _keep_failure(directory, error)  # nobody builds it, unless somebody asks again
+        raise
     except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
         raise
     except Exception as error:
         if _is_ending():
             raise EngineFailed("the process that built it was stopped") from error
-        parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
-        failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
-        beside = directory / f"{FAILURE}.{os.getpid()}"
-        with contextlib.suppress(OSError):
-            directory.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(failure), encoding="utf-8")
-            os.replace(beside, directory / FAILURE)
+        _keep_failure(directory, error)
         raise
+
+
+def _keep_failure(directory: Path, error: Exception) -> None:
+    parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
+    failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
+    beside = directory / f"{FAILURE}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(failure), encoding="utf-8")
+        os.replace(beside, directory / FAILURE)
 
 
 def _is_ending() -> bool:
@@ -240,9 +247,12 @@ def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
 
 
 def raise_last_failure(directory: Path, younger_than: float) -> None:
-    """Raise what the last build of a layer failed with, if that was less than so many seconds ago."""
+    """Raise what the last build of a layer failed with, if that was less than so many seconds ago.
+
+    Where it found no room, there may be some by now.
+    """
     failure = last_failure(directory)
-    if failure is not None and failure[0] < younger_than:
+    if failure is not None and failure[0] < younger_than and not isinstance(failure[1], NoRoom):
         raise failure[1]
 
 
@@ -250,6 +260,6 @@ def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
     source = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
     if source is not None:
         return source(*parts)
-    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged}.get(kind)
+    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged, "NoRoom": NoRoom}.get(kind)
     # What nobody foresaw may say anything, names of files among it.
     return RoiServiceError("building it failed; the log says more") if own is None else own(text)

@@ -28,7 +28,7 @@ from roiservice.catalog import tracing
 from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
-from roiservice.catalog.progress import NONE
+from roiservice.catalog.progress import DONE, FAILED
 from roiservice.catalog.quota import TOO_LARGE, Quota
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
@@ -361,8 +361,10 @@ def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
             keeper.build(stack)
         assert told.value.retry_after > 0
         assert [path for path in keeper.directory(stack).iterdir() if path.is_dir()] == []
-        assert keeper.status(stack).state == NONE
+        status = keeper.status(stack)
+        assert (status.state, str(status.error)) == (FAILED, str(told.value))
     assert keeper.build(stack).meta["counts"]["features"] == 30 * 100
+    assert keeper.status(stack).state == DONE
     assert not (other / "9.new.partial").exists()
 
 
@@ -376,6 +378,23 @@ def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(
     wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
     with pytest.raises(SourceRefused, match=f"ROISERVICE_CATALOG_BYTES allows {one - 1}"):
         keeper.catalog(layers[0])
+
+
+def test_a_process_that_found_no_room_is_followed_by_another(
+    tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey
+) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10, catalog_bytes=2_000_000)
+    other = keeper.directory(layers[0])
+    with locked(other):
+        (other / "9.new.partial").mkdir()
+        (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
+        with pytest.raises(Building):
+            keeper.catalog(stack)
+        wait_for(lambda: keeper.status(stack).state == FAILED)
+        assert "others" in str(keeper.status(stack).error)
+    with pytest.raises(Building, match="is being built"):
+        keeper.catalog(stack)
+    wait_for(lambda: keeper.status(stack).state == DONE)
 
 
 def test_a_lower_quota_counts_from_the_start_on(tmp_path: Path, layers: Sequence[LayerKey], one: int) -> None:
