@@ -30,11 +30,11 @@ def keyhole_rings(polygons: Polygons) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """
     if len(polygons.ring_offsets) == len(polygons.vertex_offsets):
         return polygons.xy, polygons.vertex_offsets  # no holes
-    xy = polygons.xy
-    if xy.dtype.kind != "f" and _has_slopes(xy, polygons.vertex_offsets, polygons.ring_offsets):
-        xy = xy.astype(np.float64)
+    xy = polygons.xy.astype(np.float64, copy=False)  # which holds 32 bits exactly
     out, offsets = _cut(xy, polygons.vertex_offsets, polygons.ring_offsets, SEARCH)
-    return out, offsets
+    if xy is polygons.xy or _has_slopes(xy, polygons.vertex_offsets, polygons.ring_offsets):
+        return out, offsets
+    return out.astype(polygons.xy.dtype), offsets
 
 
 @compiled
@@ -56,7 +56,7 @@ def _has_slopes(xy: Any, vertices: Any, rings: Any) -> bool:
 def _cut(xy: Any, vertices: Any, rings: Any, search: int) -> Any:
     """Join the rings of every part; ragged rings, one per part."""
     holes = vertices.size - rings.size
-    out = np.empty((xy.shape[0] + 4 * holes, 2), xy.dtype)
+    out = np.empty((xy.shape[0] + 4 * holes, 2))
     offsets = np.zeros(rings.size, np.int64)
     filled = 0
     for p in range(rings.size - 1):
@@ -92,7 +92,7 @@ def _joined(xy: Any, vertices: Any, first: int, last: int, search: int) -> Any:
     goes on along that ring, after all bridges from there.
     """
     base, count = vertices[first], vertices[last] - vertices[first]
-    points = np.empty((count + 4 * (last - first - 1), 2), xy.dtype)
+    points = np.empty((count + 4 * (last - first - 1), 2))
     points[:count] = xy[base : base + count]
     ahead = np.empty(points.shape[0], np.int64)
     for r in range(first, last):
@@ -136,9 +136,9 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
     """
     rings = starts.size - 1
     boxes, of_ring = _pieces(points, starts)
-    edges, ends = np.zeros((rings - 1, 2), np.int64), np.empty((rings - 1, 2, 2), points.dtype)
+    edges, ends = np.zeros((rings - 1, 2), np.int64), np.empty((rings - 1, 2, 2))
     best = np.full(rings, np.inf)
-    best_edges, best_ends = np.zeros((rings, 2), np.int64), np.empty((rings, 2, 2), points.dtype)
+    best_edges, best_ends = np.zeros((rings, 2), np.int64), np.empty((rings, 2, 2))
     for r in range(1, rings):  # what will do if the search takes too long
         best_edges[r, 1] = starts[r]
         best_ends[r, 0], best_ends[r, 1] = points[0], points[starts[r]]
@@ -175,9 +175,9 @@ def _pieces(points: Any, starts: Any) -> Any:
             end = points[last if last < starts[r + 1] else starts[r]]  # of the piece's last edge
             box = boxes[of_ring[r] + k]
             for axis in range(2):
-                low = high = float(end[axis])
+                low = high = end[axis]
                 for i in range(first, last):
-                    low, high = min(low, float(points[i, axis])), max(high, float(points[i, axis]))
+                    low, high = min(low, points[i, axis]), max(high, points[i, axis])
                 box[axis], box[axis + 2] = low, high
     return boxes, of_ring
 
@@ -214,8 +214,8 @@ def _approach(
 @compiled
 def _box_of(points: Any, start: int, end: int) -> Any:
     """The box of an edge."""
-    x0, x1 = float(points[start, 0]), float(points[end, 0])
-    y0, y1 = float(points[start, 1]), float(points[end, 1])
+    x0, x1 = points[start, 0], points[end, 0]
+    y0, y1 = points[start, 1], points[end, 1]
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
@@ -250,9 +250,8 @@ def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
 
     And where on it, as seen from its start. Exact along an axis.
     """
-    start_x, start_y = float(points[edge, 0]), float(points[edge, 1])  # squares of integers may be too large
-    dx, dy = points[end, 0] - start_x, points[end, 1] - start_y
-    x, y = points[vertex, 0] - start_x, points[vertex, 1] - start_y
+    dx, dy = points[end, 0] - points[edge, 0], points[end, 1] - points[edge, 1]
+    x, y = points[vertex, 0] - points[edge, 0], points[vertex, 1] - points[edge, 1]
     along, whole = x * dx + y * dy, dx * dx + dy * dy
     if along >= whole > 0:
         return np.inf, 0.0, 0.0  # nearest to the end, where the next edge starts
@@ -270,5 +269,5 @@ def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
 @compiled
 def _square(a: Any, b: Any) -> float:
     """Square of the distance of two points."""
-    x, y = float(a[0]) - float(b[0]), float(a[1]) - float(b[1])
-    return x * x + y * y
+    x, y = a[0] - b[0], a[1] - b[1]
+    return float(x * x + y * y)
