@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +18,7 @@ from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.runs import edited
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
+from roiservice.geometry.compiled import is_newly_kept
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.polygons import Polygons, measure
@@ -20,20 +26,42 @@ from roiservice.query.columns import read_features
 from roiservice.query.detail import Detail, read_detailed
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
+from roiservice.vectorize.links import link
 from roiservice.vectorize.plane import trace_plane
 
 
 def warm_up() -> None:
-    """Compile, or load from numba's cache, every inner loop that a request may need."""
-    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
-        plane = np.zeros((12, 12), dtype)
-        plane[1:6, 1:6] = 1
-        plane[3, 3] = 0
-        plane[6:9, 6:9] = 1
-        plane[8, 1:9] = 2
-        labels, polygons = trace_plane([plane[:4], plane[4:]])
+    """Compile, or load what was kept of it, every inner loop that a request may need.
+
+    To compile all takes half a minute. A process beside this one compiles much of it for this one to load.
+    """
+    labels, polygons = _traced(np.uint32)
+    with _compiled_beside() if is_newly_kept(link) else nullcontext():
+        for dtype in (np.uint8, np.uint16, np.uint64):
+            _traced(dtype)
+    _warm_up_catalogs(labels, polygons)
+
+
+@contextmanager
+def _compiled_beside() -> Iterator[None]:
+    """What catalogs need is compiled by the end of this, and kept."""
+    with subprocess.Popen([sys.executable, "-m", "roiservice.warm"], stderr=subprocess.DEVNULL):
+        yield
+
+
+def _traced(dtype: type[np.unsignedinteger[Any]]) -> tuple[NDArray[np.int64], Polygons]:
+    plane = np.zeros((12, 12), dtype)
+    plane[1:6, 1:6] = 1
+    plane[3, 3] = 0
+    plane[6:9, 6:9] = 1
+    plane[8, 1:9] = 2
+    labels, polygons = trace_plane([plane[:4], plane[4:]])
+    return labels.astype(np.int64), polygons
+
+
+def _warm_up_catalogs(labels: NDArray[np.int64], polygons: Polygons) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        _warm_up_catalog(Path(directory), labels.astype(np.int64), polygons)
+        _warm_up_catalog(Path(directory), labels, polygons)
 
 
 def _warm_up_catalog(directory: Path, labels: NDArray[np.int64], polygons: Polygons) -> None:
@@ -63,3 +91,7 @@ def _warm_up_mending(catalog: Catalog, polygons: Polygons) -> None:
     runs = edited(1, row, row)
     runs.taken(row, row)
     runs.places(1)
+
+
+if __name__ == "__main__":
+    _warm_up_catalogs(*_traced(np.uint32))

@@ -181,6 +181,20 @@ def test_warming_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_all_that_warming_up_compiles_is_kept_for_the_next_time() -> None:
+    warm_up()
+    code = """
+from numba.core import event
+from roiservice.warm import warm_up
+compilations = event.RecordingListener()
+with event.install_listener("numba:compile", compilations):
+    warm_up()
+print(len(compilations.buffer))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
 def test_an_image_is_no_layer_for_those_who_ask_by_url(tmp_path: Path) -> None:
     services = services_at(tmp_path, [(None, str(image_at(tmp_path / "7.zarr")))])
     image = services.images.get(7)

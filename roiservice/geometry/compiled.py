@@ -103,3 +103,9 @@ def compiled(function: Loop) -> Loop:
     with suppress(RuntimeError):  # there is no such place
         loop._cache = _Kept(function)  # type: ignore[no-untyped-call]  # what `cache=True` does
     return cast(Loop, loop)
+
+
+def is_newly_kept(loop: Callable[..., Any]) -> bool:
+    """Whether this process had to compile a loop, and could keep it for others."""
+    dispatcher: Any = loop
+    return isinstance(dispatcher._cache, _Kept) and bool(dispatcher.stats.cache_misses)
