@@ -132,11 +132,13 @@ def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[by
     links = _links(place, asked, span)
     if form.name == "geojson":
         head, tail = _HEAD % (span.matched, span.returned, orjson.dumps(links)), b"]}"
+        in_header = link_header(links)
     else:
         head = form.begin(place.property_names)
         # Lines end where there are any; an empty page of lines is no bytes at all.
         tail = form.end if head or span.returned else b""
-    return head, tail, {**_crs_header(), "Link": link_header(links)}
+        in_header = link_header(links, needed="next")  # the body has no place for it
+    return head, tail, {**_crs_header(), "Link": in_header}
 
 
 def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
