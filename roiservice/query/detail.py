@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from roiservice.query.neighbours import neighbours
 from roiservice.query.subsets import Rows, Span
 
 SIMPLIFIED_VERTICES = 2**22  # of features and their neighbours that are in memory at once
-SIMPLIFIED_IN_ALL = 2**23  # of a page and its neighbours on one plane
+SIMPLIFIED_IN_ALL = 2 * SIMPLIFIED_VERTICES  # of a page and its neighbours on one plane
 RUN_VERTICES = 2**13  # of the features of a page that are simplified together
 
 Drawn = tuple[Polygons, NDArray[np.uint8]]  # in image pixels, and of what kind each is
@@ -79,27 +78,32 @@ def _of_plane(catalog: Catalog, rows: Rows, plane: int, tolerance: float) -> Pol
     first = int(catalog.planes["first"][plane])
     span = (first, first + int(catalog.planes["count"][plane]))
     order = np.argsort(rows)  # along the Hilbert curve
-    runs = _runs(vertex_counts(catalog, rows[order]))
-    groups = [_with_neighbours(catalog, rows[order[run]], span, tolerance) for run in runs]
-    _check_size(sum(int(vertex_counts(catalog, group).sum()) for group in groups), SIMPLIFIED_IN_ALL)
+    groups = _groups(catalog, rows[order], span, tolerance)
     scale = (catalog.frame.scale_x, catalog.frame.scale_y)
-    pieces = [
-        simplified(gathered(catalog, group), run.stop - run.start, tolerance, scale)
-        for group, run in zip(groups, runs, strict=True)
-    ]
+    pieces = [simplified(gathered(catalog, group), count, tolerance, scale) for group, count in groups]
     joined = pieces[0] if len(pieces) == 1 else Polygons.joined(pieces)
     return joined.take(np.argsort(order))
 
 
-def _runs(vertices: NDArray[np.int64]) -> list[slice]:
-    """Features with so many vertices each, in runs that are simplified one after the other.
+def _groups(catalog: Catalog, rows: Rows, plane: Span, tolerance: float) -> list[tuple[Rows, int]]:
+    """Rows of features that are simplified together, the page's own first, and how many these are.
 
     Each piece of a border is simplified in the same way whatever else is, so what is in memory at once need
-    not grow with the page. Those of a run lie close together: fewer are taken for neighbours by mistake.
+    not grow with the page. Features of one run lie close together: fewer are taken for neighbours by mistake.
     """
-    run = (np.cumsum(vertices) - vertices) // RUN_VERTICES
-    ends = np.flatnonzero(np.diff(run, append=run[-1] + 1)) + 1
-    return [slice(first, last) for first, last in pairwise([0, *ends.tolist()])]
+    own = vertex_counts(catalog, rows)
+    run = (np.cumsum(own) - own) // RUN_VERTICES
+    runs = np.split(rows, np.flatnonzero(np.diff(run)) + 1)
+    groups = [(_with_neighbours(catalog, some, plane, tolerance), len(some)) for some in runs]
+    every = np.concatenate([group for group, _ in groups])
+    total = int(vertex_counts(catalog, every).sum())
+    if len(runs) > 1:
+        whole = np.concatenate((rows, np.setdiff1d(every, rows)))
+        vertices = int(vertex_counts(catalog, whole).sum())
+        if 2 * vertices < total and vertices <= SIMPLIFIED_VERTICES:  # one that is large adjoins all
+            return [(whole, len(rows))]
+    _check_size(total, SIMPLIFIED_IN_ALL)
+    return groups
 
 
 def _with_neighbours(catalog: Catalog, rows: Rows, plane: Span, tolerance: float) -> Rows:

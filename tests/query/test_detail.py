@@ -213,6 +213,22 @@ def test_large_pages_are_simplified_a_run_at_a_time(cells: Catalog, monkeypatch:
     assert shapely.equals_exact(to_shapely(drawn.polygons), to_shapely(whole.polygons)).all()
 
 
+def test_a_neighbour_of_all_is_simplified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells in a tissue that is an object too, with a hole for each of them."""
+    plane = np.full((200, 200), 5000, np.int64)
+    for label, (row, column) in enumerate(np.ndindex(20, 20), start=1):
+        plane[10 * row + 2 : 10 * row + 7, 10 * column + 2 : 10 * column + 8] = label
+        plane[10 * row + 3, 10 * column + 2] = 5000
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 200, 200))
+    rows = np.flatnonzero(catalog.features["label"] != 5000)
+    whole = read_detailed(catalog, rows, Detail(simplify=2.0))
+    monkeypatch.setattr(detail, "RUN_VERTICES", 100)
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 8000)
+    monkeypatch.setattr(detail, "SIMPLIFIED_IN_ALL", 16_000)
+    drawn = read_detailed(catalog, rows, Detail(simplify=2.0))
+    assert shapely.equals_exact(to_shapely(drawn.polygons), to_shapely(whole.polygons)).all()
+
+
 def test_a_page_whose_neighbours_would_take_too_long_is_refused(
     cells: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
