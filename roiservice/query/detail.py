@@ -16,9 +16,11 @@ from roiservice.geometry.polygons import Polygons
 from roiservice.geometry.simplify import simplified
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
-from roiservice.query.subsets import Rows
+from roiservice.query.subsets import Rows, Span
 
-SIMPLIFIED_VERTICES = 2**22  # of a page and its neighbours on one plane
+SIMPLIFIED_VERTICES = 2**22  # of features and their neighbours that are in memory at once
+SIMPLIFIED_IN_ALL = 2 * SIMPLIFIED_VERTICES  # of a page and its neighbours on one plane
+RUN_VERTICES = 2**13  # of the features of a page that are simplified together
 
 Drawn = tuple[Polygons, NDArray[np.uint8]]  # in image pixels, and of what kind each is
 
@@ -75,25 +77,53 @@ def _simplified(catalog: Catalog, rows: Rows, tolerance: float) -> Drawn:
 def _of_plane(catalog: Catalog, rows: Rows, plane: int, tolerance: float) -> Polygons:
     first = int(catalog.planes["first"][plane])
     span = (first, first + int(catalog.planes["count"][plane]))
+    order = np.argsort(rows)  # along the Hilbert curve
+    groups = _groups(catalog, rows[order], span, tolerance)
+    scale = (catalog.frame.scale_x, catalog.frame.scale_y)
+    pieces = [simplified(gathered(catalog, group), count, tolerance, scale) for group, count in groups]
+    joined = pieces[0] if len(pieces) == 1 else Polygons.joined(pieces)
+    return joined.take(np.argsort(order))
+
+
+def _groups(catalog: Catalog, rows: Rows, plane: Span, tolerance: float) -> list[tuple[Rows, int]]:
+    """Rows of features that are simplified together, the page's own first, and how many these are.
+
+    Each piece of a border is simplified in the same way whatever else is, so what is in memory at once need
+    not grow with the page. Features of one run lie close together: fewer are taken for neighbours by mistake.
+    """
+    own = vertex_counts(catalog, rows)
+    run = (np.cumsum(own) - own) // RUN_VERTICES
+    runs = np.split(rows, np.flatnonzero(np.diff(run)) + 1)
+    groups = [(_with_neighbours(catalog, some, plane, tolerance), len(some)) for some in runs]
+    every = np.concatenate([group for group, _ in groups])
+    total = int(vertex_counts(catalog, every).sum())
+    if len(runs) > 1:
+        whole = np.concatenate((rows, np.setdiff1d(every, rows)))
+        vertices = int(vertex_counts(catalog, whole).sum())
+        if 2 * vertices < total and vertices <= SIMPLIFIED_VERTICES:  # one that is large adjoins all
+            return [(whole, len(rows))]
+    _check_size(total, SIMPLIFIED_IN_ALL)
+    return groups
+
+
+def _with_neighbours(catalog: Catalog, rows: Rows, plane: Span, tolerance: float) -> Rows:
+    """The rows, then their neighbours."""
     boxes = catalog.features["box"][rows]
     # A new line never leaves the box of its feature: no tolerance makes those beyond it neighbours.
     reach = min(tolerance, float(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T).max()))
-    _check_size(catalog, rows)
-    near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), span, reach)
-    wanted = np.concatenate((rows, near))
-    _check_size(catalog, wanted)
-    polygons = gathered(catalog, wanted)
-    scale = (catalog.frame.scale_x, catalog.frame.scale_y)
-    return simplified(polygons, len(rows), tolerance, scale)
+    _check_size(int(vertex_counts(catalog, rows).sum()), SIMPLIFIED_VERTICES)
+    near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), plane, reach)
+    group = np.concatenate((rows, near))
+    _check_size(int(vertex_counts(catalog, group).sum()), SIMPLIFIED_VERTICES)
+    return group
 
 
-def _check_size(catalog: Catalog, rows: Rows) -> None:
-    vertices = int(vertex_counts(catalog, rows).sum())
-    if vertices > SIMPLIFIED_VERTICES:
+def _check_size(vertices: int, allowed: int) -> None:
+    if vertices > allowed:
         raise BadParameter(
             "simplify",
-            f"the page and its neighbours have {vertices} vertices, more than the {SIMPLIFIED_VERTICES} that"
-            " can be simplified at once: ask for fewer features, or a smaller tolerance",
+            f"the page and its neighbours have {vertices} vertices or more; {allowed} are allowed at once:"
+            " ask for fewer features, or a smaller tolerance",
         )
 
 

@@ -17,6 +17,7 @@ from roiservice.query.subsets import Rows, Span
 _TILES = 1024  # along a side, at most
 _TILE = 16.0  # image pixels, at least
 _ROUNDED = 1e-6  # of a tile: more than what rounding may change
+_BLOCKS = 64  # of a catalog that are looked at together
 
 
 def neighbours(catalog: Catalog, rows: Rows, polygons: Polygons, plane: Span, reach: float) -> Rows:
@@ -31,11 +32,13 @@ def neighbours(catalog: Catalog, rows: Rows, polygons: Polygons, plane: Span, re
     first, last = plane
     blocks = np.arange(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1)
     met = blocks[tiles.met_by(catalog.blocks[blocks], reach)] * BLOCK_ROWS
-    near = (met[:, None] + np.arange(BLOCK_ROWS)).ravel()
-    near = near[(near >= first) & (near < last)]
-    near = near[tiles.met_by(some_rows(catalog.features["box"], near), reach)]
-    near = near[catalog.features["kind"][near] == POLYGON]
-    return np.setdiff1d(near, rows, assume_unique=True)
+    near = [np.empty(0, np.int64)]
+    for begin in range(0, len(met), _BLOCKS):  # what is in memory at once does not grow with the plane
+        some = (met[begin : begin + _BLOCKS, None] + np.arange(BLOCK_ROWS)).ravel()
+        some = some[(some >= first) & (some < last)]
+        some = some[tiles.met_by(some_rows(catalog.features["box"], some), reach)]
+        near.append(some[catalog.features["kind"][some] == POLYGON])
+    return np.setdiff1d(np.concatenate(near), rows, assume_unique=True)
 
 
 class _Tiles:

@@ -21,6 +21,7 @@ OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 PIXEL_CRS = "/def/crs/pixel"
 
 Link = dict[str, str]
+LONGEST_LINKS = 3000  # bytes of a Link header, but for links that are needed
 _SAFE = ":/,"  # needs no escape in a query, and is easier to read so
 _HOST = re.compile(r"[A-Za-z0-9.\-_~:\[\]]+", re.ASCII)
 
@@ -102,16 +103,22 @@ def cursor_links(
     return [(rel, f"{href}?{fixed}limit={limit}&cursor={quote(place)}") for rel, place in places]
 
 
-def link_header(links: Sequence[Link]) -> str:
+def link_header(links: Sequence[Link], needed: str = "") -> str:
     """The links as a Link header (RFC 8288), for bodies that have no place for them.
 
-    Alternates are left out: proxies allow all headers of an answer a few kilobytes.
+    Proxies allow all headers of an answer a few kilobytes, and clients each of them some tens. So alternates
+    are left out, and of links that repeat thousands of labels all but those of the relation `needed`.
     """
-    return ", ".join(
-        f'<{each["href"]}>; rel="{each["rel"]}"; type="{each["type"]}"'
-        for each in links
-        if each["rel"] != "alternate"
-    )
+    shown: list[str] = []
+    left = LONGEST_LINKS
+    for each in sorted(links, key=lambda each: each["rel"] != "next"):
+        text = f'<{each["href"]}>; rel="{each["rel"]}"; type="{each["type"]}"'
+        if each["rel"] == needed:
+            shown.append(text)
+        elif each["rel"] != "alternate" and len(text) <= left:
+            shown.append(text)
+            left -= len(text) + 2
+    return ", ".join(shown)
 
 
 @lru_cache(256)

@@ -51,10 +51,12 @@ class Lane:
 
 
 # As many at once as there are processors: more would take more memory, and no less time.
-_PAGES = Lane(threading.BoundedSemaphore(max(os.cpu_count() or 1, 2)))
+_AT_ONCE = max(os.cpu_count() or 1, 2)
+PAGES = Lane(threading.BoundedSemaphore(_AT_ONCE))
+LARGEST = Lane(threading.BoundedSemaphore(_AT_ONCE))  # of the largest features, found among all of a layer
 
 
-def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = _PAGES) -> Page:
+def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PAGES) -> Page:
     """The page of that key; of several requests that miss it at once, one makes it and the others wait.
 
     What takes long has a lane of its own, so that pages need not wait for it.

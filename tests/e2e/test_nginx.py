@@ -183,6 +183,16 @@ def test_the_services_own_paths(beside: Site) -> None:
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/problem+json")
 
 
+def test_links_to_next_pages_may_be_long(beside: Site) -> None:
+    labels = ",".join(map(str, range(1, 8000)))
+    first = beside.get(f"/roi/images/1/collections/labels:cells/items?f=wkt&limit=5&label={labels}")
+    assert first.status == 200
+    found = re.search(r'<http://[^/]*([^>]*)>; rel="next"', first.headers["Link"])
+    assert found is not None
+    rest = beside.get(found[1])
+    assert len(first.body.splitlines()) + len(rest.body.splitlines()) == CELLS + 2
+
+
 def test_answers_are_compressed_once(beside: Site) -> None:
     plain = beside.rois(OURS)
     packed = beside.rois(OURS, Accept_Encoding="gzip, deflate, br")

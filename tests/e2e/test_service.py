@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -178,3 +179,22 @@ def test_statistics_of_a_whole_page_fit_into_one_url(home: Home, tmp_path: Path)
         assert len(path) > 2 * 8190
         assert list(service.json(path)) == [str(shape) for shape in shapes]
         assert service.get("/?" + "x" * 2**17)[0] in (400, 414)
+
+
+def test_answers_to_long_lists_of_labels_can_be_read(home: Home, tmp_path: Path) -> None:
+    """Python's client takes lines of a head of 64 KiB, others 100; a URL may be longer than these."""
+    with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service:
+        layer = "/images/1/collections/labels:cells"
+        longest, half = (",".join(map(str, range(1, count))) for count in (20_000, 10_000))
+        page = service.json(f"{layer}/items?limit=7&offset=7&label={longest}")
+        links = {link["rel"]: link["href"] for link in page["links"]}
+        again = service.json(links["next"].removeprefix(service.base))
+        assert (page["numberMatched"], again["numberReturned"]) == (1800, 7)
+        for path in (f"density?label={longest}", f"summary?label={longest}"):
+            status, _, headers = service.get(f"{layer}/{path}")
+            assert (status, len(headers["Link"]) < 1000) == (200, True)
+        _, lines, headers = service.get(f"{layer}/items?f=wkt&limit=1000&offset=7&label={half}")
+        found = re.search(r'<([^>]*)>; rel="next"', headers["Link"])
+        assert found is not None
+        rest = service.get(found[1].removeprefix(service.base))[1]
+        assert len(lines.splitlines()) + len(rest.splitlines()) == 1800 - 7 + 2

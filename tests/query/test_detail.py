@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from roiservice.geometry.features import Features
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.kinds import LINE, POINT, POLYGON, POLYLINE, geometries
 from roiservice.geometry.polygons import Polygons, from_shapely, to_shapely
+from roiservice.geometry.simplify import simplified
 from roiservice.query import detail
 from roiservice.query.columns import read_features
 from roiservice.query.detail import BBOX, CENTROID, NONE, Detail, read_detailed
@@ -142,6 +144,14 @@ def test_what_lies_beside_a_slanted_edge_is_no_neighbour(tmp_path: Path) -> None
         assert (apart[found] <= 1.0 + 16 * 2**0.5).all()  # the diagonal of a tile
 
 
+def test_neighbours_are_found_some_blocks_at_a_time(cells: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(200, 230)
+    asked = cells, rows, read_features(cells, rows).polygons, (0, len(cells.features["label"])), 3.0
+    at_once = neighbours(*asked)
+    monkeypatch.setattr("roiservice.query.neighbours._BLOCKS", 1)
+    assert neighbours(*asked).tolist() == at_once.tolist() != []
+
+
 def test_neighbours_are_within_reach_on_every_side(tmp_path: Path) -> None:
     plane = np.zeros((49, 49), np.int64)
     plane[17:32, 17:32] = 1  # of fifteen pixels, so that the next tile begins behind it
@@ -180,6 +190,50 @@ def test_no_tolerance_makes_the_whole_plane_neighbours(
     expected = drawn_shapes(read_detailed(cells, rows, Detail(simplify=1000.0)))
     assert drawn_shapes(read_detailed(cells, rows, Detail(simplify=1e9))) == expected
     monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 200)
+    with pytest.raises(BadParameter, match="simplify"):
+        read_detailed(cells, rows, Detail(simplify=1.0))
+
+
+def test_large_pages_are_simplified_a_run_at_a_time(cells: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory at once does not grow with the page, and nothing is drawn otherwise."""
+    rows = np.random.default_rng(0).permutation(len(cells.features["label"]))[: CELLS + CELLS // 2]
+    at_once = []
+
+    def counted(polygons: Polygons, *others: Any) -> Polygons:
+        at_once.append(len(polygons.xy))
+        return simplified(polygons, *others)
+
+    monkeypatch.setattr(detail, "simplified", counted)
+    drawn = read_detailed(cells, rows, Detail(simplify=3.0))
+    assert max(at_once) < 25_000  # of 50 000 on each plane
+    assert sum(at_once) < 200_000
+    monkeypatch.setattr(detail, "RUN_VERTICES", 10**9)
+    whole = read_detailed(cells, rows, Detail(simplify=3.0))
+    assert drawn.feature_id.tolist() == whole.feature_id.tolist()
+    assert shapely.equals_exact(to_shapely(drawn.polygons), to_shapely(whole.polygons)).all()
+
+
+def test_a_neighbour_of_all_is_simplified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells in a tissue that is an object too, with a hole for each of them."""
+    plane = np.full((200, 200), 5000, np.int64)
+    for label, (row, column) in enumerate(np.ndindex(20, 20), start=1):
+        plane[10 * row + 2 : 10 * row + 7, 10 * column + 2 : 10 * column + 8] = label
+        plane[10 * row + 3, 10 * column + 2] = 5000
+    catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], plane)], size=(1, 1, 1, 200, 200))
+    rows = np.flatnonzero(catalog.features["label"] != 5000)
+    whole = read_detailed(catalog, rows, Detail(simplify=2.0))
+    monkeypatch.setattr(detail, "RUN_VERTICES", 100)
+    monkeypatch.setattr(detail, "SIMPLIFIED_VERTICES", 8000)
+    monkeypatch.setattr(detail, "SIMPLIFIED_IN_ALL", 16_000)
+    drawn = read_detailed(catalog, rows, Detail(simplify=2.0))
+    assert shapely.equals_exact(to_shapely(drawn.polygons), to_shapely(whole.polygons)).all()
+
+
+def test_a_page_whose_neighbours_would_take_too_long_is_refused(
+    cells: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = feature_page(cells, RoiQuery(z=(0, 0)), 0, CELLS).rows
+    monkeypatch.setattr(detail, "SIMPLIFIED_IN_ALL", 40_000)
     with pytest.raises(BadParameter, match="simplify"):
         read_detailed(cells, rows, Detail(simplify=1.0))
 

@@ -18,7 +18,7 @@ import shapely
 
 from roiservice.query import detail
 from roiservice.query.cursor import START
-from roiservice.query.summary import summary
+from roiservice.web import pages
 from roiservice.web.routes import overview
 from tests.conftest import start_service
 from tests.query.support import tessellation
@@ -320,24 +320,31 @@ def test_a_layer_links_to_its_overviews(tissue):
         get(tissue, link["href"].removeprefix("http://localhost"))
 
 
-def test_pages_do_not_wait_for_summaries(tissue, monkeypatch):
-    begun, ended = threading.Event(), threading.Event()
+@pytest.mark.parametrize(
+    ("module", "name", "url", "limit"),  # pages of a limit that no other test has made and kept
+    [
+        (overview, "summary", f"{LAYER}/summary?min-area=", 3),
+        (pages, "largest_features", f"{ITEMS}?max-features=9&min-area=", 4),
+    ],
+)
+def test_pages_do_not_wait_for_what_looks_at_all_features(tissue, monkeypatch, module, name, url, limit):
+    begun, ended, made = threading.Event(), threading.Event(), getattr(module, name)
 
-    def slow(catalog, query):
+    def slow(*arguments):
         begun.set()
         ended.wait(60)
-        return summary(catalog, query)
+        return made(*arguments)
 
-    monkeypatch.setattr(overview, "summary", slow)
-    asked = [f"{LAYER}/summary?min-area={area}" for area in range(2, 2 + 2 * max(os.cpu_count() or 1, 2))]
+    monkeypatch.setattr(module, name, slow)
+    asked = [f"{url}{area}" for area in range(2, 2 + 2 * max(os.cpu_count() or 1, 2))]
     with ThreadPoolExecutor(len(asked) + 4) as threads:
-        summaries = [threads.submit(get, tissue.application.test_client(), url) for url in asked]
+        looks = [threads.submit(get, tissue.application.test_client(), url) for url in asked]
         assert begun.wait(60)
         time.sleep(0.2)  # for the others to queue up
         # Many, as keys that differ may share a lock.
-        pages = [f"{ITEMS}?limit=3&offset={offset}" for offset in range(200)]
-        some = [threads.submit(get, tissue.application.test_client(), url) for url in pages]
+        quick = [f"{ITEMS}?limit={limit}&offset={offset}" for offset in range(200)]
+        some = [threads.submit(get, tissue.application.test_client(), url) for url in quick]
         _, waiting = wait(some, 20)
         ended.set()
         assert not waiting
-        assert all(each.result().json["features"] for each in summaries)
+        assert all(each.result().json["features"] for each in looks)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -153,6 +154,16 @@ def test_omero_pages_count_rois(client):
     ids = [roi["@id"] for roi in first.json["data"] + rest]
     assert ids == sorted(set(ids))
     assert len(ids) == 8
+
+
+def test_heads_hold_long_links_only_where_bodies_have_none(client):
+    labels = ",".join(map(str, range(1, 1001)))
+    page = get(client, f"{ITEMS}?limit=5&offset=5&label={labels}")
+    assert {"self", "next", "prev", "collection"} < {link["rel"] for link in page.json["links"]}
+    assert re.findall(r'rel="(\w+)"', page.headers["Link"]) == ["collection"]
+    for form in ("wkt", "ndjson", "qupath", "omero"):
+        page = get(client, f"{ITEMS}?limit=5&offset=5&label={labels}&f={form}")
+        assert re.findall(r'rel="(\w+)"', page.headers["Link"]) == ["next", "collection"]
 
 
 def test_lines_without_a_limit_are_the_whole_layer(client):

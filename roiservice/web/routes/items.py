@@ -33,7 +33,7 @@ from roiservice.web.links import (
     whole_link,
 )
 from roiservice.web.negotiate import format_name
-from roiservice.web.pages import cached, items_page, items_stream, page_key
+from roiservice.web.pages import LARGEST, PAGES, cached, items_page, items_stream, page_key
 from roiservice.web.params import check_known
 from roiservice.web.responses import body_answer, digest, not_modified, page_answer, stream_answer
 from roiservice.web.routes import services
@@ -70,7 +70,8 @@ def items(image_id: int, layer: str) -> Response:
     if streamed:
         chunks = items_stream(catalog, form, query, offset, asked.detail)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
-    page = cached(service.cache, key, partial(items_page, catalog, *selection))
+    lane = PAGES if asked.largest is None else LARGEST
+    page = cached(service.cache, key, partial(items_page, catalog, *selection), lane)
     place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket(), walk)
     # As with what was parsed: links of long query strings would fill the memory.
     surround = _envelope if len(request.query_string) <= params.LONGEST_KEPT else _envelope.__wrapped__
@@ -132,11 +133,13 @@ def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[by
     links = _links(place, asked, span)
     if form.name == "geojson":
         head, tail = _HEAD % (span.matched, span.returned, orjson.dumps(links)), b"]}"
+        in_header = link_header(links)
     else:
         head = form.begin(place.property_names)
         # Lines end where there are any; an empty page of lines is no bytes at all.
         tail = form.end if head or span.returned else b""
-    return head, tail, {**_crs_header(), "Link": link_header(links)}
+        in_header = link_header(links, needed="next")  # the body has no place for it
+    return head, tail, {**_crs_header(), "Link": in_header}
 
 
 def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
