@@ -111,6 +111,16 @@ def test_geometries_of_every_type() -> None:
     assert table.object.tolist() == [0, 1, 2, 3, 4, 5, 5]
 
 
+def test_parts_without_rings_are_left_out() -> None:
+    part = [[[0, 0], [4, 0], [4, 4], [0, 0]]]
+    other = [[[10, 0], [14, 0], [14, 4], [10, 0]]]
+    many = ([part, []], [[], part, [], other], [[], []])
+    features = [feature({"type": "MultiPolygon", "coordinates": parts}) for parts in many]
+    table = shapes(json_of(collection(*features)), "a.geojson")
+    assert [shapely.get_num_geometries(shape) for shape in drawn(table)] == [1, 2]
+    assert table.refused.count == 1
+
+
 @pytest.mark.parametrize(
     ("geometry", "reason"),
     [
@@ -135,6 +145,11 @@ def test_geometries_of_every_type() -> None:
         ),
         ({"type": "Polygon", "coordinates": [[[0], [1, 0], [1, 1], [0]]]}, "its coordinates cannot be read"),
         ({"type": "Polygon", "coordinates": "abc"}, "its coordinates cannot be read"),
+        (
+            {"type": "Polygon", "coordinates": [[], [[0, 0], [1, 0], [1, 1], [0, 0]]]},
+            "its coordinates cannot be read: ",
+        ),
+        ({"type": "MultiPolygon", "coordinates": [[]]}, "the geometry is empty"),
         ({"type": "LineString", "coordinates": [[0, 0]]}, "its coordinates cannot be read"),
         ({"type": "Point", "coordinates": []}, "its coordinates cannot be read"),
         ({"type": "Point", "coordinates": [10**400, 1]}, "its coordinates cannot be read"),

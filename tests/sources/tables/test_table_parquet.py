@@ -105,6 +105,17 @@ def test_interleaved_coordinates_and_damaged_rings() -> None:
     )
 
 
+def test_parts_without_rings_and_holes_without_exterior() -> None:
+    ring = [{"x": x, "y": y} for x, y in ((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 0.0))]
+    point = pa.struct([("x", pa.float64()), ("y", pa.float64())])
+    kind = pa.list_(pa.list_(pa.list_(point)))
+    field = pa.field("outline", kind, metadata={"ARROW:extension:name": "geoarrow.multipolygon"})
+    rows = [[[], [ring]], [[[], ring]], [[ring], []]]
+    found = shapes(written(pa.table([pa.array(rows, kind)], schema=pa.schema([field]))), "a.parquet")
+    assert found.label.tolist() == [1, 3]
+    assert found.refused.count == 1
+
+
 @pytest.mark.parametrize("name", ["WKT", "geometry", "Geom", "wkb", "geometry_wkb"])
 @pytest.mark.parametrize("as_text", [True, False])
 def test_columns_without_metadata_are_found_by_their_names(name: str, as_text: bool) -> None:
