@@ -121,6 +121,11 @@ def test_parts_without_rings_are_left_out() -> None:
     assert table.refused.count == 1
 
 
+def test_ids_that_are_no_unicode_are_ids() -> None:
+    table = shapes(json_of(collection(feature() | {"id": "\ud800"}, feature() | {"id": "b"})), "a.geojson")
+    assert table.key == ("?", "b")
+
+
 @pytest.mark.parametrize(
     ("geometry", "reason"),
     [

@@ -127,6 +127,13 @@ def test_columns_without_metadata_are_found_by_their_names(name: str, as_text: b
     assert table.refused.reasons == (f"row 2, column {name!r}: there is no geometry",)
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.large_string(), pa.large_binary()])
+def test_geometries_are_found_however_arrow_lays_them_out(kind: Any) -> None:
+    box = shapely.box(0, 0, 2, 3)
+    stored = pa.array([box.wkt if "string" in str(kind) else box.wkb], kind)
+    assert drawn(shapes(written(pa.table({"label": [4], "geom": stored})), "a.parquet"))[0].area == 6
+
+
 def test_helpers_of_geometries_are_no_properties() -> None:
     one = frame([shapely.box(0, 0, 1, 1)], a=[1])
     one["centre"] = geopandas.GeoSeries([shapely.Point(0, 0)])
