@@ -1,6 +1,7 @@
 """Decompressors that stop where more comes out than a chunk may have.
 
-A few kilobytes can stand for terabytes, and those of numcodecs give all there is.
+A few kilobytes can stand for terabytes, and those of numcodecs give all there is. They also make room
+for as many texts as a chunk says that it has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import numcodecs
-from numcodecs.compat import ensure_bytes, ndarray_copy
+from numcodecs.compat import ensure_bytes, ensure_contiguous_ndarray, ndarray_copy
 
 from roiservice.sources.limits import Limits
 
@@ -70,6 +71,32 @@ class Zstd(numcodecs.Zstd):  # type: ignore[misc]
         if _zstd_most(content) > MOST:
             raise ValueError(_TOO_LARGE)
         return super().decode(content, out)
+
+
+class VLenUTF8(numcodecs.VLenUTF8):  # type: ignore[misc]
+    """Texts."""
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """As the base class."""
+        check_count(buf)
+        return super().decode(buf, out)
+
+
+class VLenBytes(numcodecs.VLenBytes):  # type: ignore[misc]
+    """Bytes."""
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """As the base class."""
+        check_count(buf)
+        return super().decode(buf, out)
+
+
+def check_count(buf: Any) -> None:
+    """ValueError for texts or bytes that cannot be so many as they say: each has four bytes of length."""
+    content = memoryview(ensure_contiguous_ndarray(buf)).cast("B")
+    count = int.from_bytes(content[:4], "little")
+    if 4 + 4 * count > len(content):
+        raise ValueError(f"says that it holds {count} texts, but has {len(content)} bytes")
 
 
 def _decoded(new: Callable[[], Any], content: bytes, only_first: bool = False) -> bytes:

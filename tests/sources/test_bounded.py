@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
 import pytest
+import zarr
 from zarr.codecs import GzipCodec, ZstdCodec
 
 from roiservice.errors import SourceDamaged
@@ -16,6 +17,8 @@ from roiservice.sources.images import find_images
 from roiservice.sources.layers import find_layers
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import open_layer
+from roiservice.sources.roots import open_store
+from roiservice.sources.tables.hierarchy import Hierarchy
 from tests.stores import write_array, write_image
 
 CODECS = (
@@ -115,3 +118,19 @@ def test_a_chunk_that_is_too_large_is_named(
     chunk.write_bytes(encoder.encode(bytes(2000)))
     with pytest.raises(SourceDamaged, match=r"labels/cells/0\]: chunk \(0, 0\): .*decodes to more than"):
         open_layer(source, Limits()).read((0, 0, 0), 0, 8)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_texts_are_no_more_than_there_is_room_for(tmp_path: Path, zarr_format: Literal[2, 3]) -> None:
+    array = zarr.create_array(
+        tmp_path / "texts", shape=(3,), chunks=(3,), dtype=str, compressors=None, zarr_format=zarr_format
+    )
+    array[:] = np.array(["a", "", "bc"], object)
+    hierarchy = Hierarchy(open_store(tmp_path, Limits()), zarr_format, Limits())
+    column = hierarchy.column("texts")
+    assert column is not None
+    assert column.to_pylist() == ["a", "", "bc"]
+    chunk = tmp_path / "texts" / ("0" if zarr_format == 2 else "c/0")
+    chunk.write_bytes((2**31 - 1).to_bytes(4, "little") + chunk.read_bytes()[4:])
+    with pytest.raises(SourceDamaged, match=r"texts\]: cannot be read: says that it holds 2147483647 texts"):
+        hierarchy.column("texts")
