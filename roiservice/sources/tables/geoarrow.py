@@ -85,6 +85,8 @@ def from_offsets(kind: Any, xy: NDArray[np.float64], offsets: list[Int64]) -> ND
 
     Parts without rings are left out: GEOS would end the process.
     """
+    if not len(xy):  # which shapely cannot build lines of
+        return np.full(len(offsets[0]) - 1 if offsets else 0, shapely.GeometryCollection(), object)
     if kind == shapely.GeometryType.MULTIPOLYGON:
         rows, parts, rings = offsets
         kept = np.diff(parts) > 0

@@ -66,6 +66,7 @@ def test_polygons_are_those_that_geopandas_reads(shown: list[Any], encoding: str
         ["POINT Z (1 2 3)"],
         ["MULTIPOINT ((1 2), (3 4))", "MULTIPOINT ((1 2))"],
         ["LINESTRING (0 0, 1 1)", "LINESTRING (0 0, 1 1, 2 0)", "LINESTRING EMPTY"],
+        ["LINESTRING EMPTY"],
         ["MULTILINESTRING ((0 0, 1 1), (2 2, 3 3, 4 4))"],
         ["POLYGON ((0 0, 9 0, 9 9, 0 0), (5 1, 6 2, 6 1, 5 1))", "POLYGON EMPTY"],
         ["MULTIPOLYGON (((0 0, 9 0, 9 9, 0 0)), ((20 0, 21 0, 21 1, 20 0)))", None],
