@@ -164,6 +164,8 @@ def _opened(store: Store, path: str, metadata: dict[str, Any]) -> zarr.Array[Any
     import zarr
     from zarr.storage import StorePath
 
+    import roiservice.sources.zarrcodecs  # noqa: F401 - what it decompresses by
+
     try:
         array: zarr.Array[Any] = zarr.Array.from_dict(StorePath(store.zarr_store(), path), metadata)
         if not isinstance(array.dtype, np.dtype) or array.chunks is None:

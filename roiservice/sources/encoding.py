@@ -213,6 +213,6 @@ def _decompress(name: str, content: bytes, out: NDArray[np.uint8]) -> None:
 
 @cache
 def _codec(name: str) -> Any:
-    import numcodecs
+    from roiservice.sources.bounded import GZip, Zlib, Zstd
 
-    return {"gzip": numcodecs.GZip, "zlib": numcodecs.Zlib, "zstd": numcodecs.Zstd}[name]()
+    return {"gzip": GZip, "zlib": Zlib, "zstd": Zstd}[name]()

@@ -40,7 +40,8 @@ def typed_columns(
 
     Dictionaries are decoded and narrower numbers widened; integers beyond int64, decimals, dates and times
     become strings; lists and structs JSON text, and so does every value of a column that mixes types. NaN
-    becomes null. Binary columns are left out. Of columns with one name, later ones get `_2`, `_3`, ....
+    becomes null, and so do lists and structs with a value that Python has not. Binary columns are left out.
+    Of columns with one name, later ones get `_2`, `_3`, ....
     """
     names = table.column_names if isinstance(table, pa.Table) else list(table)
     out: dict[str, pa.Array] = {}
@@ -50,7 +51,7 @@ def typed_columns(
         column = table.column(index) if isinstance(table, pa.Table) else table[name]
         typed = _typed(column if isinstance(column, pa.Array | pa.ChunkedArray) else _array(column))
         if typed is not None:
-            out[_unused(name, out)] = typed
+            out[_unused(encodable(name), out)] = typed
     return out
 
 
@@ -105,6 +106,16 @@ def _within_int64(text: str | None) -> str | None:
     return text if len(text) < 64 and -(2**63) <= int(text) < 2**63 else None
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are strings, however they are laid out in memory."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values are bytes of any number, however they are laid out in memory."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
 def json_text(value: Any) -> str | None:
     """A value as JSON; a string as it is, None for None and for what cannot be written."""
     if value is None or isinstance(value, str):
@@ -125,10 +136,10 @@ def _array(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
         texts = [json_text(value) for value in values]
-        return pa.array([None if text is None else _encodable(text) for text in texts], pa.string())
+        return pa.array([None if text is None else encodable(text) for text in texts], pa.string())
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """`text` with lone surrogates replaced, which JSON may state but UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
@@ -152,8 +163,8 @@ def _typed(column: pa.Array | pa.ChunkedArray) -> pa.Array | None:
     if pa.types.is_integer(kind):
         return _integers(column)
     if pa.types.is_nested(kind):
-        return pa.array([json_text(value) for value in column.to_pylist()], pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.array([json_text(value) for value in _python_values(column)], pa.string())
+    if pa.types.is_fixed_size_binary(kind) or is_bytes(kind):
         return None
     return _text(column)
 
@@ -168,6 +179,21 @@ def _valid_text(column: pa.Array) -> pa.Array:
             pa.string(),
         )
     return column
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    """Values as Python has them; None for those that it cannot have, such as dates after the year 9999."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_python_value(value) for value in column]
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _integers(column: pa.Array) -> pa.Array:

@@ -58,7 +58,7 @@ def _chunk(
         reasons.refuse_all(first + rows[short], name, what)
         rows = rows[~short]
         xy, offsets = _ragged(values.filter(pa.array(~short)), levels)
-    out[rows] = shapely.from_ragged_array(kind, xy, tuple(reversed(offsets)))
+    out[rows] = from_offsets(kind, xy, offsets)
     return out
 
 
@@ -80,10 +80,25 @@ def _ragged(values: pa.Array, levels: int) -> tuple[NDArray[np.float64], list[In
     return np.stack(axes, axis=1).astype(np.float64), offsets
 
 
+def from_offsets(kind: Any, xy: NDArray[np.float64], offsets: list[Int64]) -> NDArray[Any]:
+    """(n,) geometries of offsets as `broken_lines` has them, of which it found none broken.
+
+    Parts without rings are left out: GEOS would end the process.
+    """
+    if not len(xy):  # which shapely cannot build lines of
+        return np.full(len(offsets[0]) - 1 if offsets else 0, shapely.GeometryCollection(), object)
+    if kind == shapely.GeometryType.MULTIPOLYGON:
+        rows, parts, rings = offsets
+        kept = np.diff(parts) > 0
+        offsets = [np.r_[0, np.cumsum(kept)][rows], np.r_[0, parts[1:][kept]], rings]
+    return np.asarray(shapely.from_ragged_array(kind, xy, tuple(reversed(offsets))))
+
+
 def broken_lines(xy: NDArray[np.float64], offsets: list[Int64], least: int) -> NDArray[np.bool_]:
     """Which rows have a line of less than `least` points, but not of none; or a ring that is not closed.
 
-    Offsets are those of each level of lists, outermost first.
+    Also those with an exterior of no points that has holes. Offsets are those of each level of lists,
+    outermost first.
     """
     ends = offsets[-1]
     counts = np.diff(ends)
@@ -91,6 +106,8 @@ def broken_lines(xy: NDArray[np.float64], offsets: list[Int64], least: int) -> N
     if least == _LEAST_OF_RING:
         whole = np.flatnonzero(counts >= least)
         bad[whole] = (xy[ends[whole]] != xy[ends[whole + 1] - 1]).any(axis=1)
+        exteriors = offsets[-2][:-1][np.diff(offsets[-2]) > 1]
+        bad[exteriors] |= counts[exteriors] == 0
     for bounds in reversed(offsets[:-1]):
         total = np.r_[0, np.cumsum(bad)]
         bad = total[bounds[1:]] > total[bounds[:-1]]

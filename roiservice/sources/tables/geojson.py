@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
-from roiservice.sources.tables.columns import typed_columns
+from roiservice.sources.tables.columns import encodable, typed_columns
 from roiservice.sources.tables.geometries import Reasons
 from roiservice.sources.tables.jsonspans import CutShort, feature_spans
 from roiservice.sources.tables.positions import from_json
@@ -201,4 +201,4 @@ def _index(ids: list[str | int | None]) -> pa.Array | None:
     try:
         return pa.array(ids, pa.int64())
     except (pa.ArrowException, OverflowError, TypeError):
-        return pa.array([str(each) for each in ids], pa.string())
+        return pa.array([encodable(str(each)) for each in ids], pa.string())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables import geoarrow, wellknown
-from roiservice.sources.tables.columns import typed_columns
+from roiservice.sources.tables.columns import is_bytes, is_text, typed_columns
 from roiservice.sources.tables.footer import Footer, FooterDamaged, read_footer
 from roiservice.sources.tables.geometries import Reasons
 from roiservice.sources.tables.rows import is_own, shape_table, value_table
@@ -158,9 +158,9 @@ def _stated(name: str, columns: dict[str, Any]) -> _Geometry:
 def _encoding(kind: pa.DataType) -> str | None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_text(kind):
         return "WKT"
-    return "WKB" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+    return "WKB" if is_bytes(kind) else None
 
 
 def _json(schema: pa.Schema, key: bytes) -> dict[str, Any]:

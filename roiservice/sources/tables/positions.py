@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from roiservice.sources.tables.geoarrow import ENCODINGS, broken_lines
+from roiservice.sources.tables.geoarrow import ENCODINGS, broken_lines, from_offsets
 from roiservice.sources.tables.geometries import Reasons
 from roiservice.sources.tables.table import MOST_REASONS, Int64
 
@@ -82,7 +82,7 @@ def _read(kind: str, coordinates: list[Any]) -> NDArray[Any]:
     xy = np.array(flat, np.float64).reshape(-1, 2)
     if levels and broken_lines(xy, offsets, least).any():
         raise ValueError("a line is too short, or a ring not closed")
-    return np.asarray(shapely.from_ragged_array(number, xy, tuple(reversed(offsets))))
+    return from_offsets(number, xy, offsets)
 
 
 def _lengths(lists: list[Any]) -> Int64:

@@ -62,7 +62,7 @@ def test_arrays_become_typed(values: Any, kind: Any, expected: list[Any]) -> Non
 
 
 def test_binary_is_left_out_and_so_is_what_is_asked_for() -> None:
-    table = pa.table({"a": [b"x"], "b": [1], "c": [2]})
+    table = pa.table({"a": [b"x"], "b": [1], "c": [2], "d": pa.array([b"x"], pa.binary_view())})
     assert list(typed_columns(table, ("c",))) == ["b"]
 
 
@@ -70,6 +70,28 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     offsets, data = pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0"), pa.py_buffer(b"\xffab")
     damaged = pa.Array.from_buffers(pa.string(), 2, [None, offsets, data])
     assert typed_columns({"a": damaged}, ())["a"].to_pylist() == ["\ufffd", "ab"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1], [2**40]], pa.list_(pa.int64())).cast(pa.list_(pa.timestamp("s"))),  # a year of 34865
+        pa.array([[1], [2**62]], pa.list_(pa.duration("s"))),
+        pa.ListArray.from_arrays(
+            pa.array([0, 0, 1]),
+            pa.Array.from_buffers(
+                pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+            ),
+        ),
+    ],
+)
+def test_lists_with_a_value_that_python_has_not_are_null(column: pa.Array) -> None:
+    texts = typed_columns({"a": column}, ())["a"]
+    assert texts.is_valid().to_pylist() == [True, False]
+
+
+def test_names_that_are_no_unicode_have_it_replaced() -> None:
+    assert list(typed_columns({"a\ud800": [1], "a?": [2]}, ())) == ["a?", "a?_2"]
 
 
 def test_columns_of_one_name_are_told_apart() -> None:

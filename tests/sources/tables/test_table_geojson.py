@@ -111,6 +111,21 @@ def test_geometries_of_every_type() -> None:
     assert table.object.tolist() == [0, 1, 2, 3, 4, 5, 5]
 
 
+def test_parts_without_rings_are_left_out() -> None:
+    part = [[[0, 0], [4, 0], [4, 4], [0, 0]]]
+    other = [[[10, 0], [14, 0], [14, 4], [10, 0]]]
+    many = ([part, []], [[], part, [], other], [[], []])
+    features = [feature({"type": "MultiPolygon", "coordinates": parts}) for parts in many]
+    table = shapes(json_of(collection(*features)), "a.geojson")
+    assert [shapely.get_num_geometries(shape) for shape in drawn(table)] == [1, 2]
+    assert table.refused.count == 1
+
+
+def test_ids_that_are_no_unicode_are_ids() -> None:
+    table = shapes(json_of(collection(feature() | {"id": "\ud800"}, feature() | {"id": "b"})), "a.geojson")
+    assert table.key == ("?", "b")
+
+
 @pytest.mark.parametrize(
     ("geometry", "reason"),
     [
@@ -135,6 +150,14 @@ def test_geometries_of_every_type() -> None:
         ),
         ({"type": "Polygon", "coordinates": [[[0], [1, 0], [1, 1], [0]]]}, "its coordinates cannot be read"),
         ({"type": "Polygon", "coordinates": "abc"}, "its coordinates cannot be read"),
+        (
+            {"type": "Polygon", "coordinates": [[], [[0, 0], [1, 0], [1, 1], [0, 0]]]},
+            "its coordinates cannot be read: ",
+        ),
+        ({"type": "MultiPolygon", "coordinates": [[]]}, "the geometry is empty"),
+        ({"type": "LineString", "coordinates": []}, "the geometry is empty"),
+        ({"type": "MultiPoint", "coordinates": []}, "the geometry is empty"),
+        ({"type": "MultiLineString", "coordinates": [[]]}, "the geometry is empty"),
         ({"type": "LineString", "coordinates": [[0, 0]]}, "its coordinates cannot be read"),
         ({"type": "Point", "coordinates": []}, "its coordinates cannot be read"),
         ({"type": "Point", "coordinates": [10**400, 1]}, "its coordinates cannot be read"),

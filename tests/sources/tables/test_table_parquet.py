@@ -66,6 +66,7 @@ def test_polygons_are_those_that_geopandas_reads(shown: list[Any], encoding: str
         ["POINT Z (1 2 3)"],
         ["MULTIPOINT ((1 2), (3 4))", "MULTIPOINT ((1 2))"],
         ["LINESTRING (0 0, 1 1)", "LINESTRING (0 0, 1 1, 2 0)", "LINESTRING EMPTY"],
+        ["LINESTRING EMPTY"],
         ["MULTILINESTRING ((0 0, 1 1), (2 2, 3 3, 4 4))"],
         ["POLYGON ((0 0, 9 0, 9 9, 0 0), (5 1, 6 2, 6 1, 5 1))", "POLYGON EMPTY"],
         ["MULTIPOLYGON (((0 0, 9 0, 9 9, 0 0)), ((20 0, 21 0, 21 1, 20 0)))", None],
@@ -105,6 +106,17 @@ def test_interleaved_coordinates_and_damaged_rings() -> None:
     )
 
 
+def test_parts_without_rings_and_holes_without_exterior() -> None:
+    ring = [{"x": x, "y": y} for x, y in ((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 0.0))]
+    point = pa.struct([("x", pa.float64()), ("y", pa.float64())])
+    kind = pa.list_(pa.list_(pa.list_(point)))
+    field = pa.field("outline", kind, metadata={"ARROW:extension:name": "geoarrow.multipolygon"})
+    rows = [[[], [ring]], [[[], ring]], [[ring], []]]
+    found = shapes(written(pa.table([pa.array(rows, kind)], schema=pa.schema([field]))), "a.parquet")
+    assert found.label.tolist() == [1, 3]
+    assert found.refused.count == 1
+
+
 @pytest.mark.parametrize("name", ["WKT", "geometry", "Geom", "wkb", "geometry_wkb"])
 @pytest.mark.parametrize("as_text", [True, False])
 def test_columns_without_metadata_are_found_by_their_names(name: str, as_text: bool) -> None:
@@ -114,6 +126,13 @@ def test_columns_without_metadata_are_found_by_their_names(name: str, as_text: b
     assert table.label.tolist() == [4, 6]
     assert columns_of(table) == {"a": ["x", "z"]}
     assert table.refused.reasons == (f"row 2, column {name!r}: there is no geometry",)
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.large_string(), pa.large_binary()])
+def test_geometries_are_found_however_arrow_lays_them_out(kind: Any) -> None:
+    box = shapely.box(0, 0, 2, 3)
+    stored = pa.array([box.wkt if "string" in str(kind) else box.wkb], kind)
+    assert drawn(shapes(written(pa.table({"label": [4], "geom": stored})), "a.parquet"))[0].area == 6
 
 
 def test_helpers_of_geometries_are_no_properties() -> None:
