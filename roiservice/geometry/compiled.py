@@ -20,6 +20,8 @@ from numba.core.serialize import dumps
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
+newly_kept: set[str] = set()  # files of the code that this process had to compile, and could keep
+
 
 class _Kept(FunctionCache):
     """Keeps code in a file for each function and types, which begins with a digest of all it was made from.
@@ -50,8 +52,10 @@ class _Kept(FunctionCache):
         if self._impl.check_cachable(data):
             content = self._digest(sig) + dumps(self._impl.reduce(data))  # type: ignore[no-untyped-call]
             path = self._path(sig, data.codegen)
-            with suppress(OSError), self._cache_file._open_for_write(path) as file:
-                file.write(content)
+            with suppress(OSError):
+                with self._cache_file._open_for_write(path) as file:
+                    file.write(content)
+                newly_kept.add(path)
 
     def _path(self, sig: Any, codegen: Any) -> str:
         """Where code for these types and this processor lies, whatever it was made from."""
@@ -103,9 +107,3 @@ def compiled(function: Loop) -> Loop:
     with suppress(RuntimeError):  # there is no such place
         loop._cache = _Kept(function)  # type: ignore[no-untyped-call]  # what `cache=True` does
     return cast(Loop, loop)
-
-
-def is_newly_kept(loop: Callable[..., Any]) -> bool:
-    """Whether this process had to compile a loop, and could keep it for others."""
-    dispatcher: Any = loop
-    return isinstance(dispatcher._cache, _Kept) and bool(dispatcher.stats.cache_misses)
