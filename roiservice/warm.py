@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +57,24 @@ def warm_up() -> None:
 
 @contextmanager
 def _compiled_beside() -> Iterator[None]:
-    """What catalogs need is compiled by the end of this, and kept."""
-    with subprocess.Popen([sys.executable, "-m", "roiservice.warm"], stderr=subprocess.DEVNULL):
+    """What catalogs need is compiled by the end of this, and kept, by a process that ends with this one."""
+    process = None
+    with suppress(OSError):  # else this one does it all
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "roiservice.warm"],  # nothing is imported from where the user is
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    with process or nullcontext():
         yield
+        if process is not None:
+            process.wait()
+
+
+def _end_with_parent() -> None:
+    """End once nobody holds the other end of standard input."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _warm_up_catalogs() -> None:
@@ -95,4 +112,5 @@ def _warm_up_mending(catalog: Catalog) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _warm_up_catalogs()

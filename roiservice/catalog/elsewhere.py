@@ -102,7 +102,7 @@ StartBuild = Callable[..., BuildProcess]
 def start_build(task: Task, *marks: int) -> subprocess.Popen[bytes]:
     """Start the process; it outlives this one, and holds the marks of `being_built` and `one_of_few`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "roiservice.catalog.process"],
+        [sys.executable, "-P", "-m", "roiservice.catalog.process"],  # nothing from where the user is
         stdin=subprocess.PIPE,
         start_new_session=True,
         pass_fds=marks,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
+import llvmlite  # type: ignore[import-untyped]  # comes with numba
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache
@@ -20,11 +23,13 @@ from numba.core.serialize import dumps
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
+_DIGEST = hashlib.sha256().digest_size
+
 newly_kept: set[str] = set()  # files of the code that this process had to compile, and could keep
 
 
 class _Kept(FunctionCache):
-    """Keeps code in a file for each function and types, which begins with a digest of all it was made from.
+    """Keeps code in a file for each function and types, after digests of all it was made from and of itself.
 
     numba's own cache takes code for up to date while its module is, whatever has become of what it calls in
     others. Of two processes that compile one loop at once for different types, one may put its code in the
@@ -40,61 +45,84 @@ class _Kept(FunctionCache):
         rtsys.initialize(target_context)
         try:
             with open(self._path(sig, target_context.codegen()), "rb") as file:
-                digest = self._digest(sig)
-                if file.read(len(digest)) != digest:
-                    return None
-                return self._impl.rebuild(target_context, pickle.load(file))  # noqa: S301 - our own
+                content = file.read()
+            if content[:_DIGEST] != self._digest(sig):
+                return None
+            code = content[2 * _DIGEST :]
+            if content[_DIGEST : 2 * _DIGEST] != hashlib.sha256(code).digest():
+                return None  # damaged code would end the process
+            return self._impl.rebuild(target_context, pickle.loads(code))  # noqa: S301 - our own
         except Exception:  # noqa: BLE001 - there is none, or it is damaged, which may show in any way
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep the code `data`, if there is room."""
         if self._impl.check_cachable(data):
-            content = self._digest(sig) + dumps(self._impl.reduce(data))  # type: ignore[no-untyped-call]
+            code = dumps(self._impl.reduce(data))  # type: ignore[no-untyped-call]
             path = self._path(sig, data.codegen)
             with suppress(OSError):
+                self._impl.locator.ensure_cache_path()
                 with self._cache_file._open_for_write(path) as file:
-                    file.write(content)
+                    file.write(self._digest(sig) + hashlib.sha256(code).digest() + code)
                 newly_kept.add(path)
 
     def _path(self, sig: Any, codegen: Any) -> str:
         """Where code for these types and this processor lies, whatever it was made from."""
-        which = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:16]
-        return os.path.join(self._cache_path, f"{self._impl.filename_base}.{which}.nbc")
+        which = repr((sig, codegen.magic_tuple(), sys.flags.optimize))
+        number = hashlib.sha256(which.encode()).hexdigest()[:16]
+        return os.path.join(self._cache_path, f"{self._impl.filename_base}.{number}.nbc")
 
     def _digest(self, sig: Any) -> bytes:
+        versions = numba.__version__, llvmlite.__version__, np.__version__, _content(__file__)
         fields = [getattr(each, "fields", None) for each in sig]  # of named tuples
-        parts = (numba.__version__, sig, fields, *_ingredients(self._py_func, set()))
+        parts = (versions, sig, fields, *_ingredients(self._py_func, set()))
         return hashlib.sha256(repr(parts).encode()).digest()
 
 
-def _ingredients(value: Any, known: set[Any]) -> Iterator[object]:
-    """What compiled code is made from: bytecode, constants, and the same of all that is called."""
+def _ingredients(value: Any, known: set[int]) -> Iterator[object]:
+    """What compiled code is made from: the modules of all that it calls, and the constants of others."""
     if isinstance(value, Dispatcher):
         value = value.py_func
     elif isinstance(value, _Intrinsic):
         value = value._defn
-    if isinstance(value, FunctionType):
-        if value not in known:
-            known.add(value)
-            yield value.__defaults__
-            yield from _of_code(value.__code__, value.__globals__, known)
-    elif isinstance(value, np.ndarray):
-        yield value.dtype, value.shape, value.tobytes()
-    elif not callable(value) and not isinstance(value, ModuleType):
-        yield value
+    if isinstance(value, ModuleType):
+        yield _content(getattr(value, "__file__", None))
+    elif isinstance(value, FunctionType):
+        if id(value) not in known:
+            known.add(id(value))
+            yield from _of_function(value, known)
+    elif callable(value):
+        yield repr(value)
+        yield from _ingredients(sys.modules.get(value.__module__), known)
+    else:
+        yield pickle.dumps(value)
 
 
-def _of_code(code: CodeType, names: dict[str, Any], known: set[Any]) -> Iterator[object]:
-    yield code.co_code, code.co_names, code.co_varnames
+def _of_function(function: FunctionType, known: set[int]) -> Iterator[object]:
+    yield _content(function.__code__.co_filename)
+    for cell in function.__closure__ or ():
+        yield from _ingredients(cell.cell_contents, known)
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            yield name
+            yield from _ingredients(function.__globals__[name], known)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names that a function uses, and those within it."""
+    yield from code.co_names
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):  # of a function within
-            yield from _of_code(constant, names, known)
-        else:
-            yield constant
-    for name in code.co_names:
-        if name in names:
-            yield from _ingredients(names[name], known)
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+@cache
+def _content(path: str | None) -> bytes:
+    """A digest of a module's source; nothing of one that has none."""
+    if path is None or not path.endswith(".py"):
+        return b""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).digest()
 
 
 def compiled(function: Loop) -> Loop:

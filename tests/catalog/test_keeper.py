@@ -543,6 +543,14 @@ def test_a_large_layer_is_built_by_another_process(
     assert builds == []
 
 
+def test_a_process_that_builds_runs_nothing_that_lies_where_it_is_started(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    assert elsewhere.start_build(keeper_at(tmp_path).task(layer)).wait(60) == 0
+
+
 def test_a_process_that_ends_before_it_has_read_its_task_is_one_that_ended(
     tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

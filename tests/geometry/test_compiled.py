@@ -30,14 +30,17 @@ def test_what_was_compiled_before_is_loaded_without_the_compiler() -> None:
     assert traced() == "[7] [[0, 0], [3, 0], [3, 2], [0, 2]] False\n"
 
 
-INNER = """
-from roiservice.geometry.compiled import compiled
-
+CONSTANTS = """
 MORE = {more}
+least = {least}
+"""
+INNER = """
+from constants import MORE, least
+from roiservice.geometry.compiled import compiled
 
 @compiled
 def more(value):
-    return value + MORE{change}
+    return least(value, 3) + MORE{change}
 """
 OUTER = """
 import numpy as np
@@ -71,8 +74,9 @@ def modules(compiled_modules: Path, tmp_path: Path) -> Path:
     return shutil.copytree(compiled_modules, tmp_path / "modules")
 
 
-def write_inner(folder: Path, more: int = 1, change: str = "") -> None:
-    (folder / "inner.py").write_text(INNER.format(more=more, change=change))
+def write_inner(folder: Path, more: int = 1, change: str = "", least: str = "min") -> None:
+    (folder / "constants.py").write_text(CONSTANTS.format(more=more, least=least))
+    (folder / "inner.py").write_text(INNER.format(change=change))
 
 
 def totals(folder: Path, before: str = "") -> str:
@@ -96,13 +100,16 @@ def test_code_is_kept_for_each_type(modules: Path) -> None:
     assert totals(modules) == "8 8 8.0 0"
 
 
-@pytest.mark.parametrize("change", [{"more": 2}, {"change": " * 2"}])
+@pytest.mark.parametrize(
+    ("change", "total"),
+    [({"more": 2}, "12 12 12.0"), ({"change": " * 2"}, "12 12 12.0"), ({"least": "max"}, "16 16 16.0")],
+)
 def test_code_is_compiled_anew_when_something_changes_that_it_calls_elsewhere(
-    modules: Path, change: dict[str, Any]
+    modules: Path, change: dict[str, Any], total: str
 ) -> None:
     write_inner(modules, **change)
-    assert totals(modules) == "12 12 12.0 3"
-    assert totals(modules) == "12 12 12.0 0"
+    assert totals(modules) == f"{total} 3"
+    assert totals(modules) == f"{total} 0"
     assert len(kept(modules)) == 3
 
 
@@ -120,6 +127,17 @@ def test_damaged_code_is_compiled_anew(modules: Path, size: int) -> None:
         file.write_bytes(file.read_bytes()[:size])
     assert totals(modules) == "8 8 8.0 3"
     assert totals(modules) == "8 8 8.0 0"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_code_with_a_hole_in_it_is_compiled_anew(modules: Path, share: float) -> None:
+    """To run it would end the process."""
+    for file in kept(modules):
+        content = bytearray(file.read_bytes())
+        first = int(share * len(content))
+        content[first : first + 512] = bytes(512)
+        file.write_bytes(content)
+    assert totals(modules) == "8 8 8.0 3"
 
 
 def test_where_there_is_no_room_nothing_is_kept(modules: Path) -> None:
