@@ -33,3 +33,7 @@ class Limits:
     """Layers of one image."""
     images: int = 1_000_000
     """Images found below one location."""
+
+    def file_bytes(self, *, packed: bool) -> int:
+        """Bytes of one file of chunks; less where a zip file has it `packed`, as few may stand for many."""
+        return min(self.chunk_bytes, self.shard_bytes) if packed else self.shard_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from typing import Any
+from zipfile import ZIP_STORED
 
 from zarr.storage import LocalStore, ZipStore
 
@@ -48,14 +49,15 @@ class GuardedZip(ZipStore):
 
     def _get(self, key: str, *arguments: Any, **options: Any) -> Any:
         try:
-            size = self._zf.getinfo(key).file_size
+            member = self._zf.getinfo(key)
         except KeyError:
             return None
-        _check_size(self._location, key, size, self._limits)
+        packed = member.compress_type != ZIP_STORED
+        _check_size(self._location, key, member.file_size, self._limits, packed=packed)
         return super()._get(key, *arguments, **options)
 
 
-def _check_size(location: str, key: str, size: int, limits: Limits) -> None:
-    allowed = limits.metadata_bytes if is_metadata(key) else limits.shard_bytes
+def _check_size(location: str, key: str, size: int, limits: Limits, *, packed: bool = False) -> None:
+    allowed = limits.metadata_bytes if is_metadata(key) else limits.file_bytes(packed=packed)
     if size > allowed:
         raise SourceRefused(location, key, f"holds {size} bytes; {allowed} are allowed")

@@ -85,11 +85,13 @@ class RemoteZip(Remote):
         member = self._members.get(key)
         if member is None:
             return None
-        self._check_size(key, member.file_size, None if is_metadata(key) else self.limits.shard_bytes)
+        packed = member.compress_type != zipfile.ZIP_STORED
+        most = None if is_metadata(key) else self.limits.file_bytes(packed=packed)
+        self._check_size(key, member.file_size, most)
         own = Version(member.file_size, self._file_version.mark)
         if span is None:
             return Content(self._content(key, member), own)
-        if member.compress_type != zipfile.ZIP_STORED:
+        if packed:
             return Content(self._content(key, member)[span], own)
         start, stop, _ = span.indices(member.file_size)
         first = self._start(key, member)

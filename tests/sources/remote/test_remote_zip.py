@@ -187,6 +187,24 @@ def test_members_that_are_refused(tmp_path: Path, server: Served) -> None:
         small.read("labels/chunk")
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_that_have_to_be_unpacked_are_no_larger_than_chunks(
+    tmp_path: Path, server: Served, compression: int
+) -> None:
+    """Some megabytes may stand for gigabytes there."""
+    labels = np.random.default_rng(0).integers(0, 2**32, (128, 128), np.uint32)
+    path = write_image(tmp_path / "a.zarr", labels={"cells": labels}, chunks=(16, 16), shards=(128, 128))
+    archive = zip_store(path, compression=compression)
+    for location in (archive, f"{server.url}/a.ozx"):
+        layer = layer_at(location, limits=Limits(chunk_bytes=10_000))
+        if compression == zipfile.ZIP_STORED:
+            assert (whole(layer) == labels).all()
+        else:
+            with pytest.raises(SourceRefused, match="bytes; 10000 are allowed") as caught:
+                whole(layer)
+            assert caught.value.part == "labels/cells/0/c/0/0"
+
+
 @pytest.mark.parametrize(
     ("said", "reason"), [(10, "longer packed than unpacked"), (2**20, "another length or checksum")]
 )
