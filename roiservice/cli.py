@@ -39,7 +39,7 @@ ROOM = 2**15  # words, 256 KiB: a thousand frames and more
 def _imports() -> Iterator[None]:
     """Nothing that is imported below is garbage: none is looked for meanwhile, nor among it later on.
 
-    That takes up to a fifth of the time of a command that finds little to do.
+    To look takes up to a tenth of the time of a command that finds nothing to do.
     """
     gc.disable()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from roiservice import warm
 from roiservice.bootstrap import Location, Services, build_services
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import NotFound, NotWritten, SettingsError, SourceDamaged, SourceError
 from roiservice.settings import Settings
 from roiservice.warm import warm_up
 from tests.catalog.support import squares
+from tests.e2e.support import wait_for
 from tests.stores import edit_attributes, write_image
 
 
@@ -193,6 +196,27 @@ print(len(compilations.buffer))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+def test_what_compiles_beside_a_start_ends_with_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "roiservice.warm"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    ) as process:
+        wait_for(lambda: list(tmp_path.rglob("*.nbc")))  # it is at work, for half a minute
+        assert process.poll() is None
+        assert process.stdin is not None
+        process.stdin.close()  # as the end of who holds it does
+        assert process.wait(10) == 1
+
+
+def test_a_start_compiles_alone_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    reached = False
+    with warm._compiled_beside():
+        reached = True
+    assert reached
 
 
 def test_an_image_is_no_layer_for_those_who_ask_by_url(tmp_path: Path) -> None:
