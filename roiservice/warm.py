@@ -18,9 +18,9 @@ from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.runs import edited
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
-from roiservice.geometry.compiled import newly_kept
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.hilbert import hilbert_keys
+from roiservice.geometry.kept import newly_kept
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.query.columns import read_features
 from roiservice.query.detail import Detail, read_detailed

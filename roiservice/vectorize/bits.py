@@ -7,28 +7,22 @@ processor does it best.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from roiservice.geometry.compiled import told
 
 WORD = 64
 
 
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation for compiled code: `function` gives its types and how the compiler is told it."""
-    return cast(Callable[..., Any], intrinsic(function))
-
-
-@_told
+@told
 def differences(typing: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
     """The word whose bit k tells whether `a[i + k] != b[j + k]`, for k of 0 to 63; bounds are not checked.
 
     `a` and `b` are contiguous arrays of one unsigned type.
     """
+    from llvmlite import ir  # type: ignore[import-untyped]
+    from numba import types
+    from numba.core import cgutils
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         item = context.get_data_type(a.dtype)
@@ -46,9 +40,11 @@ def differences(typing: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
     return types.uint64(a, types.uintp, b, types.uintp), emit
 
 
-@_told
+@told
 def lowest(typing: Any, word: Any) -> Any:
     """Number of the lowest set bit of a word that is not 0."""
+    from llvmlite import ir
+    from numba import types
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -56,9 +52,11 @@ def lowest(typing: Any, word: Any) -> Any:
     return types.uint64(types.uint64), emit
 
 
-@_told
+@told
 def highest(typing: Any, word: Any) -> Any:
     """Number of the highest set bit of a word that is not 0."""
+    from llvmlite import ir
+    from numba import types
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))

@@ -1,0 +1,160 @@
+"""Machine code that is kept in files, one for each function and types of its arguments.
+
+A file begins with digests of all that its code was made from and of itself. numba's own cache takes code for
+up to date while its module is, whatever has become of what it calls in others. Of two processes that compile
+one function at once for different types, one may put its code in the place of the other's. Damaged files and
+a full disk make it fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import llvmlite  # type: ignore[import-untyped]  # comes with numba
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import numpy as np
+
+from roiservice.geometry.machine import MachineCode, numba_folder
+
+newly_kept: set[Path] = set()  # files of the code that this process had to compile, and could keep
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+def read_code(function: FunctionType, kinds: object) -> MachineCode | None:
+    """The code of `function` for arguments of `kinds`, None if it has to be compiled."""
+    with suppress(Exception):  # there is none, or it is damaged, which may show in any way
+        for folder in _folders(function):
+            path = folder / _name(function, kinds)
+            if path.exists():
+                return _checked(path.read_bytes(), _digest(function, kinds))
+    return None
+
+
+def _checked(content: bytes, digest: bytes) -> MachineCode | None:
+    if content[:_DIGEST] != digest:
+        return None
+    code = content[2 * _DIGEST :]
+    if content[_DIGEST : 2 * _DIGEST] != hashlib.sha256(code).digest():
+        return None  # damaged code would end the process
+    machine_code: MachineCode = pickle.loads(code)  # noqa: S301 - our own
+    return machine_code
+
+
+def write_code(function: FunctionType, kinds: object, code: MachineCode) -> None:
+    """Keep `code` in the first place that has room for it, if there is one."""
+    content = pickle.dumps(code)
+    content = _digest(function, kinds) + hashlib.sha256(content).digest() + content
+    for folder in _folders(function):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / _name(function, kinds)
+            _write(path, content)
+            newly_kept.add(path)
+            return
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(beside, 0o644)  # another user may run what was compiled by one who installed it
+        os.replace(beside, path)
+    except OSError:
+        os.unlink(beside)
+        raise
+
+
+def _folders(function: FunctionType) -> Iterator[Path]:
+    """Where code may lie: beside its source or in the user's cache directory; or in NUMBA_CACHE_DIR alone."""
+    source = Path(function.__code__.co_filename).parent
+    apart = hashlib.sha256(bytes(source)).hexdigest()[:16]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen, apart)
+        return
+    yield source / "__pycache__"
+    with suppress(RuntimeError):  # a user without a home
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        yield Path(home, "roiservice", "compiled", apart)
+
+
+def _name(function: FunctionType, kinds: object) -> str:
+    """The file of code for these kinds, this Python and this processor, whatever it was made from."""
+    which = repr((kinds, EXTENSION_SUFFIXES[0], *_processor(), sys.flags.optimize))
+    number = hashlib.sha256(which.encode()).hexdigest()[:16]
+    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{number}.code"
+
+
+@cache
+def _processor() -> tuple[str, str, str]:
+    """For what numba compiles: this processor, or what its own settings say."""
+    triple = llvm.get_process_triple()
+    chosen = os.environ.get("NUMBA_CPU_NAME")
+    if chosen:
+        return triple, chosen, os.environ.get("NUMBA_CPU_FEATURES", "")
+    return triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def _digest(function: FunctionType, kinds: object) -> bytes:
+    made_by = numba_folder() / "_version.py", Path(__file__), Path(__file__).with_name("machine.py")
+    versions = llvmlite.__version__, np.__version__, *(_content(str(each)) for each in made_by)
+    parts = (versions, kinds, *_ingredients((function, kinds), set()))
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def _ingredients(value: object, known: set[int]) -> Iterator[object]:
+    """What compiled code is made from: the modules of all that it calls, and the constants of others."""
+    value = getattr(value, "__wrapped__", value)
+    if isinstance(value, ModuleType):
+        yield _content(getattr(value, "__file__", None))
+    elif isinstance(value, FunctionType):
+        if id(value) not in known:
+            known.add(id(value))
+            yield from _of_function(value, known)
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _ingredients(each, known)
+    elif callable(value):
+        yield repr(value)
+        yield from _ingredients(sys.modules.get(value.__module__), known)
+    else:
+        yield pickle.dumps(value)
+
+
+def _of_function(function: FunctionType, known: set[int]) -> Iterator[object]:
+    yield _content(function.__code__.co_filename)
+    for cell in function.__closure__ or ():
+        yield from _ingredients(cell.cell_contents, known)
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            yield name
+            yield from _ingredients(function.__globals__[name], known)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names that a function uses, and those within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+@cache
+def _content(path: str | None) -> bytes:
+    """A digest of a module's source; nothing of one that has none."""
+    if path is None or not path.endswith(".py"):
+        return b""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).digest()
