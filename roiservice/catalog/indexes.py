@@ -85,7 +85,7 @@ def write_indexes(
     `chunks` are columns that tell what the catalog was made from, None where that cannot be told. `release`
     lets go of mapped memory.
     """
-    with ThreadPoolExecutor(1, "indexes") as pool:  # what is next is made while it writes
+    with ThreadPoolExecutor(2, "indexes") as pool:  # what is next is made while they write
         written: list[Future[None]] = []
 
         def write(name: str, columns: Mapping[str, Any]) -> None:

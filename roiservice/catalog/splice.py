@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,14 @@ def write_splice(
         for name in ("features", *OUTLINES):
             _share(before.directory / f"{name}.arrow", work / f"{name}.arrow")
         _write_later(work, later)
-        place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
+        with ThreadPoolExecutor(1) as pool:  # both move much memory, and wait for it
+            part_count = pool.submit(_part_counts_after, before, come, splice.rows)
+            place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
         boxes = Spliced(before.base.columns["box"], later.columns["box"], stored)
         vertices = before.meta["counts"]["vertices"] - int(vertex_counts(before, come.gone).sum())
         after = Rows(
             place,
-            _part_counts_after(before, come, splice.rows),
+            part_count.result(),
             _blocks_after(before, boxes, splice.rows),
             _planes_after(before, splice.replaced),
             labels,
@@ -188,7 +191,8 @@ def _rois_after(
     own_labels = come.columns["label"][first]
     number, numbers = describe(own, own_labels).number, before.rois["roi"]
     at = np.searchsorted(numbers, number)
-    is_known = np.append(numbers[: at.max(initial=-1) + 1], -1)[at] == number
+    is_known = at < len(numbers)
+    is_known[is_known] = numbers[at[is_known]] == number[is_known]
     fresh = np.flatnonzero(~is_known)
     fresh = fresh[np.argsort(number[fresh])]
     # From here on a ROI goes by its place before, new ones by those that follow, in order of their numbers.
