@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roiservice.auth.local import local_store
-from roiservice.auth.policy import OmeroPolicy, Policy, PublicPolicy
+from roiservice.auth.policy import Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
-from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules, StartBuild, Task, start_build
-from roiservice.catalog.engine import Engine
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog
@@ -34,10 +32,13 @@ from roiservice.vectorize.outlines import Outline
 
 if TYPE_CHECKING:
     from roiservice.auth.keys import KeyRing
+    from roiservice.auth.omero import OmeroPolicy
     from roiservice.auth.revocation import Revocations
     from roiservice.auth.shared import SharedStore
     from roiservice.auth.tokens import Tokens
     from roiservice.cache.redis import RedisServer
+    from roiservice.catalog.build import Progress
+    from roiservice.catalog.engine import Engine
     from roiservice.omeroweb.client import OmeroWeb
     from roiservice.omeroweb.ngff import OmeroImages
     from roiservice.omeroweb.rois import OmeroRois
@@ -273,6 +274,7 @@ def _omero_access(
     if settings.auth == "public" or web is None:
         return None
     from roiservice.auth.keys import KeyRing, keys_folder, server_secret
+    from roiservice.auth.omero import OmeroPolicy
     from roiservice.auth.readcheck import ReadCheck
     from roiservice.auth.revocation import Revocations
     from roiservice.auth.sessions import DjangoSessions, SessionNames

@@ -1,4 +1,4 @@
-"""Compile ahead, or load, what requests and builds need."""
+"""Compile ahead what requests and builds need."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from roiservice.query.detail import Detail, read_detailed
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.vectorize.plane import trace_plane
+from roiservice.warmed import note_warm
 
 # A square with a hole, and one beside it.
 _LABELS = np.array([1, 2])
@@ -53,6 +54,7 @@ def warm_up() -> None:
             plane[1:6, 1:6] = 1
             trace_plane([plane[:4], plane[4:]])
     _warm_up_catalogs()
+    note_warm()
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from roiservice import warm
+from roiservice import warm, warmed
 from roiservice.bootstrap import Location, Services, build_services
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import NotFound, NotWritten, SettingsError, SourceDamaged, SourceError
 from roiservice.settings import Settings
 from roiservice.warm import warm_up
+from roiservice.warmed import is_warm, note_warm
 from tests.catalog.support import squares
 from tests.e2e.support import wait_for
 from tests.stores import edit_attributes, write_image
@@ -186,6 +187,7 @@ def test_warming_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_all_that_warming_up_compiles_is_kept_for_the_next_time() -> None:
     warm_up()
+    assert is_warm()
     code = """
 import sys
 from roiservice.warm import warm_up
@@ -196,13 +198,28 @@ print("numba" in sys.modules)
     assert done.stdout == "False\n"
 
 
+def test_a_start_compiles_again_what_it_has_another_source_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setattr(warmed, "__file__", str(tmp_path / "package" / "warmed.py"))
+    source = tmp_path / "package" / "geometry" / "loops.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("one = 1")
+    assert not is_warm()
+    note_warm()
+    assert is_warm()
+    source.write_text("one = 2")
+    assert not is_warm()
+
+
 def test_what_compiles_beside_a_start_ends_with_it(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "roiservice.warm"],
         stdin=subprocess.PIPE,
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
     ) as process:
-        wait_for(lambda: list(tmp_path.rglob("*.code")))  # it is at work, for half a minute
+        wait_for(lambda: list(tmp_path.rglob("*.kept")))  # it is at work, for half a minute
         assert process.poll() is None
         assert process.stdin is not None
         process.stdin.close()  # as the end of who holds it does

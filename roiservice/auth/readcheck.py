@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from roiservice.auth.claims import is_image
+from roiservice.auth.policy import Trust
 from roiservice.auth.sessions import SessionNames, is_session
 from roiservice.auth.shared import SharedStore
 from roiservice.errors import OmeroWebFailed, SharedStoreFailed
@@ -44,14 +45,6 @@ class Decision(enum.Enum):
     REFUSED = b"refused"
     LOGIN = b"login"
     UNAVAILABLE = b"unavailable"
-
-
-class Trust(enum.Enum):
-    """What counts of what was found out before."""
-
-    ALL = "all"
-    ALLOWED = "allowed"  # refusals are neither used nor kept: all take as long, whatever was asked before
-    NOTHING = "nothing"  # OMERO.web is asked
 
 
 _KEPT = {Decision.ALLOWED: ALLOWED_KEPT, Decision.REFUSED: REFUSED_KEPT}

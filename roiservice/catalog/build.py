@@ -26,6 +26,7 @@ from roiservice.catalog.spill import BlockFiles
 from roiservice.catalog.splice import spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, blocks_are_planes, traced_features
+from roiservice.catalog.versions import LayerVersion, blocks_folder
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import CatalogDamaged, EngineFailed, RegistryFailed, SourceError
 from roiservice.sources.layer import BY_LABEL, LayerSource
@@ -34,7 +35,6 @@ from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
 from roiservice.sources.tokens import ChunkState
-from roiservice.vectorize.outlines import Outline
 from roiservice.vectorize.regions import region_measures
 
 # Blocks of layers with more pixels on all planes are kept in files: to save memory, and for builds that are
@@ -44,16 +44,6 @@ SPILL_PIXELS_OF_PLANES = 2**28
 
 Describe = Callable[[NDArray[Any], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
 Progress = Callable[[int, int], None]  # pixels since the last call, features so far
-
-
-@dataclass(frozen=True)
-class LayerVersion:
-    """What names a catalog: numbers of layer and version, state of the source, outline options."""
-
-    layer_number: int
-    number: int
-    token: str
-    outline: Outline
 
 
 def build_catalog(
@@ -101,11 +91,6 @@ def build_catalog(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def blocks_folder(directory: Path) -> Path:
-    """Where the blocks of a catalog are kept until it is whole."""
-    return directory.with_name(f"{directory.name}.blocks")
 
 
 @dataclass(frozen=True)

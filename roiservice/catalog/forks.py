@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import traceback
@@ -24,6 +25,7 @@ from roiservice.catalog.process import build_task
 log = logging.getLogger(__name__)
 
 MOST_FILES = 8  # that come with one request
+QUIET = 1.0  # seconds that the server lets go by before it begins, unless it is asked before
 VANISHED = -1  # what is said of a process that ended without a word
 
 
@@ -45,7 +47,7 @@ class ForkServer:
     ) -> None:
         """`not_theirs` is what the processes are not to keep open, such as the port of a service.
 
-        `begin` is what the server begins with, on behalf of all that it will fork.
+        `begin` is what the server begins with, on behalf of all that it will fork, after a second at most.
         """
         self._is_said = False  # that it was killed
         self._requests, requests = socket.socketpair()
@@ -103,6 +105,7 @@ def _serve(begin: Callable[[], None], requests: socket.socket, not_theirs: Seque
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     for each in not_theirs:
         each.close()
+    select.select([requests], [], [], QUIET)  # the service starts, which is not to be kept waiting
     begin()
     while True:
         request, files, _, _ = socket.recv_fds(requests, 1, MOST_FILES)

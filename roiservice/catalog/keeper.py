@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from roiservice.catalog.build import LayerVersion, Progress, blocks_folder, build_catalog
 from roiservice.catalog.elsewhere import (
     FAILURE,
     TRY_AGAIN,
@@ -37,7 +37,6 @@ from roiservice.catalog.elsewhere import (
     start_build,
     started,
 )
-from roiservice.catalog.engine import Engine
 from roiservice.catalog.indexes import FORMAT
 from roiservice.catalog.leftovers import adopt_blocks, sweep, sweep_all
 from roiservice.catalog.pointers import highest_number, pointer_name, pointer_stamp, version_in, write_pointer
@@ -53,7 +52,7 @@ from roiservice.catalog.progress import (
 from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, OpenCatalogs, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.versions import put_in_place
+from roiservice.catalog.versions import LayerVersion, blocks_folder, put_in_place
 from roiservice.errors import (
     Building,
     NotWritten,
@@ -69,6 +68,10 @@ from roiservice.sources.opened import open_source
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import TableLayer
 from roiservice.sources.tokens import chunk_state, source_token
+
+if TYPE_CHECKING:
+    from roiservice.catalog.build import Progress
+    from roiservice.catalog.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -325,6 +328,8 @@ class Keeper:
     def _build(
         self, layer: LayerKey, version: LayerVersion, directory: Path, manner: _Manner, before: Path | None
     ) -> None:
+        from roiservice.catalog.build import build_catalog  # takes a while, and few processes build
+
         state = chunk_state(layer.source, self._limits) if layer.source.kind == LABEL_IMAGE else None
         opened = open_source(layer.source, self._limits)
         if manner.inline_vertices is not None:

@@ -15,12 +15,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LOCK, is_built_elsewhere, last_failure
 from roiservice.catalog.locks import LayerLocks
 from roiservice.errors import RoiServiceError, TooManyObjects
 from roiservice.metrics import BUILDS, Metrics
+
+if TYPE_CHECKING:
+    from roiservice.catalog.build import Progress
 
 NONE, WAITING, BUILDING, DONE, FAILED = "none", "waiting", "building", "done", "failed"
 STATES = (NONE, WAITING, BUILDING, DONE, FAILED)

@@ -17,13 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from roiservice.catalog.build import Progress
 from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere, lock_within
 from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders, own_folders
 from roiservice.catalog.pointers import named_versions, pointers, version_in
 from roiservice.errors import NoRoom, NotWritten, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
+
+if TYPE_CHECKING:
+    from roiservice.catalog.build import Progress
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
 TOO_LARGE = "too-large.json"  # what a layer took when it was refused

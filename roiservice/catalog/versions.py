@@ -1,14 +1,31 @@
-"""Where the catalog of a version stays for good once it has been built beside that place."""
+"""What names the version of a catalog, and where it lies: beside its place until it is whole."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from roiservice.catalog.equality import equal_catalogs
 from roiservice.catalog.indexes import renumber_catalog
+from roiservice.vectorize.outlines import Outline
+
+
+@dataclass(frozen=True)
+class LayerVersion:
+    """What names a catalog: numbers of layer and version, state of the source, outline options."""
+
+    layer_number: int
+    number: int
+    token: str
+    outline: Outline
+
+
+def blocks_folder(directory: Path) -> Path:
+    """Where the blocks of a catalog are kept until it is whole."""
+    return directory.with_name(f"{directory.name}.blocks")
 
 
 def put_in_place(built: Path, directory: Path, renewed: Callable[[], int], *, is_known: bool) -> Path:

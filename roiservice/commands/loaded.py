@@ -9,7 +9,9 @@ import gc
 
 import numpy as np
 
+import roiservice.catalog.build  # noqa: F401
 from roiservice.vectorize.plane import trace_plane
 
-trace_plane([np.zeros((1, 1), np.uint8)])  # the first compiled loop takes a third of a second to load
+for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+    trace_plane([np.zeros((1, 1), dtype)])
 gc.freeze()  # all this stays: who looks for garbage needs not look at it, nor write to memory that is shared

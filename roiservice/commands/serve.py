@@ -20,7 +20,7 @@ from roiservice.server import Server, address_of, keep_memory_small, listen, use
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
-from roiservice.warm import warm_up
+from roiservice.warmed import is_warm
 
 SHOWN_PROBLEMS = 10
 LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example
@@ -76,13 +76,15 @@ def _prepare_to_build() -> None:
     """What the process begins with that others are forked from, to build layers."""
     import numcodecs  # noqa: F401 - decodes chunks
 
+    import roiservice.commands.loaded  # noqa: F401
+
     use_memory_freely()
 
 
 def prepare(services: Services, base: str) -> str:
     """Find the images, compile, and say where to look first; what is wrong goes to standard error.
 
-    Compiled here, kernels are there for all processes to come. Nothing stays open: `services` ends with this.
+    What is compiled here is there for all processes to come. Nothing stays open: `services` ends with this.
     The UUID of the registry is what comes of it.
     """
     if services.omero_access is not None:
@@ -90,8 +92,11 @@ def prepare(services: Services, base: str) -> str:
     services.layers.tidy()
     images = services.images
     total = images.total()
-    with waiting("Compiling; the first start takes up to a minute"), compiled_code():
-        warm_up()
+    if not is_warm():
+        from roiservice.warm import warm_up
+
+        with waiting("Compiling; the first start takes up to a minute"), compiled_code():
+            warm_up()
     for problem in images.problems[:SHOWN_PROBLEMS]:
         complain(problem)
     for warning in images.warnings:

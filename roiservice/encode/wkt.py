@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from roiservice.encode.rows import Piece, Texts, by_value
@@ -66,6 +65,8 @@ def _geometry(features: Features) -> list[Piece]:
         return []
     if polygons.xy.dtype == np.int32 and not is_open(features.kind).any():
         return [b'"', wkt_texts(polygons), b'"']
+    import shapely  # takes a while
+
     texts = shapely.to_wkt(geometries(polygons, features.kind), rounding_precision=_DECIMALS)
     return [Texts.of([_cell(text) for text in texts.tolist()])]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from roiservice.geometry.kept import read_code, write_code
+from roiservice.geometry.kept import read_kept, write_kept
 from roiservice.geometry.machine import MachineCode, callable_of
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
@@ -71,12 +71,12 @@ class _Loop:
         return run(*arguments)
 
     def _found(self, kinds: object, arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        code = read_code(self._function, kinds)
+        code: MachineCode | None = read_kept(self._function, kinds)
         if code is None:
             result = self._compile(arguments)
             code = _machine_code(result)
             if not _is_of_this_process(result):
-                write_code(self._function, kinds, code)
+                write_kept(self._function, kinds, code)
         return callable_of(code)
 
     def _compile(self, arguments: tuple[Any, ...]) -> Any:

@@ -1,9 +1,9 @@
-"""Machine code that is kept in files, one for each function and types of its arguments.
+"""What was made of functions and is kept in files: machine code, for each function and types of arguments.
 
-A file begins with digests of all that its code was made from and of itself. numba's own cache takes code for
-up to date while its module is, whatever has become of what it calls in others. Of two processes that compile
-one function at once for different types, one may put its code in the place of the other's. Damaged files and
-a full disk make it fail.
+A file begins with digests of all that its content was made from and of itself. numba's own cache takes code
+for up to date while its module is, whatever has become of what it calls in others. Of two processes that
+compile one function at once for different types, one may put its code in the place of the other's. Damaged
+files and a full disk make it fail.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import llvmlite  # type: ignore[import-untyped]  # comes with numba
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 
-from roiservice.geometry.machine import MachineCode, numba_folder
+from roiservice.geometry.machine import numba_folder
 
-newly_kept: set[Path] = set()  # files of the code that this process had to compile, and could keep
+newly_kept: set[Path] = set()  # files of what this process had to make, and could keep
 
 _DIGEST = hashlib.sha256().digest_size
 
 
-def read_code(function: FunctionType, kinds: object) -> MachineCode | None:
-    """The code of `function` for arguments of `kinds`, None if it has to be compiled."""
+def read_kept(function: Callable[..., Any], kinds: object) -> Any:
+    """What was kept of `function` for arguments of `kinds`; None if it has to be made."""
     with suppress(Exception):  # there is none, or it is damaged, which may show in any way
         for folder in _folders(function):
             path = folder / _name(function, kinds)
@@ -41,19 +42,16 @@ def read_code(function: FunctionType, kinds: object) -> MachineCode | None:
     return None
 
 
-def _checked(content: bytes, digest: bytes) -> MachineCode | None:
-    if content[:_DIGEST] != digest:
-        return None
-    code = content[2 * _DIGEST :]
-    if content[_DIGEST : 2 * _DIGEST] != hashlib.sha256(code).digest():
-        return None  # damaged code would end the process
-    machine_code: MachineCode = pickle.loads(code)  # noqa: S301 - our own
-    return machine_code
+def _checked(content: bytes, digest: bytes) -> Any:
+    made = content[2 * _DIGEST :]
+    if content[: 2 * _DIGEST] != digest + hashlib.sha256(made).digest():
+        return None  # it is of something else, or damaged; such code would end the process
+    return pickle.loads(made)  # noqa: S301 - our own
 
 
-def write_code(function: FunctionType, kinds: object, code: MachineCode) -> None:
-    """Keep `code` in the first place that has room for it, if there is one."""
-    content = pickle.dumps(code)
+def write_kept(function: Callable[..., Any], kinds: object, made: object) -> None:
+    """Keep what was made in the first place that has room for it, if there is one."""
+    content = pickle.dumps(made)
     content = _digest(function, kinds) + hashlib.sha256(content).digest() + content
     for folder in _folders(function):
         with suppress(OSError):
@@ -76,8 +74,8 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _folders(function: FunctionType) -> Iterator[Path]:
-    """Where code may lie: beside its source or in the user's cache directory; or in NUMBA_CACHE_DIR alone."""
+def _folders(function: Any) -> Iterator[Path]:
+    """Where files may lie: beside the source or in the user's cache directory; or NUMBA_CACHE_DIR alone."""
     source = Path(function.__code__.co_filename).parent
     apart = hashlib.sha256(bytes(source)).hexdigest()[:16]
     chosen = os.environ.get("NUMBA_CACHE_DIR")
@@ -90,11 +88,11 @@ def _folders(function: FunctionType) -> Iterator[Path]:
         yield Path(home, "roiservice", "compiled", apart)
 
 
-def _name(function: FunctionType, kinds: object) -> str:
-    """The file of code for these kinds, this Python and this processor, whatever it was made from."""
+def _name(function: Any, kinds: object) -> str:
+    """The file for these kinds, this Python and this processor, whatever its content was made from."""
     which = repr((kinds, EXTENSION_SUFFIXES[0], *_processor(), sys.flags.optimize))
     number = hashlib.sha256(which.encode()).hexdigest()[:16]
-    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{number}.code"
+    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{number}.kept"
 
 
 @cache
@@ -107,9 +105,10 @@ def _processor() -> tuple[str, str, str]:
     return triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
-def _digest(function: FunctionType, kinds: object) -> bytes:
-    made_by = numba_folder() / "_version.py", Path(__file__), Path(__file__).with_name("machine.py")
-    versions = llvmlite.__version__, np.__version__, *(_content(str(each)) for each in made_by)
+def _digest(function: Any, kinds: object) -> bytes:
+    own = (Path(__file__).with_name(name) for name in ("compiled.py", "kept.py", "machine.py"))
+    made_by = (_content(str(path)) for path in (numba_folder() / "_version.py", *own))
+    versions = llvmlite.__version__, np.__version__, *made_by
     parts = (versions, kinds, *_ingredients((function, kinds), set()))
     return hashlib.sha256(repr(parts).encode()).digest()
 

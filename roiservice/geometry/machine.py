@@ -34,6 +34,7 @@ class MachineCode:
     constants: list[Any]  # Python objects that it gives values back with
 
 
+@cache
 def numba_folder() -> Path:
     """Where numba lies, which is not imported; ImportError if it is not installed."""
     spec = find_spec("numba")

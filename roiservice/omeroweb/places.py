@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote
 
 from roiservice.errors import SettingsError, SourceError
 from roiservice.sources.paths import is_inside
-from roiservice.sources.remote.s3 import is_own_server
 from roiservice.sources.remote.urls import is_url, normalized_url
 
 ENTITY_TYPE = "com.glencoesoftware.ngff:multiscales"
@@ -120,6 +119,8 @@ def _is_disguised(segment: str) -> bool:
 
 
 def _reads_from(host: str) -> bool:
+    from roiservice.sources.remote.s3 import is_own_server
+
     try:
         return is_own_server(host)
     except SourceError:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import numpy as np
@@ -24,7 +24,9 @@ import orjson
 from numpy.typing import NDArray
 
 from roiservice.errors import OmeroWebFailed, SharedStoreFailed
-from roiservice.omeroweb.client import OmeroWeb
+
+if TYPE_CHECKING:
+    from roiservice.omeroweb.client import OmeroWeb
 
 COUNT_KEPT = 60  # seconds
 # The same where there is none: a page asks for no ROI then, and so would not show the first one for so long.

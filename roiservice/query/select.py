@@ -8,7 +8,6 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import to_arrow, to_numpy
@@ -168,6 +167,8 @@ def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows | slice) -> NDArray
 
 
 def _between(column: pa.Array, asked: PropertyFilter) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc  # takes a while
+
     inside = to_numpy(pc.is_valid(column))
     for bound, compare in ((asked.low, pc.greater_equal), (asked.high, pc.less_equal)):
         if bound is not None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import to_numpy
@@ -68,6 +67,8 @@ def texts(column: pa.Array | pa.ChunkedArray) -> dict[str, Any]:
 
     Of equally common ones those that come first in order. Long texts are cut.
     """
+    import pyarrow.compute as pc  # takes a while
+
     found = pc.value_counts(column)
     values, counts = found.field("values"), found.field("counts")
     order = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values

@@ -105,7 +105,7 @@ class Assembly:
         vertices = self.vertex_offsets[rings[0] : rings[-1] + 1]
         xy = np.empty((int(vertices[-1] - vertices[0]), 2), np.int32)
         rows, of_table = self.row[rings[0] : rings[-1]], self.table[rings[0] : rings[-1]]
-        for number in np.unique(of_table).tolist():
+        for number in np.flatnonzero(np.bincount(of_table)).tolist():
             own = np.flatnonzero(of_table == number)
             table = self.tables[number]
             _copy_rings(table.xy, table.offsets, rows[own], vertices[own] - vertices[0], xy)

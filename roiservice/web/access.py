@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 from flask import g, request
 
-from roiservice.auth.policy import Caller, Identity, PublicPolicy, may_read
-from roiservice.auth.readcheck import Trust
+from roiservice.auth.policy import Caller, Identity, PublicPolicy, Trust, may_read
 from roiservice.bootstrap import Layer
 from roiservice.catalog.registry import Place
 from roiservice.errors import (

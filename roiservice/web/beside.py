@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 from urllib.parse import urlencode
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.registry import FIRST_IMAGE
 from roiservice.errors import NotFound, OmeroWebFailed
-from roiservice.omeroweb.client import Answer, OmeroWeb
 from roiservice.omeroweb.rois import OmeroRois, RoiList, RoiSlice
 from roiservice.web.access import caller_session, identity
 from roiservice.web.compress import gzip_whole
@@ -23,6 +22,9 @@ from roiservice.web.negotiate import accepts_gzip
 from roiservice.web.params import Paging
 from roiservice.web.responses import WORTH_COMPRESSING
 from roiservice.web.routes import services
+
+if TYPE_CHECKING:
+    from roiservice.omeroweb.client import Answer, OmeroWeb
 
 # What OMERO.web's ROI calls understand. Others are not passed on: `bsession`, `username` and `password` would
 # log somebody in.

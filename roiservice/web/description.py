@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 import roiservice
 
@@ -92,6 +91,8 @@ def _resolve(document: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _document(prefix: str) -> dict[str, Any]:
+    import yaml  # takes a while
+
     document: dict[str, Any] = yaml.safe_load(openapi_yaml(prefix))
     return document
 

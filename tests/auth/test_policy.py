@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roiservice.auth.claims import covers
-from roiservice.auth.policy import Caller, Identity, OmeroPolicy, Policy, PublicPolicy, bearer_token, may_read
+from roiservice.auth.omero import OmeroPolicy, bearer_token
+from roiservice.auth.policy import Caller, Identity, Policy, PublicPolicy, may_read
 from roiservice.auth.readcheck import ReadCheck
 from roiservice.auth.revocation import Revocations
 from roiservice.auth.sessions import DjangoSessions, SessionNames

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from roiservice.auth.readcheck import IN_FLIGHT, MOST_KEPT, Decision, ReadCheck, Trust, decide
+from roiservice.auth.policy import Trust
+from roiservice.auth.readcheck import IN_FLIGHT, MOST_KEPT, Decision, ReadCheck, decide
 from roiservice.auth.sessions import SessionNames
 from roiservice.errors import OmeroWebFailed
 from roiservice.omeroweb.client import Answer

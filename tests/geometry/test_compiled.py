@@ -96,7 +96,7 @@ def totals(folder: Path, before: str = "") -> str:
 
 def kept(folder: Path) -> list[Path]:
     """Files of the compiled `total`."""
-    return sorted(folder.glob("__pycache__/outer.total.*.code"))
+    return sorted(folder.glob("__pycache__/outer.total.*.kept"))
 
 
 def test_code_is_kept_for_each_type(modules: Path) -> None:
@@ -151,7 +151,7 @@ def test_where_there_is_no_room_nothing_is_kept(modules: Path) -> None:
         file.unlink()
     no_room = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
     assert totals(modules, no_room) == "8 8 8.0 3"
-    assert [path.name for path in modules.glob("__pycache__/[!i]*.code")] == []
+    assert [path.name for path in modules.glob("__pycache__/[!i]*.kept")] == []
 
 
 def test_code_is_kept_elsewhere_where_it_cannot_lie_beside_its_source(
@@ -163,7 +163,7 @@ def test_code_is_kept_elsewhere_where_it_cannot_lie_beside_its_source(
     (modules / "__pycache__").write_text("")
     assert totals(modules) == "8 8 8.0 3"
     assert totals(modules) == "8 8 8.0 0"
-    assert len(list((tmp_path / "cache" / "roiservice").rglob("outer.total.*.code"))) == 3
+    assert len(list((tmp_path / "cache" / "roiservice").rglob("outer.total.*.kept"))) == 3
 
 
 class Pair(NamedTuple):

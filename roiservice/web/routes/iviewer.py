@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flask import Blueprint, Response, request
@@ -16,7 +16,6 @@ from flask import Blueprint, Response, request
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_ID, Place
 from roiservice.errors import NotFound, RoiServiceError
-from roiservice.omeroweb.client import Answer
 from roiservice.omeroweb.places import member
 from roiservice.omeroweb.rois import RoiList, roi_count_of, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
@@ -27,6 +26,9 @@ from roiservice.web.pages import Available, available
 from roiservice.web.responses import json_answer
 from roiservice.web.routes import services
 from roiservice.web.routes.omero import roi_list
+
+if TYPE_CHECKING:
+    from roiservice.omeroweb.client import Answer
 
 blueprint = Blueprint("iviewer", __name__, url_prefix="/iviewer")
 

@@ -9,8 +9,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from roiservice.auth.claims import ACCESS, LONGEST_PATH, TICKET, checked_images
-from roiservice.auth.policy import Caller
-from roiservice.auth.readcheck import Trust
+from roiservice.auth.policy import Caller, Trust
 from roiservice.bootstrap import OmeroAccess
 from roiservice.errors import (
     BadParameter,
