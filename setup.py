@@ -72,7 +72,7 @@ setup(
         "google-crc32c>=1.5",
         "gunicorn>=26",
         "isal>=1.7",
-        "numba>=0.60",
+        "numba>=0.60,<0.69",  # roiservice.geometry.machine calls what lies within it
         "numcodecs>=0.15",
         "numpy>=1.26,<3",
         "orjson>=3.11.6",

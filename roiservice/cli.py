@@ -299,7 +299,7 @@ def revoke(jti: Sequence[str], sid: Sequence[str], sub: Sequence[str], images: S
 
 @roiservice.command("warm-up", hidden=True)
 def warm_up() -> None:
-    """Compile all kernels into numba's cache (NUMBA_CACHE_DIR)."""
+    """Compile all that requests and builds need, and keep it (in NUMBA_CACHE_DIR, if that is set)."""
     from roiservice.warm import warm_up as run
 
     run()

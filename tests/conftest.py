@@ -16,9 +16,17 @@ from hypothesis import settings as hypothesis_settings
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.settings import Settings
+from roiservice.warm import warm_up
+from roiservice.warmed import is_warm
 from roiservice.web import create_app
 from tests.postgres import PostgresServer, programs
 from tests.stores import write_image
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile what is not kept yet, once: processes will share the tests, and some of these count seconds."""
+    if not hasattr(session.config, "workerinput") and not is_warm():
+        warm_up()
 
 
 @dataclass(frozen=True)

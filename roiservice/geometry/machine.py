@@ -44,22 +44,27 @@ def numba_folder() -> Path:
 
 
 def callable_of(code: MachineCode) -> Callable[..., Any]:
-    """A function that runs `code`; its arguments have to be of the types for which it was made."""
-    engine, functions = _engine()
+    """A function that runs `code`; its arguments have to be of the types for which it was made.
+
+    Each has an engine of its own: names that numba gives to what a function calls are unique in one process,
+    and the code of two may have been made by different ones.
+    """
+    functions = _functions()
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.content))
-    engine.finalize_object()
+    address = engine.get_function_address(code.entry)  # which makes it ready, and compiles no empty module
     environment = functions.Environment({})
     environment.consts.extend(code.constants)
     pointer = ctypes.c_void_p.from_address(engine.get_global_value_address(code.environment))
     pointer.value = id(environment)
-    address = engine.get_function_address(code.entry)
     function: Callable[..., Any] = functions.make_function(sys, code.name, "", address, environment, engine)
     return function
 
 
 @cache
-def _engine() -> tuple[Any, Any]:
-    """What puts machine code in place, for good, and numba's module that makes Python functions of it."""
+def _functions() -> Any:
+    """The module of numba that makes Python functions of machine code; all that such code calls is there."""
     functions = _extension("_dynfunc")
     memory = _extension("core", "runtime", "_nrt_python")
     memory.memsys_use_cpython_allocator()
@@ -74,8 +79,7 @@ def _engine() -> tuple[Any, Any]:
         llvm.add_symbol(name, address)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine), functions
+    return functions
 
 
 def _built_in_errors() -> list[type[BaseException]]:
@@ -94,10 +98,11 @@ def _extension(*names: str) -> Any:
     return module
 
 
-@cache
 def _unpickle(place: int, size: int, _digest: int) -> Any:
     """A type or an error that compiled code holds: numba's own function for it would import all of numba."""
-    return pickle.loads(ctypes.string_at(place, size))  # noqa: S301 - our own
+    return _unpickled(ctypes.string_at(place, size))
 
+
+_unpickled = cache(pickle.loads)
 
 _UNPICKLE = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(_unpickle)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from roiservice.catalog import engine, tracing
-from roiservice.catalog.build import LayerVersion, build_catalog, roi_numbers
+from roiservice.catalog.build import build_catalog, roi_numbers
 from roiservice.catalog.properties import merged, stated_columns
 from roiservice.catalog.reader import open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, Registry
+from roiservice.catalog.versions import LayerVersion
 from roiservice.errors import SourceError, SourceRefused, TooManyObjects
 from roiservice.query.columns import read_features
 from roiservice.sources.limits import Limits

@@ -21,12 +21,12 @@ import pytest
 from distributed import Client, LocalCluster
 
 from roiservice.catalog import cluster as cluster_module
-from roiservice.catalog.build import blocks_folder
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.elsewhere import FAILURE
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.versions import blocks_folder
 from roiservice.errors import BadParameter, EngineFailed, SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer

@@ -30,6 +30,7 @@ from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.sources.tokens import chunk_state
+from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_array, write_image
 from tests.vectorize.support import rings_of
@@ -270,9 +271,7 @@ def test_shards_are_read_once_more_only_for_catalogs_that_others_can_be_made_fro
 
     layer = Layer(tmp_path, squares(96, 96), chunks=(8, 8), shards=(48, 48))
     monkeypatch.setattr(LabelLayer, "digests", spied)
-    keeper_at(tmp_path / "other", outline=build_module.Outline(smooth=smooth)).build(
-        layer.key(tmp_path / "other")
-    )
+    keeper_at(tmp_path / "other", outline=Outline(smooth=smooth)).build(layer.key(tmp_path / "other"))
     assert sorted(read) == (["c/0/0", "c/0/1", "c/1/0", "c/1/1"] if is_read else [])
 
 
@@ -386,7 +385,7 @@ def test_all_is_traced_where_more_than_chunks_counts(
     layer = Layer(tmp_path, squares(160, 240))
     keeper = layer.keeper
     if option == "min_area":
-        keeper = keeper_at(tmp_path, outline=build_module.Outline(min_area=2.0))
+        keeper = keeper_at(tmp_path, outline=Outline(min_area=2.0))
         keeper.build(layer.key(tmp_path))
     layer.array[3:5, 3:9] = 1000
     if option == "metadata":

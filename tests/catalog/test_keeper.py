@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import zarr
 
+from roiservice.catalog import build as build_module
 from roiservice.catalog import columns as columns_module
 from roiservice.catalog import elsewhere
 from roiservice.catalog import keeper as keeper_module
@@ -131,14 +132,14 @@ def go(process: subprocess.Popen[str]) -> None:
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Version numbers of what this process builds; the building itself is the real one, only slower."""
     built: list[int] = []
-    real = keeper_module.build_catalog
+    real = build_module.build_catalog
 
     def counted(layer: Any, version: Any, *arguments: Any, **options: Any) -> None:
         built.append(version.number)
         time.sleep(0.2)
         real(layer, version, *arguments, **options)
 
-    monkeypatch.setattr(keeper_module, "build_catalog", counted)
+    monkeypatch.setattr(build_module, "build_catalog", counted)
     return built
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roiservice.catalog import build as build_module
 from roiservice.catalog import indexes as indexes_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
@@ -175,7 +176,7 @@ def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
     keeper = keeper_at(tmp_path)
     old = keeper.build(layer)
     write_store(tmp_path, blobs(*SHAPE)[:, ::-1])
-    real = keeper_module.build_catalog
+    real = build_module.build_catalog
 
     def limited(*arguments: Any, **options: Any) -> None:  # once the registry has been written to
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -186,7 +187,7 @@ def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
         code = 1
         try:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            keeper_module.build_catalog = limited
+            build_module.build_catalog = limited
             keeper_at(tmp_path).build(layer)
         except NotWritten:
             code = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from roiservice.catalog import build as build_module
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import locks as locks_module
@@ -101,13 +102,13 @@ def machines(tmp_path: Path, postgres_url: str) -> Machines:
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Version numbers of what this process builds."""
     built: list[int] = []
-    real = keeper_module.build_catalog
+    real = build_module.build_catalog
 
     def counted(layer: Any, version: Any, *arguments: Any, **options: Any) -> None:
         built.append(version.number)
         real(layer, version, *arguments, **options)
 
-    monkeypatch.setattr(keeper_module, "build_catalog", counted)
+    monkeypatch.setattr(build_module, "build_catalog", counted)
     return built
 
 
@@ -231,7 +232,7 @@ def test_a_builder_that_was_replaced_puts_nothing_in_place(
     machines: Machines, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks_module, "WATCH", 3600.0)
-    real = keeper_module.build_catalog
+    real = build_module.build_catalog
     with postgres_server.connect() as faster:
 
         def replaced(*arguments: Any, **options: Any) -> None:
@@ -245,7 +246,7 @@ def test_a_builder_that_was_replaced_puts_nothing_in_place(
             wait_for(lambda: faster.execute(lock, [locks_module.LOCKS, machines.layer.number]).fetchone()[0])
             (machines.directory / CLAIM).write_text("the other")
 
-        monkeypatch.setattr(keeper_module, "build_catalog", replaced)
+        monkeypatch.setattr(build_module, "build_catalog", replaced)
         with pytest.raises(Building):
             machines.one.build(machines.layer)
     assert machines.one.existing(machines.layer) is None

@@ -19,9 +19,10 @@ import pytest
 
 from roiservice.catalog import build as build_module
 from roiservice.catalog import cluster, columns, engine, spill, tracing, writer
-from roiservice.catalog.build import LayerVersion, blocks_folder, build_catalog
+from roiservice.catalog.build import build_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.spill import BlockFiles
+from roiservice.catalog.versions import LayerVersion, blocks_folder
 from roiservice.errors import RegistryFailed, SourceDamaged
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -258,3 +259,17 @@ def test_what_is_kept_runs_beside_what_is_compiled(modules: Path) -> None:
     other = "from numba import njit; import numpy as np; njit(lambda n: np.zeros(n))(3)"
     for lines in (f"{other}; import outer", f"import outer; {other}"):
         assert totals(modules, lines) == "8 8 8.0 0"
+
+
+def test_arrays_outlive_the_loop_that_made_them() -> None:
+    def made() -> Any:
+        @compiled
+        def ramp(size: int) -> Any:
+            values = [k for k in range(size)]  # noqa: C416 - to be compiled
+            return np.array(values)
+
+        return ramp(1000)
+
+    arrays = [made() for _ in range(3)]
+    gc.collect()
+    assert all(array.tolist() == list(range(1000)) for array in arrays)
