@@ -23,6 +23,7 @@ from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.kept import newly_kept
 from roiservice.geometry.polygons import Polygons, measure
 from roiservice.query.columns import read_features
+from roiservice.query.density import density
 from roiservice.query.detail import Detail, read_detailed
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
@@ -90,12 +91,13 @@ def _warm_up_catalog(directory: Path, frame: Frame) -> None:
     writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
     pixel_count = measure(_OUTLINES).area.astype(np.int64)
     writer.add_plane([(0, -1, 0)], _LABELS, _OUTLINES, pixel_count, exact=True)
-    meta = {"version": 1, "layer_number": 1, "name": "", "image_name": ""}
+    meta = {"version": 1, "layer_number": 1, "name": "", "image_name": "", "image_size": [1, 1, 1, 9, 9]}
     meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
     writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
     catalog = open_catalog(directory / str(frame.scale_x))
     rows = roi_page(catalog, RoiQuery(), 0, 10).rows
     read_detailed(catalog, rows, Detail(simplify=1.0))
+    density(catalog, RoiQuery(), 1)
     features = read_features(catalog, rows)
     for each in FORMATS.values():
         each.encode(features)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.reader import Catalog, some_rows
+from roiservice.geometry.compiled import compiled
 from roiservice.query.select import RoiQuery, selected
 
 
@@ -32,16 +34,27 @@ def density(catalog: Catalog, query: RoiQuery, cells: int) -> Density:
     longer = max(width, height)
     # In whole numbers: a quotient that was rounded up would be one cell more.
     shape = (-(-height * cells // longer), -(-width * cells // longer))
-    counts, areas = np.zeros(shape[0] * shape[1], np.int64), np.zeros(shape[0] * shape[1])
+    counts, areas = np.zeros(shape, np.int64), np.zeros(shape)
     outside = 0
     for rows in selected(catalog, query).batches():
-        x, y = some_rows(catalog.features["centroid"], rows).T
-        inside = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
-        # Without the side of a cell, which may be rounded: what lies on a border would fall left of it.
-        column = np.minimum(x[inside] * cells / longer, shape[1] - 1).astype(np.int64)
-        row = np.minimum(y[inside] * cells / longer, shape[0] - 1).astype(np.int64)
-        cell = row * shape[1] + column
-        counts += np.bincount(cell, minlength=len(counts))
-        areas += np.bincount(cell, catalog.features["area"][rows][inside], len(areas))
-        outside += int(len(inside) - inside.sum())
-    return Density(longer / cells, counts.reshape(shape), areas.reshape(shape), outside)
+        centroids, area = some_rows(catalog.features["centroid"], rows), catalog.features["area"][rows]
+        centroids.flags.writeable = area.flags.writeable = False  # for others the loop is compiled anew
+        outside += _count(centroids, area, width, height, cells, counts, areas)
+    return Density(longer / cells, counts, areas, outside)
+
+
+@compiled
+def _count(centroids: Any, area: Any, width: int, height: int, cells: int, counts: Any, areas: Any) -> int:
+    """Add features to the cells that they lie in; returns how many lie in none."""
+    longer, outside = max(width, height), 0
+    last_row, last_column = counts.shape[0] - 1, counts.shape[1] - 1
+    for i in range(area.size):
+        x, y = centroids[i, 0], centroids[i, 1]
+        if x >= 0 and y >= 0 and x <= width and y <= height:
+            # Without the side of a cell, which may be rounded: what lies on a border would fall left of it.
+            row, column = min(int(y * cells / longer), last_row), min(int(x * cells / longer), last_column)
+            counts[row, column] += 1
+            areas[row, column] += area[i]
+        else:
+            outside += 1
+    return outside
