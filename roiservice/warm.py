@@ -18,6 +18,7 @@ from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.runs import edited
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.encode.formats import FORMATS
+from roiservice.geometry.compiled import not_kept
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.kept import newly_kept
@@ -55,7 +56,8 @@ def warm_up() -> None:
             plane[1:6, 1:6] = 1
             trace_plane([plane[:4], plane[4:]])
     _warm_up_catalogs()
-    note_warm()
+    if not not_kept:
+        note_warm()
 
 
 @contextmanager

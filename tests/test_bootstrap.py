@@ -198,6 +198,19 @@ print("numba" in sys.modules)
     assert done.stdout == "False\n"
 
 
+def test_a_start_compiles_again_what_could_not_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_up()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(warm, "not_kept", ["a loop"])
+    warm_up()
+    assert not is_warm()
+    monkeypatch.setattr(warm, "not_kept", [])
+    warm_up()
+    assert is_warm()
+
+
 def test_a_start_compiles_again_what_it_has_another_source_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,9 @@ from roiservice.geometry.machine import MachineCode, callable_of
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
+not_kept: list[str] = []  # names of what this process had to make, and others will have to
+
+_PLAIN = frozenset((int, float, bool, complex, type(None)))
 _LOCK = threading.RLock()  # one thread compiles or loads at a time; what is compiled may look at other loops
 
 
@@ -54,7 +57,7 @@ class _Told:
 
 
 class _Loop:
-    """A function that runs compiled for arguments of all types, as they come."""
+    """A function that runs compiled for arrays, numbers, None and tuples of these, as they come."""
 
     def __init__(self, function: FunctionType) -> None:
         update_wrapper(self, function)
@@ -75,8 +78,8 @@ class _Loop:
         if code is None:
             result = self._compile(arguments)
             code = _machine_code(result)
-            if not _is_of_this_process(result):
-                write_kept(self._function, kinds, code)
+            if _is_of_this_process(result) or not write_kept(self._function, kinds, code):
+                not_kept.append(code.name)
         return callable_of(code)
 
     def _compile(self, arguments: tuple[Any, ...]) -> Any:
@@ -102,8 +105,9 @@ class _Loop:
 def _machine_code(result: Any) -> MachineCode:
     about = result.fndesc
     _, _, (content, _) = result.library.serialize_using_object_code()
-    constants = list(result.environment.consts)
-    return MachineCode(about.qualname, content, about.llvm_cpython_wrapper_name, about.env_name, constants)
+    environments = (result.environment, *result._find_referenced_environments())
+    constants = {each.env_name: list(each.consts) for each in environments}
+    return MachineCode(about.qualname, content, about.llvm_cpython_wrapper_name, constants)
 
 
 def _is_of_this_process(result: Any) -> bool:
@@ -114,13 +118,17 @@ def _is_of_this_process(result: Any) -> bool:
 
 
 def _kind(value: Any) -> object:
-    """What of an argument compiled code depends on."""
+    """What of an argument compiled code depends on; TypeError for one of which that is not known here."""
     if isinstance(value, np.ndarray):
         flags = value.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
         return value.dtype, value.ndim, layout, flags.writeable, flags.aligned
     if isinstance(value, tuple):
         return type(value), *map(_kind, value)
-    if type(value) is int and value.bit_length() > 63:
+    if isinstance(value, np.generic):
+        return value.dtype  # which knows units of time and fields, too
+    if type(value) is int and value >= 2**63:
         return "u64"
-    return type(value)
+    if type(value) in _PLAIN:
+        return type(value)
+    raise TypeError(f"compiled code takes no {type(value).__name__}")

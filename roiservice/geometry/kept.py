@@ -34,32 +34,28 @@ _DIGEST = hashlib.sha256().digest_size
 
 def read_kept(function: Callable[..., Any], kinds: object) -> Any:
     """What was kept of `function` for arguments of `kinds`; None if it has to be made."""
-    with suppress(Exception):  # there is none, or it is damaged, which may show in any way
-        for folder in _folders(function):
-            path = folder / _name(function, kinds)
-            if path.exists():
-                return _checked(path.read_bytes(), _digest(function, kinds))
+    for folder in _folders(function):  # what lies in the first may be old, and not for this user to replace
+        with suppress(Exception):  # there is none, or it is damaged, which may show in any way
+            content = (folder / _name(function, kinds)).read_bytes()
+            made = content[2 * _DIGEST :]
+            # Code of something else, and damaged code, would end the process.
+            if content[: 2 * _DIGEST] == _digest(function, kinds) + hashlib.sha256(made).digest():
+                return pickle.loads(made)  # noqa: S301 - our own
     return None
 
 
-def _checked(content: bytes, digest: bytes) -> Any:
-    made = content[2 * _DIGEST :]
-    if content[: 2 * _DIGEST] != digest + hashlib.sha256(made).digest():
-        return None  # it is of something else, or damaged; such code would end the process
-    return pickle.loads(made)  # noqa: S301 - our own
-
-
-def write_kept(function: Callable[..., Any], kinds: object, made: object) -> None:
-    """Keep what was made in the first place that has room for it, if there is one."""
+def write_kept(function: Callable[..., Any], kinds: object, made: object) -> bool:
+    """Keep what was made in the first place that has room for it; whether there is one."""
     content = pickle.dumps(made)
-    content = _digest(function, kinds) + hashlib.sha256(content).digest() + content
     for folder in _folders(function):
         with suppress(OSError):
+            digest = _digest(function, kinds)
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / _name(function, kinds)
-            _write(path, content)
+            _write(path, digest + hashlib.sha256(content).digest() + content)
             newly_kept.add(path)
-            return
+            return True
+    return False
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -69,7 +65,7 @@ def _write(path: Path, content: bytes) -> None:
             file.write(content)
         os.chmod(beside, 0o644)  # another user may run what was compiled by one who installed it
         os.replace(beside, path)
-    except OSError:
+    except BaseException:
         os.unlink(beside)
         raise
 
@@ -106,15 +102,17 @@ def _processor() -> tuple[str, str, str]:
 
 
 def _digest(function: Any, kinds: object) -> bytes:
-    own = (Path(__file__).with_name(name) for name in ("compiled.py", "kept.py", "machine.py"))
-    made_by = (_content(str(path)) for path in (numba_folder() / "_version.py", *own))
+    made_by = _content(str(numba_folder() / "_version.py")), *_OWN
     versions = llvmlite.__version__, np.__version__, *made_by
     parts = (versions, kinds, *_ingredients((function, kinds), set()))
     return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def _ingredients(value: object, known: set[int]) -> Iterator[object]:
-    """What compiled code is made from: the modules of all that it calls, and the constants of others."""
+    """What compiled code is made from: all that it calls, and constants.
+
+    Functions are taken as they are in this process, whose sources may have been replaced since.
+    """
     value = getattr(value, "__wrapped__", value)
     if isinstance(value, ModuleType):
         yield _content(getattr(value, "__file__", None))
@@ -133,13 +131,24 @@ def _ingredients(value: object, known: set[int]) -> Iterator[object]:
 
 
 def _of_function(function: FunctionType, known: set[int]) -> Iterator[object]:
-    yield _content(function.__code__.co_filename)
+    yield from _of_code(function.__code__)
+    yield pickle.dumps(function.__defaults__)
     for cell in function.__closure__ or ():
         yield from _ingredients(cell.cell_contents, known)
     for name in _names(function.__code__):
         if name in function.__globals__:
             yield name
             yield from _ingredients(function.__globals__[name], known)
+
+
+def _of_code(code: CodeType) -> Iterator[object]:
+    yield code.co_code, code.co_exceptiontable, code.co_flags
+    yield code.co_varnames, code.co_names, code.co_cellvars, code.co_freevars
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _of_code(constant)
+        else:
+            yield constant
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -157,3 +166,8 @@ def _content(path: str | None) -> bytes:
         return b""
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).digest()
+
+
+_OWN = tuple(
+    _content(str(Path(__file__).with_name(name))) for name in ("compiled.py", "kept.py", "machine.py")
+)

@@ -30,8 +30,9 @@ class MachineCode:
     name: str
     content: bytes  # of an object file
     entry: str  # its symbol that takes and gives Python objects
-    environment: str  # its symbol that leads to `constants`
-    constants: list[Any]  # Python objects that it gives values back with
+    # Python objects that it gives values back with, and raises errors with: by the symbols that lead to them,
+    # of the function itself first, and of those that it calls.
+    constants: dict[str, list[Any]]
 
 
 @cache
@@ -54,11 +55,15 @@ def callable_of(code: MachineCode) -> Callable[..., Any]:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.content))
     address = engine.get_function_address(code.entry)  # which makes it ready, and compiles no empty module
-    environment = functions.Environment({})
-    environment.consts.extend(code.constants)
-    pointer = ctypes.c_void_p.from_address(engine.get_global_value_address(code.environment))
-    pointer.value = id(environment)
-    function: Callable[..., Any] = functions.make_function(sys, code.name, "", address, environment, engine)
+    environments = []
+    for symbol, constants in code.constants.items():
+        environment = functions.Environment({})
+        environment.consts.extend(constants)
+        pointer = ctypes.c_void_p.from_address(engine.get_global_value_address(symbol))
+        pointer.value = id(environment)
+        environments.append(environment)
+    own, held = environments[0], (engine, environments)
+    function: Callable[..., Any] = functions.make_function(sys, code.name, "", address, own, held)
     return function
 
 

@@ -128,6 +128,20 @@ def test_no_code_is_taken_that_was_compiled_for_another_type(modules: Path) -> N
     assert totals(modules) == "8 8 8.0 0"
 
 
+def test_code_is_kept_for_the_source_that_it_was_made_from(modules: Path) -> None:
+    """Even if another source lies in its place by then, as after an upgrade beside a running service."""
+    write_inner(modules, change=" * 2")
+    before = (modules / "inner.py").read_text()
+    write_inner(modules)
+    replace = f"import inner; open('inner.py', 'w').write({before!r})"
+    for file in kept(modules):
+        file.unlink()
+    assert totals(modules, replace) == "8 8 8.0 3"
+    assert totals(modules) == "12 12 12.0 3"
+    write_inner(modules)
+    assert totals(modules, replace) == "8 8 8.0 3"
+
+
 @pytest.mark.parametrize("size", [0, 10, 40, 1000, -1])
 def test_damaged_code_is_compiled_anew(modules: Path, size: int) -> None:
     for file in kept(modules):
@@ -167,6 +181,20 @@ def test_code_is_kept_elsewhere_where_it_cannot_lie_beside_its_source(
     assert len(list((tmp_path / "cache" / "roiservice").rglob("outer.total.*.kept"))) == 3
 
 
+def test_old_code_beside_the_source_does_not_hide_what_is_kept_elsewhere(
+    modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade, for a user who may not write there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_inner(modules, change=" * 2")
+    for file in (modules / "__pycache__").glob("*.kept"):
+        file.unlink()
+        file.mkdir()  # nor may root replace that
+        (file / "old").write_text("")
+    assert totals(modules) == "12 12 12.0 3"
+    assert totals(modules) == "12 12 12.0 0"
+
+
 class Pair(NamedTuple):
     first: Any
     second: Any
@@ -175,6 +203,11 @@ class Pair(NamedTuple):
 @compiled
 def compared(value: Any) -> Any:
     return value, value > 4
+
+
+@compiled
+def returned(value: Any) -> Any:
+    return value
 
 
 @compiled
@@ -196,8 +229,21 @@ def filled(size: int) -> Any:
     return np.full(size, 7, np.uint8)
 
 
+@compiled
+def counted(size: int) -> Any:
+    if size < 0:
+        raise ValueError("less than nothing", size)
+    return np.ones(size)
+
+
+@compiled
+def count_of(size: int) -> Any:
+    return counted(size).sum()
+
+
 @pytest.mark.parametrize(
-    "value", [5, -5, 2**62, 2**63 + 2, 5.0, np.int8(5), np.uint64(2**63 + 8), np.float32(5), True]
+    "value",
+    [5, -5, 2**62, -(2**63), 2**63, 2**63 + 2, 5.0, np.int8(5), np.uint64(2**63 + 8), np.float32(5), True],
 )
 def test_scalars_of_all_types_are_told_apart(value: Any) -> None:
     assert compared(value) == (value, value > 4)
@@ -218,6 +264,26 @@ def test_arrays_of_all_layouts_are_told_apart(dtype: type) -> None:
 def test_named_tuples_are_told_apart() -> None:
     assert swapped(Pair(np.ones(3), 4)) == (4, 3.0)
     assert swapped(Pair(np.ones(3, np.int32), 4.5)) == (4.5, 3)
+
+
+def test_units_of_time_are_told_apart() -> None:
+    for unit in ("D", "ns"):
+        time = np.timedelta64(5, unit)
+        assert returned(time) == time
+
+
+def test_what_cannot_be_told_apart_is_refused() -> None:
+    for value in ([1, 2], [0.5], np.int32, "text"):
+        with pytest.raises(TypeError, match="compiled code takes no"):
+            returned(value)
+
+
+def test_errors_of_loops_that_loops_call_hold_what_they_are_about() -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="less than nothing") as raised:
+            count_of(-3)
+        assert raised.value.args == ("less than nothing", -3)
+        assert count_of(3) == 3.0
 
 
 def test_what_goes_wrong_in_compiled_code_is_raised() -> None:
