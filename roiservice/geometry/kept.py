@@ -92,13 +92,19 @@ def _name(function: Any, kinds: object) -> str:
 
 
 @cache
-def _processor() -> tuple[str, str, str]:
-    """For what numba compiles: this processor, or what its own settings say."""
-    triple = llvm.get_process_triple()
-    chosen = os.environ.get("NUMBA_CPU_NAME")
-    if chosen:
-        return triple, chosen, os.environ.get("NUMBA_CPU_FEATURES", "")
-    return triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+def _processor() -> tuple[str, ...]:
+    """For what numba compiles, as `JITCPUCodegen` in its core/codegen.py does: this one, or what is set."""
+    name = os.environ.get("NUMBA_CPU_NAME", llvm.get_host_cpu_name())
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if name.lower() == "generic" else _own_features()
+    return llvm.get_process_triple(), name, features, os.environ.get("NUMBA_ENABLE_AVX", "")
+
+
+def _own_features() -> str:
+    with suppress(RuntimeError):  # LLVM cannot tell
+        return str(llvm.get_host_cpu_features().flatten())
+    return ""
 
 
 def _digest(function: Any, kinds: object) -> bytes:

@@ -142,6 +142,31 @@ def test_code_is_kept_for_the_source_that_it_was_made_from(modules: Path) -> Non
     assert totals(modules, replace) == "8 8 8.0 3"
 
 
+PROCESSOR = """
+from numba.core.registry import cpu_target
+from roiservice.geometry.kept import _processor
+print(_processor()[:3] == cpu_target.target_context.codegen().magic_tuple())
+"""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_NAME": ""},
+        {"NUMBA_CPU_NAME": "nehalem"},
+        {"NUMBA_CPU_FEATURES": "+sse2"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
+    ],
+)
+def test_code_is_kept_for_the_processor_that_it_was_made_for(settings: dict[str, str]) -> None:
+    """Other processors may lack what such code makes use of."""
+    command, environment = [sys.executable, "-c", PROCESSOR], os.environ | settings
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout == "True\n"
+
+
 @pytest.mark.parametrize("size", [0, 10, 40, 1000, -1])
 def test_damaged_code_is_compiled_anew(modules: Path, size: int) -> None:
     for file in kept(modules):
