@@ -25,7 +25,8 @@ def compiled(function: Loop) -> Loop:
     """Compile on first use, to run without the interpreter's lock; kept on disk if possible.
 
     Code is kept beside the source, else in the user's cache directory (or in NUMBA_CACHE_DIR). Where there is
-    no such place every process compiles for itself. Arguments are given by position.
+    no such place every process compiles for itself. Arguments are arrays, numbers, None and tuples of these,
+    given by position; TypeError for others.
     """
     return cast(Loop, _Loop(cast(FunctionType, function)))
 

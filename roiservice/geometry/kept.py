@@ -174,6 +174,7 @@ def _content(path: str | None) -> bytes:
         return hashlib.sha256(file.read()).digest()
 
 
+# As they are when this is imported: they may be replaced while the process runs.
 _OWN = tuple(
     _content(str(Path(__file__).with_name(name))) for name in ("compiled.py", "kept.py", "machine.py")
 )
