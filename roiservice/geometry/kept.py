@@ -79,9 +79,10 @@ def _folders(function: Any) -> Iterator[Path]:
         yield Path(chosen, apart)
         return
     yield source / "__pycache__"
-    with suppress(RuntimeError):  # a user without a home
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        yield Path(home, "roiservice", "compiled", apart)
+    with suppress(OSError, RuntimeError):  # a user without a home
+        caches = os.environ.get("XDG_CACHE_HOME")
+        if caches or Path.home().stat().st_uid == os.geteuid():  # not another user's, as after sudo
+            yield Path(caches or Path.home() / ".cache", "roiservice", "compiled", apart)
 
 
 def _name(function: Any, kinds: object) -> str:

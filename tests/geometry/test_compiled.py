@@ -220,6 +220,20 @@ def test_old_code_beside_the_source_does_not_hide_what_is_kept_elsewhere(
     assert totals(modules) == "12 12 12.0 0"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_no_code_is_taken_from_the_home_of_another_user(
+    modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    shutil.rmtree(modules / "__pycache__")
+    (modules / "__pycache__").write_text("")
+    (tmp_path / "home").mkdir()
+    assert [totals(modules), totals(modules)] == ["8 8 8.0 3", "8 8 8.0 0"]
+    os.chown(tmp_path / "home", 65534, 65534)
+    assert totals(modules) == "8 8 8.0 3"
+
+
 class Pair(NamedTuple):
     first: Any
     second: Any
