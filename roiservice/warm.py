@@ -54,6 +54,7 @@ def warm_up() -> None:
         for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
             plane = np.zeros((12, 12), dtype)
             plane[1:6, 1:6] = 1
+            plane[[4, 5], [4, 5]] = 0  # its outline passes the corner between these twice
             trace_plane([plane[:4], plane[4:]])
     _warm_up_catalogs()
     if not not_kept:

@@ -190,8 +190,12 @@ def test_all_that_warming_up_compiles_is_kept_for_the_next_time() -> None:
     assert is_warm()
     code = """
 import sys
+import numpy as np
+from roiservice.vectorize.plane import trace_plane
 from roiservice.warm import warm_up
 warm_up()
+for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+    trace_plane([np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], dtype)])
 print("numba" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
