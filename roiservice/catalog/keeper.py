@@ -38,7 +38,7 @@ from roiservice.catalog.elsewhere import (
     started,
 )
 from roiservice.catalog.indexes import FORMAT
-from roiservice.catalog.leftovers import adopt_blocks, sweep, sweep_all
+from roiservice.catalog.leftovers import make_way, sweep, sweep_all
 from roiservice.catalog.pointers import highest_number, pointer_name, pointer_stamp, version_in, write_pointer
 from roiservice.catalog.progress import (
     BuildStatus,
@@ -52,7 +52,7 @@ from roiservice.catalog.progress import (
 from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, OpenCatalogs, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.versions import LayerVersion, blocks_folder, put_in_place
+from roiservice.catalog.versions import LayerVersion, put_in_place
 from roiservice.errors import (
     Building,
     NotWritten,
@@ -282,7 +282,8 @@ class Keeper:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
             sweep(self.directory(layer), self._rules.keep_replaced, self._metrics)
             return existing
-        self._note_used(existing)
+        if existing is not None and len(existing.rois["roi"]):  # none of its numbers is to be given again
+            self._registry.note_used(existing.layer_number, int(existing.rois["roi"][-1]))
         version = self._registry.version_number(layer.number, token, self._options)
         directory = self.directory(layer) / str(version)
         try:
@@ -302,19 +303,11 @@ class Keeper:
             raise NotWritten(f"{directory}: {error}") from error
         return catalog
 
-    def _note_used(self, existing: Catalog | None) -> None:
-        """Have no ROI number of the catalog in service given again."""
-        if existing is not None and len(existing.rois["roi"]):
-            self._registry.note_used(existing.layer_number, int(existing.rois["roi"][-1]))
-
     def _built(self, layer: LayerKey, version: LayerVersion, manner: _Manner, before: Path | None) -> Catalog:
         """Build a version beside where it belongs, and put it there, or elsewhere if another one is there."""
         directory, locks = self.directory(layer) / str(version.number), self._registry.locks
         beside = directory.with_name(f"{version.number}{locks.mark(layer.number)}.new")
-        shutil.rmtree(beside, ignore_errors=True)
-        adopt_blocks(blocks_folder(beside))
-        if manner.force:  # a source that changed and looks the same
-            shutil.rmtree(blocks_folder(beside), ignore_errors=True)
+        make_way(beside, afresh=manner.force)
         with build_counted(self._metrics):
             self._build(layer, version, beside, manner, before)
             self._quota.check(layer, beside)

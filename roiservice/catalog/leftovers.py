@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from roiservice.catalog.pointers import is_of_another_format, named_versions, pointers, version_in
+from roiservice.catalog.versions import blocks_folder
 from roiservice.errors import RoiServiceError
 from roiservice.metrics import REMOVED, Metrics
 
@@ -82,11 +83,18 @@ def sweep(directory: Path, keep_replaced: float, metrics: Metrics, *, is_built: 
                 metrics.add(1, REMOVED, "replaced" if path.name.isdigit() else "unfinished")
 
 
-def adopt_blocks(folder: Path) -> None:
-    """Have the build with its blocks in `folder` go on from those that another of its version has left."""
+def make_way(building: Path, *, afresh: bool) -> None:
+    """Clear the place of a catalog that will be built, which goes on from blocks that its version has left.
+
+    With `afresh` these go as well: of a source that changed and looks the same they tell nothing.
+    """
+    shutil.rmtree(building, ignore_errors=True)
+    folder = blocks_folder(building)
     for path in folder.parent.glob(f"{folder.name.split('.')[0]}.*{BLOCKS}"):
         with suppress(OSError):  # it has some already
             os.rename(path, folder)
+    if afresh:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_all(root: Path, lock: Lock, keep_replaced: float, metrics: Metrics) -> None:
