@@ -6,6 +6,8 @@ import fcntl
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,7 +27,7 @@ from roiservice.catalog import columns as columns_module
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import tracing
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, Task, as_json, being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
 from roiservice.catalog.progress import DONE, FAILED
@@ -380,10 +382,28 @@ def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(
         keeper.catalog(layers[0])
 
 
+LOOKING_AT_ONCE = """
+import json, sys
+from roiservice.catalog import process, quota
+quota.LOOK_INTERVAL = 0.0
+sys.exit(process.build_task(json.load(sys.stdin)))
+"""
+
+
+def start_looking_at_once(task: Task, *marks: int) -> subprocess.Popen[bytes]:
+    """Start a process that looks at the disk however fast it builds; else as `start_build`."""
+    process = subprocess.Popen([sys.executable, "-c", LOOKING_AT_ONCE], stdin=subprocess.PIPE, pass_fds=marks)
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(as_json(task))
+    return process
+
+
 def test_a_process_that_found_no_room_is_followed_by_another(
-    tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey
+    tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10, catalog_bytes=2_000_000)
+    monkeypatch.setattr(keeper, "_start_build", start_looking_at_once)
     other = keeper.directory(layers[0])
     with locked(other):
         (other / "9.new.partial").mkdir()
