@@ -22,6 +22,7 @@ from roiservice.commands.console import Overall, check_given, complain, overall_
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
 from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
+from roiservice.memory import use_memory_freely
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -56,6 +57,7 @@ def build(
     """
     settings = load_settings(overrides)
     check_given(locations, settings)
+    use_memory_freely()
     with ExitStack() as stack:
         cluster = engine = None
         if dask is not None:

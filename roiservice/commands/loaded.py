@@ -10,8 +10,10 @@ import gc
 import numpy as np
 
 import roiservice.catalog.build  # noqa: F401
+from roiservice.memory import use_memory_freely
 from roiservice.vectorize.plane import trace_plane
 
+use_memory_freely()
 for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
     trace_plane([np.zeros((1, 1), dtype)])
 gc.freeze()  # all this stays: who looks for garbage needs not look at it, nor write to memory that is shared

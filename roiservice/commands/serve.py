@@ -15,8 +15,9 @@ from roiservice.catalog.forks import ForkServer
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
+from roiservice.memory import keep_memory_small
 from roiservice.metrics import Metrics
-from roiservice.server import Server, address_of, keep_memory_small, listen, use_memory_freely
+from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
@@ -77,8 +78,6 @@ def _prepare_to_build() -> None:
     import numcodecs  # noqa: F401 - decodes chunks
 
     import roiservice.commands.loaded  # noqa: F401
-
-    use_memory_freely()
 
 
 def prepare(services: Services, base: str) -> str:

@@ -119,11 +119,14 @@ class Chunks:
                 low, high = max(start, number * size), min(stop, (number + 1) * size)
                 target.append(slice(at + low - first, at + high - first))
                 source.append(slice(low - number * size, high - number * size))
+            place = out[tuple(target)]
             if content is None:
-                out[tuple(target)] = self.encoding.fill
+                place[...] = self.encoding.fill
+            elif place.shape == whole.shape and place.dtype == whole.dtype and place.flags.c_contiguous:
+                self._decode(file, chunk, content, place.reshape(-1).view(np.uint8))
             else:
                 self._decode(file, chunk, content, scratch)
-                out[tuple(target)] = whole[tuple(source)]
+                place[...] = whole[tuple(source)]
 
     def _decode(self, file: Shape, chunk: Shape, content: bytes, scratch: NDArray[np.uint8]) -> None:
         """One chunk of a file. SourceDamaged for one that must not come to zarr either."""

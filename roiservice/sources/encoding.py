@@ -202,9 +202,15 @@ def _unblosc(content: bytes, out: NDArray[np.uint8]) -> None:
     blosc.decompress(content, out)
 
 
+def _unzstd(content: bytes, out: NDArray[np.uint8]) -> None:
+    from roiservice.sources.bounded import decode_zstd
+
+    decode_zstd(content, out)
+
+
 def _decoder(name: str) -> Decode:
     _check(name in _COMPRESSORS)
-    return _unblosc if name == "blosc" else partial(_decompress, name)
+    return {"blosc": _unblosc, "zstd": _unzstd}.get(name) or partial(_decompress, name)
 
 
 def _decompress(name: str, content: bytes, out: NDArray[np.uint8]) -> None:
@@ -213,6 +219,6 @@ def _decompress(name: str, content: bytes, out: NDArray[np.uint8]) -> None:
 
 @cache
 def _codec(name: str) -> Any:
-    from roiservice.sources.bounded import GZip, Zlib, Zstd
+    from roiservice.sources.bounded import GZip, Zlib
 
-    return {"gzip": GZip, "zlib": Zlib, "zstd": Zstd}[name]()
+    return {"gzip": GZip, "zlib": Zlib}[name]()

@@ -38,6 +38,10 @@ def frame(blocks: int) -> bytes:
     return b"\x28\xb5\x2f\xfd\x00\x58" + b"".join(header + b"\0" for header in headers)
 
 
+STATED = numcodecs.Zstd().encode(b"\1" * 2**17)  # a frame that says how much it holds
+SKIPPED = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
+
+
 @pytest.mark.parametrize(("own", "theirs"), CODECS)
 @pytest.mark.parametrize("size", [1, 1000, 300_000])
 def test_what_is_not_too_large_is_decoded(own: Any, theirs: Any, size: int) -> None:
@@ -61,8 +65,28 @@ def test_what_follows_and_is_no_stream_is_passed_over(codec: Any) -> None:
 
 
 def test_frames_of_zstandard_that_are_to_be_skipped() -> None:
-    skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
-    assert len(bounded.Zstd().decode(skipped + frame(2))) == 2**18
+    assert len(bounded.Zstd().decode(SKIPPED + frame(2))) == 2**18
+
+
+@pytest.mark.parametrize(
+    "size", [1, 255, 256, 257, 1000, 65_791, 65_792, 10**6]
+)  # the field has 1, 2, 4 bytes
+def test_zstandard_of_any_size_fills_what_it_is_decoded_to(size: int) -> None:
+    data = np.random.default_rng(size).integers(0, 9, size, np.uint8)
+    out = np.zeros(size, np.uint8)
+    bounded.decode_zstd(numcodecs.Zstd().encode(data), out)
+    assert (out == data).all()
+
+
+@pytest.mark.parametrize("content", [STATED, STATED * 2, frame(2), frame(1) + STATED, SKIPPED + STATED])
+def test_zstandard_fills_what_it_is_decoded_to(content: bytes) -> None:
+    size = 2**17 * (1 if content in (STATED, SKIPPED + STATED) else 2)
+    out = np.full(size, 7, np.uint8)
+    bounded.decode_zstd(content, out)
+    assert out.tobytes() == bytes(bounded.Zstd().decode(content))
+    for other in (size - 1, size + 1, 2 * size, 0):
+        with pytest.raises((ValueError, RuntimeError)):
+            bounded.decode_zstd(content, np.full(other, 7, np.uint8))
 
 
 @pytest.mark.parametrize(("own", "theirs"), CODECS)

@@ -44,6 +44,8 @@ SELECTIONS: list[tuple[Any, ...]] = [
     (2, slice(3, 4), slice(36, 37)),
     (slice(1, 3), slice(9, 33), slice(7, 8)),
     (1, slice(10, 20), 5),
+    (slice(0, 2), slice(10, 20), slice(8, 16)),  # a chunk
+    (1, slice(0, 45), slice(4, 8)),  # chunks of shards, one below the other
 ]
 V3 = {
     "raw": [BytesCodec()],
