@@ -143,7 +143,8 @@ def _trace(
     files = None
     if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
         state = "" if build.state is None else build.state.token
-        files = BlockFiles(folder, f"{build.version.token} {state} {block_rows(layer)}")
+        key = f"{build.version.token} {state} {block_rows(layer)}"
+        files = BlockFiles(folder, key, held=layer.pixels <= SPILL_PIXELS_OF_PLANES)
     regions = _Regions(layer.source.measures)
     with build.writer() as writer:
 

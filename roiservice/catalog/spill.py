@@ -1,5 +1,7 @@
 """Traced blocks in files: they leave working memory, and a build that was killed goes on from them.
 
+Files cost a small layer as much as tracing does. A build that is over in a moment needs none.
+
 A file is a line of JSON that tells what follows (key, checksum, arrays), then the arrays. It is written
 beside and renamed, so that it is whole; the checksum is for machines that lose power.
 """
@@ -11,6 +13,7 @@ import mmap
 import os
 import resource
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +29,8 @@ from roiservice.vectorize.assemble import RingTable
 from roiservice.vectorize.blocks import Block
 from roiservice.vectorize.seams import OpenOutlines
 
+HELD_BYTES = 2**26  # that wait in memory, and
+HELD_FOR = 3.0  # seconds for which they do: a build that is killed later finds all in files
 _FORMAT = 3  # raise whenever what is in the files changes
 _ALIGNED = 64
 _COUNTS = ("parts", "top_ports", "bottom_ports")  # fields of OpenOutlines that are numbers
@@ -36,14 +41,18 @@ Arrays = Mapping[str, NDArray[Any]]
 class BlockFiles:
     """Blocks of one layer version in a folder, mapped; safe to use from several threads.
 
-    `key` says what the blocks are made from: files of another key are not used.
+    `key` says what the blocks are made from: files of another key are not used. With `held` the first blocks
+    stay in memory for a while.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, *, held: bool = False) -> None:
         self._folder = folder
         self._key = f"{_FORMAT} {key}"
         self._lock = threading.Lock()
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._held: dict[str, Block] = {}
+        self._held_bytes = 0
+        self._held_until: float | None = time.monotonic() + HELD_FOR if held else None
         folder.mkdir(parents=True, exist_ok=True)
         _allow_many_files()
 
@@ -52,11 +61,29 @@ class BlockFiles:
         return self._mapped(name, checked=True) is not None
 
     def keep(self, name: str, block: Block) -> None:
-        """Write a block to its file."""
-        _write(self._path(name), self._key_of(name), _arrays_of(block))
+        """Write a block to its file, and those to theirs that have been held; or hold it as well."""
+        arrays = _arrays_of(block)
+        size = _bytes_of(arrays)
+        with self._lock:
+            late: list[tuple[str, Block]] = []
+            if self._held_until is not None:
+                if time.monotonic() < self._held_until and self._held_bytes + size <= HELD_BYTES:
+                    self._held[name] = block
+                    self._held_bytes += size
+                    return
+                self._held_until = None
+                late = list(self._held.items())  # they are held on, until they are loaded
+        for other, held in late:
+            _write(self._path(other), self._key_of(other), _arrays_of(held))
+        _write(self._path(name), self._key_of(name), arrays)
 
     def load(self, name: str) -> Block:
         """A block that is there or was kept. It takes a file descriptor until nobody has it any more."""
+        with self._lock:
+            held = self._held.pop(name, None)
+            if held is not None:
+                self._held_bytes -= _bytes_of(_arrays_of(held))
+                return held
         arrays = self._mapped(name, checked=False)
         if arrays is None:
             raise OSError(f"{self._path(name)}: cannot be read again")
@@ -134,6 +161,10 @@ def _arrays_of(block: Block) -> dict[str, NDArray[Any]]:
     counts = np.array([outlines.pop(f"outlines.{name}") for name in _COUNTS])
     rows = {"above": block.above, "last_row": block.last_row}
     return {"counts": counts, **rows, **outlines, **rings}
+
+
+def _bytes_of(arrays: Arrays) -> int:
+    return sum(values.nbytes for values in arrays.values())
 
 
 def _block_of(arrays: Arrays) -> Block:

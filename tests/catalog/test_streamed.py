@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -366,6 +367,42 @@ def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Pat
         assert not files.has("0")
     path.write_bytes(whole)
     assert files.has("0")
+
+
+@pytest.mark.parametrize("reason", ["time", "room"])
+def test_first_blocks_are_held_until_files_are_worth_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    plane = blobs(30, 40)
+    block = trace_block(plane[0] * 0, plane, 0, last=True)
+    files = BlockFiles(tmp_path, "one", held=True)
+    for name in ("0", "1"):
+        files.keep(name, block)
+    assert files.load("0") is block
+    assert not list(tmp_path.iterdir())
+    later = time.monotonic() + spill.HELD_FOR
+    if reason == "time":
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+    else:
+        monkeypatch.setattr(spill, "HELD_BYTES", 100)
+    files.keep("2", block)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.block", "2.block"]
+    assert files.load("1") is block
+    assert np.array_equal(files.load("2").rings.xy, block.rings.xy)
+    monkeypatch.undo()
+    files.keep("3", block)
+    assert (tmp_path / "3.block").exists(), "once there are files, there is one for each"
+
+
+def test_a_build_that_is_over_soon_writes_no_blocks(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(stack, tmp_path / "plain")
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", stack.pixels)
+    monkeypatch.setattr(spill, "_write", None)
+    build(stack, tmp_path / "pieces")
+    assert content(tmp_path / "pieces") == content(tmp_path / "plain")
 
 
 def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(
