@@ -307,6 +307,8 @@ def warm_up() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; errors are one line on standard error, never a traceback."""
+    # Nothing here multiplies matrices. Threads that numpy would have for that spin for a tenth of a second.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = roiservice.main(arguments, prog_name="roiservice", standalone_mode=False) or 0
     except click.UsageError as error:
