@@ -215,6 +215,31 @@ def test_a_start_compiles_again_what_could_not_be_kept(
     assert is_warm()
 
 
+def test_a_start_compiles_again_what_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first request would: caches are emptied by hand, and by what looks for old files."""
+    shutil.copytree(Path(warm.__file__).parent, tmp_path / "roiservice")
+    code = """
+import os, sys
+from roiservice import warm, warmed
+from roiservice.geometry.kept import read_kept
+warm.warm_up()
+assert warmed.is_warm()
+_, files = read_kept(warmed._sources, ())
+for path in files:
+    os.rename(path, "away")
+    assert not warmed.is_warm(), path
+    os.rename("away", path)
+assert warmed.is_warm()
+print(len([path for path in files if path.startswith(os.getcwd())]))
+"""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    there = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=there, capture_output=True, check=True
+    )
+    assert int(done.stdout) > 30
+
+
 def test_a_start_compiles_again_what_it_has_another_source_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from roiservice.geometry.machine import numba_folder
 
 newly_kept: set[Path] = set()  # files of what this process had to make, and could keep
+taken: set[Path] = set()  # files of what it had not to make
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -36,11 +37,14 @@ def read_kept(function: Callable[..., Any], kinds: object) -> Any:
     """What was kept of `function` for arguments of `kinds`; None if it has to be made."""
     for folder in _folders(function):  # what lies in the first may be old, and not for this user to replace
         with suppress(Exception):  # there is none, or it is damaged, which may show in any way
-            content = (folder / _name(function, kinds)).read_bytes()
+            path = folder / _name(function, kinds)
+            content = path.read_bytes()
             made = content[2 * _DIGEST :]
             # Code of something else, and damaged code, would end the process.
             if content[: 2 * _DIGEST] == _digest(function, kinds) + hashlib.sha256(made).digest():
-                return pickle.loads(made)  # noqa: S301 - our own
+                loaded = pickle.loads(made)  # noqa: S301 - our own
+                taken.add(path)
+                return loaded
     return None
 
 
