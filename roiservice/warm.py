@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from roiservice.geometry.compiled import not_kept
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.hilbert import hilbert_keys
 from roiservice.geometry.kept import newly_kept
+from roiservice.geometry.kinds import LINE, POLYGON
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.geometry.raster import mask_of, shapes_of
 from roiservice.query.columns import read_features
 from roiservice.query.density import density
 from roiservice.query.detail import Detail, read_detailed
@@ -84,26 +87,30 @@ def _end_with_parent() -> None:
 
 
 def _warm_up_catalogs() -> None:
-    """Write, read and encode a catalog on the image's own grid and on another."""
-    with tempfile.TemporaryDirectory() as directory:
-        for frame in (Frame(), Frame(scale_x=1.5)):
-            _warm_up_catalog(Path(directory), frame)
+    """Write, read and encode catalogs on the image's own grid, on another one, and as tables have them."""
+    of_table = replace(_OUTLINES, xy=_OUTLINES.xy.astype(np.float64))
+    for frame, outlines in ((Frame(), _OUTLINES), (Frame(scale_x=1.5), _OUTLINES), (Frame(), of_table)):
+        with tempfile.TemporaryDirectory() as directory:
+            _warm_up_catalog(Path(directory), frame, outlines)
 
 
-def _warm_up_catalog(directory: Path, frame: Frame) -> None:
-    writer = CatalogWriter(directory / str(frame.scale_x), frame, np.int64, np.int32)
-    pixel_count = measure(_OUTLINES).area.astype(np.int64)
-    writer.add_plane([(0, -1, 0)], _LABELS, _OUTLINES, pixel_count, exact=True)
+def _warm_up_catalog(directory: Path, frame: Frame, outlines: Polygons) -> None:
+    writer = CatalogWriter(directory / "1", frame, np.int64, outlines.xy.dtype.type)
+    pixel_count = measure(outlines).area.astype(np.int64)
+    writer.add_plane([(0, -1, 0)], _LABELS, outlines, pixel_count, exact=True)
     meta = {"version": 1, "layer_number": 1, "name": "", "image_name": "", "image_size": [1, 1, 1, 9, 9]}
     meta["frame"] = [frame.scale_x, 1.0, 0.0, 0.0]
     writer.finish(lambda objects, _: RoiColumns(objects, np.full(len(objects), -1), {}), meta)
-    catalog = open_catalog(directory / str(frame.scale_x))
+    catalog = open_catalog(directory / "1")
     rows = roi_page(catalog, RoiQuery(), 0, 10).rows
     read_detailed(catalog, rows, Detail(simplify=1.0))
     density(catalog, RoiQuery(), 1)
     features = read_features(catalog, rows)
     for each in FORMATS.values():
         each.encode(features)
+    for kind in (POLYGON, LINE):
+        for shape in shapes_of(features.polygons, np.full(len(rows), kind, np.uint8)):
+            mask_of(shape, shape.box)
     _warm_up_mending(catalog)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from roiservice.settings import Settings
 from roiservice.warm import warm_up
 from roiservice.warmed import is_warm, note_warm
 from tests.catalog.support import squares
+from tests.conftest import start_service, write_sample_images
 from tests.e2e.support import wait_for
 from tests.stores import edit_attributes, write_image
 
@@ -200,6 +202,61 @@ print("numba" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_no_request_has_to_compile(tmp_path: Path) -> None:
+    """Else a web worker would take seconds for it, and hold the compiler from then on."""
+    warm_up()
+    folder = tmp_path / "images"
+    write_sample_images(folder)
+    ring = [[1.5, 1.5], [9.5, 1.5], [9.5, 9.5], [1.5, 9.5], [1.5, 1.5]]
+    shapes: list[dict[str, Any]] = [
+        {"type": "Polygon", "coordinates": [ring]},
+        {"type": "LineString", "coordinates": ring[:3]},
+    ]
+    features = [{"type": "Feature", "properties": {}, "geometry": shape} for shape in shapes]
+    (folder / "drawn.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    for image in (service := start_service(folder)).services.images.page(0, 10):
+        for layer in service.services.layers.of(image).layers:
+            service.services.layers.build(layer)
+    code = """
+import sys
+from pathlib import Path
+from roiservice.encode.formats import FORMATS
+from roiservice.geometry.kept import newly_kept
+from tests.conftest import start_service
+
+client = start_service(Path(sys.argv[1])).client
+
+def get(path):
+    answer = client.get(path)
+    assert answer.status_code == 200, (path, answer.text)
+    return answer
+
+for image in get("/images").json["images"]:
+    shapes = []
+    for roi in get(f"/api/v0/m/rois/?image={image['id']}").json["data"]:
+        shapes += [shape["@id"] for shape in roi["shapes"]]
+    get(f"/iviewer/rois_by_plane/{image['id']}/0/0/")
+    get(f"/iviewer/plane_shape_counts/{image['id']}/")
+    for shape in shapes[:2] + shapes[-2:]:
+        get(f"/webgateway/render_shape_mask/{shape}/")
+        get(f"/iviewer/shape/{shape}/page_data/")
+    for layer in get(f"/images/{image['id']}/collections").json["collections"]:
+        path = f"/images/{image['id']}/collections/{layer['id']}"
+        for name in FORMATS:
+            for query in ("limit=1", "simplify=1", "bbox=0,0,20,20"):
+                get(f"{path}/items?f={name}&{query}")
+        for query in ("geometry=bbox", "geometry=centroid", "max-vertices=100", "max-features=1"):
+            get(f"{path}/items?{query}")
+        get(f"{path}/density?cells=4")
+        get(f"{path}/summary")
+print(sorted(map(str, newly_kept)), "numba" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert done.stdout == "[] False\n", done.stderr
 
 
 def test_a_start_compiles_again_what_could_not_be_kept(
