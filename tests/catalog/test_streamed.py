@@ -394,6 +394,20 @@ def test_first_blocks_are_held_until_files_are_worth_it(
     assert (tmp_path / "3.block").exists(), "once there are files, there is one for each"
 
 
+def test_no_more_is_held_however_fast_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plane that is joined has all its blocks until its end, whoever gave them."""
+    plane = blobs(30, 40)
+    block = trace_block(plane[0] * 0, plane, 0, last=True)
+    files = BlockFiles(tmp_path, "one", held=True)
+    files.keep("0", block)
+    monkeypatch.setattr(spill, "HELD_BYTES", 2 * files._held_bytes)
+    loaded = [files.load("0")]
+    for name in ("1", "2"):
+        files.keep(name, block)
+        loaded.append(files.load(name))
+    assert [each is block for each in loaded] == [True, True, False]
+
+
 def test_a_build_that_is_over_soon_writes_no_blocks(
     tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
