@@ -9,8 +9,8 @@ from collections.abc import Mapping
 # By their numbers in malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD. Most pages are made within
 # the heap: to ask the system for memory anew takes longer than to make them.
 _SMALL = {-8: 1, -3: 2**22, -1: 2**23}
-# What glibc comes to by itself where large arrays are made all the time. There stays one heap: their number
-# can only be set once, and with several such a process takes more memory and no less time.
+# What glibc comes to by itself where large arrays are made all the time. Of heaps there stay as many as there
+# were: where that is one, several would take more memory and no less time, and it can only be set once.
 _LARGE = {-3: 2**25, -1: 2**26}
 
 
