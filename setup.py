@@ -73,7 +73,7 @@ setup(
         "gunicorn>=26",
         "isal>=1.7",
         "numba>=0.60,<0.69",  # roiservice.geometry.machine calls what lies within it
-        "numcodecs>=0.15",
+        "numcodecs>=0.16.4",  # before, Zstandard that stated a size was decoded without what follows it
         "numpy>=1.26,<3",
         "orjson>=3.11.6",
         "pillow>=12.3",

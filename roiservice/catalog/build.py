@@ -70,10 +70,11 @@ def build_catalog(
     `settled` is called once all that is traced lies on the disk, before the catalog is written from that, and
     may raise.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
-    `blocks_folder` of `directory`, from which the next build of the same version goes on. Tables of values
-    that cannot be used cost a warning. `engine` None: the threads of this process. Raises SourceError naming
-    the part at fault; SourceRefused if a plane has more than `max_vertices` outline vertices; TooManyObjects
-    once the whole layer has more than `stop_at_vertices`; EngineFailed.
+    `blocks_folder` of `directory`, unless it was over soon, and the next build of the same version goes on
+    from there. Tables of values that cannot be used cost a warning. `engine` None: the threads of this
+    process. Raises SourceError naming the part at fault; SourceRefused if a plane has more than
+    `max_vertices` outline vertices; TooManyObjects once the whole layer has more than `stop_at_vertices`;
+    EngineFailed.
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)

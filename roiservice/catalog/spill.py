@@ -29,8 +29,8 @@ from roiservice.vectorize.assemble import RingTable
 from roiservice.vectorize.blocks import Block
 from roiservice.vectorize.seams import OpenOutlines
 
-HELD_BYTES = 2**26  # that wait in memory, and
-HELD_FOR = 3.0  # seconds for which they do: a build that is killed later finds all in files
+HELD_BYTES = 2**26  # of the first blocks, which are held in memory instead,
+HELD_FOR = 3.0  # if no more seconds went by: as much work is lost with a build that is killed
 _FORMAT = 3  # raise whenever what is in the files changes
 _ALIGNED = 64
 _COUNTS = ("parts", "top_ports", "bottom_ports")  # fields of OpenOutlines that are numbers
@@ -42,7 +42,7 @@ class BlockFiles:
     """Blocks of one layer version in a folder, mapped; safe to use from several threads.
 
     `key` says what the blocks are made from: files of another key are not used. With `held` the first blocks
-    stay in memory for a while.
+    are held in memory; those that nobody has loaded by then are written once there is another.
     """
 
     def __init__(self, folder: Path, key: str, *, held: bool = False) -> None:
@@ -61,7 +61,7 @@ class BlockFiles:
         return self._mapped(name, checked=True) is not None
 
     def keep(self, name: str, block: Block) -> None:
-        """Write a block to its file, and those to theirs that have been held; or hold it as well."""
+        """Hold a block if it is among the first; else write it to its file, and what is held to others."""
         arrays = _arrays_of(block)
         size = _bytes_of(arrays)
         with self._lock:
@@ -82,7 +82,6 @@ class BlockFiles:
         with self._lock:
             held = self._held.pop(name, None)
             if held is not None:
-                self._held_bytes -= _bytes_of(_arrays_of(held))
                 return held
         arrays = self._mapped(name, checked=False)
         if arrays is None:

@@ -79,7 +79,7 @@ class Zstd(numcodecs.Zstd):  # type: ignore[misc]
 def decode_zstd(content: bytes, out: NDArray[np.uint8]) -> None:
     """Decode Zstandard to where it belongs, as memory that is new each time takes as long as decoding.
 
-    What numcodecs raises, or ValueError, unless there is as much as `out` has room for.
+    What numcodecs raises, ValueError or EOFError, unless there is as much as `out` has room for.
     """
     if _zstd_most(content) < len(out):
         raise ValueError("a chunk has another size")  # where frames state their sizes, numcodecs lets it pass
@@ -137,7 +137,11 @@ def _decoded(new: Callable[[], Any], content: bytes, only_first: bool = False) -
 
 
 def _zstd_most(content: bytes) -> int:
-    """Bytes at most that Zstandard's frames decode to (RFC 8878, section 3.1), up to what is no frame."""
+    """Bytes at most that Zstandard's frames decode to (RFC 8878, section 3.1).
+
+    EOFError if the last is cut short, for the rest of which numcodecs may wait for ever; ValueError for what
+    is no frame.
+    """
     most = at = 0
     while at < len(content):
         magic = int.from_bytes(content[at : at + 4], "little")
@@ -145,7 +149,7 @@ def _zstd_most(content: bytes) -> int:
             at += 8 + int.from_bytes(content[at + 4 : at + 8], "little")
             continue
         if magic != _ZSTD_MAGIC:
-            break
+            raise ValueError("is no Zstandard")
         descriptor = content[at + 4] if at + 4 < len(content) else 0
         is_single = descriptor >> 5 & 1
         size_bytes = (is_single, 2, 4, 8)[descriptor >> 6]
@@ -155,13 +159,15 @@ def _zstd_most(content: bytes) -> int:
         blocks, at = _zstd_blocks(content, at)
         at += 4 * (descriptor >> 2 & 1)  # the checksum
         most += size if size_bytes else blocks  # a size that is stated is held to
+    if at > len(content):
+        raise EOFError("ends within a frame")
     return most
 
 
 def _zstd_blocks(content: bytes, at: int) -> tuple[int, int]:
-    """Bytes at most that the blocks of a frame decode to, and where they end."""
+    """Bytes at most that the blocks of a frame decode to, and where they end: past `content` if cut short."""
     most, is_last = 0, False
-    while not is_last and at < len(content):
+    while not is_last and at <= len(content):  # at its very end as well: the last block is missing
         header = int.from_bytes(content[at : at + 3], "little")
         kind, size, is_last = header >> 1 & 3, header >> 3, bool(header & 1)
         most += size if kind < 2 else _ZSTD_BLOCK  # raw and repeated blocks state their size

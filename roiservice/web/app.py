@@ -58,7 +58,7 @@ class Route(Rule):
     """
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:  # noqa: ARG002
-        def refuse(*_: Any) -> tuple[str, str]:
+        def refuse(*_: Any, **__: Any) -> tuple[str, str]:
             raise NotImplementedError(f"URLs of {self.rule} are not made by werkzeug")
 
         return refuse

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.elsewhere import LayerKey, Rules
+from roiservice.catalog.elsewhere import LayerKey, Rules, StartBuild, Task, as_json
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.properties import stated_columns
@@ -51,6 +53,22 @@ def layer_key(registry: Registry, store: Path, name: str = "cells") -> LayerKey:
 def keeper_at(folder: Path, **rules: Any) -> Keeper:
     """A keeper with its state and its catalogs in `folder`."""
     return Keeper(folder / "catalogs", Registry(folder / "state"), replace(RULES, **rules), Limits())
+
+
+def starting_with(change: str) -> StartBuild:
+    """Starts processes as `start_build` does, but each does as this code says before it builds."""
+    build = "import json, sys; from roiservice.catalog.process import build_task as build\n"
+    build += "sys.exit(build(json.load(sys.stdin)))"
+
+    def start(task: Task, *marks: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", f"{change}\n{build}"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=marks)
+        assert process.stdin is not None
+        with process.stdin:
+            process.stdin.write(as_json(task))
+        return process
+
+    return start
 
 
 def squares(*shape: int, dtype: str = "uint16", side: int = 4) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from roiservice.catalog.registry import Registry
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.sources.planes import LabelLayer
-from tests.catalog.support import keeper_at, layer_key, squares, wait_for
+from tests.catalog.support import keeper_at, layer_key, squares, starting_with, wait_for
 from tests.catalog.test_leftovers import BLOCKS, SHAPE, kill, write_store
 from tests.catalog.test_streamed import blobs, content, small_pieces
 from tests.stores import write_image
@@ -59,7 +59,7 @@ def test_pages_go_on_from_the_old_catalog_until_the_build_has_gone_on(
 
 @pytest.fixture
 def stack(tmp_path: Path) -> LayerKey:
-    """A small layer that has a catalog, and is now one of many planes, which takes a while to build."""
+    """A small layer that has a catalog, and is now one of many planes."""
     store = write_image(tmp_path / "1.zarr", labels={"cells": squares(40, 50)})
     layer = layer_key(Registry(tmp_path / "state"), store)
     keeper_at(tmp_path).build(layer)
@@ -68,13 +68,22 @@ def stack(tmp_path: Path) -> LayerKey:
     return layer
 
 
+WAITING = """
+import time
+from roiservice.catalog.writer import CatalogWriter
+CatalogWriter.settle = lambda _: time.sleep(60)
+"""
+
+
 def test_a_process_beside_the_service_that_is_ended_leaves_the_old_catalog(
-    tmp_path: Path, stack: LayerKey
+    tmp_path: Path, stack: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = keeper_at(tmp_path)
     old = keeper.catalog(stack)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        keeper.start(stack)
+        with monkeypatch.context() as patch:  # it is not done before it is ended
+            patch.setattr(keeper, "_start_build", starting_with(WAITING))
+            keeper.start(stack)
         wait_for(lambda: list(keeper.directory(stack).glob("*.partial")))
         (process,) = keeper._processes.values()
         process.send_signal(number)

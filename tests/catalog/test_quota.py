@@ -6,8 +6,6 @@ import fcntl
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +25,7 @@ from roiservice.catalog import columns as columns_module
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import tracing
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, Task, as_json, being_built, locked
+from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
 from roiservice.catalog.progress import DONE, FAILED
@@ -37,7 +35,7 @@ from roiservice.catalog.registry import Registry
 from roiservice.errors import Building, NoRoom, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 from roiservice.vectorize.outlines import Outline
-from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
+from tests.catalog.support import age, keeper_at, layer_key, squares, starting_with, wait_for
 from tests.stores import write_image
 from tests.test_metrics import samples
 
@@ -382,28 +380,14 @@ def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(
         keeper.catalog(layers[0])
 
 
-LOOKING_AT_ONCE = """
-import json, sys
-from roiservice.catalog import process, quota
-quota.LOOK_INTERVAL = 0.0
-sys.exit(process.build_task(json.load(sys.stdin)))
-"""
-
-
-def start_looking_at_once(task: Task, *marks: int) -> subprocess.Popen[bytes]:
-    """Start a process that looks at the disk however fast it builds; else as `start_build`."""
-    process = subprocess.Popen([sys.executable, "-c", LOOKING_AT_ONCE], stdin=subprocess.PIPE, pass_fds=marks)
-    assert process.stdin is not None
-    with process.stdin:
-        process.stdin.write(as_json(task))
-    return process
+LOOKING_AT_ONCE = "from roiservice.catalog import quota; quota.LOOK_INTERVAL = 0.0"  # however fast it builds
 
 
 def test_a_process_that_found_no_room_is_followed_by_another(
     tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10, catalog_bytes=2_000_000)
-    monkeypatch.setattr(keeper, "_start_build", start_looking_at_once)
+    monkeypatch.setattr(keeper, "_start_build", starting_with(LOOKING_AT_ONCE))
     other = keeper.directory(layers[0])
     with locked(other):
         (other / "9.new.partial").mkdir()

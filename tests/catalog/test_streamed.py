@@ -375,6 +375,7 @@ def test_first_blocks_are_held_until_files_are_worth_it(
 ) -> None:
     plane = blobs(30, 40)
     block = trace_block(plane[0] * 0, plane, 0, last=True)
+    monkeypatch.setattr(spill, "HELD_FOR", 3600.0)
     files = BlockFiles(tmp_path, "one", held=True)
     for name in ("0", "1"):
         files.keep(name, block)
@@ -394,15 +395,55 @@ def test_first_blocks_are_held_until_files_are_worth_it(
     assert (tmp_path / "3.block").exists(), "once there are files, there is one for each"
 
 
+def test_no_more_is_held_however_fast_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plane that is joined has all its blocks until its end, whoever gave them."""
+    plane = blobs(30, 40)
+    block = trace_block(plane[0] * 0, plane, 0, last=True)
+    files = BlockFiles(tmp_path, "one", held=True)
+    files.keep("0", block)
+    monkeypatch.setattr(spill, "HELD_BYTES", 2 * files._held_bytes)
+    loaded = [files.load("0")]
+    for name in ("1", "2"):
+        files.keep(name, block)
+        loaded.append(files.load(name))
+    assert [each is block for each in loaded] == [True, True, False]
+
+
 def test_a_build_that_is_over_soon_writes_no_blocks(
     tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(stack, tmp_path / "plain")
     small_pieces(monkeypatch.setattr)
     monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", stack.pixels)
+    monkeypatch.setattr(spill, "HELD_FOR", 3600.0)  # however slow this machine is
     monkeypatch.setattr(spill, "_write", None)
     build(stack, tmp_path / "pieces")
     assert content(tmp_path / "pieces") == content(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(("most", "in_files"), [(0, True), (10_000, True), (2**26, False)])
+def test_a_build_that_held_blocks_is_gone_on_with(
+    tmp_path: Path, stack: LabelLayer, monkeypatch: pytest.MonkeyPatch, most: int, in_files: bool
+) -> None:
+    build(stack, tmp_path / "plain")
+    small_pieces(monkeypatch.setattr)
+    monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", stack.pixels)
+    monkeypatch.setattr(spill, "HELD_FOR", 3600.0)
+    monkeypatch.setattr(spill, "HELD_BYTES", most)
+    traced = counted(monkeypatch)
+
+    def stop(*_: int) -> None:
+        if len(traced) > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(stack, tmp_path / "2", progress=stop)
+    kept = len(list(blocks_folder(tmp_path / "2").glob("*.block")))
+    assert bool(kept) == in_files
+    traced.clear()
+    build(stack, tmp_path / "2")
+    assert len(traced) == 4 * 9 - kept
+    assert content(tmp_path / "2") == content(tmp_path / "plain")
 
 
 def test_a_damaged_chunk_ends_the_build_whatever_waits_for_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,7 @@ def frame(blocks: int) -> bytes:
 
 
 STATED = numcodecs.Zstd().encode(b"\1" * 2**17)  # a frame that says how much it holds
+NOTHING = b"\x28\xb5\x2f\xfd\x00\x58\x15\0\0\0\0"  # one that does not, with a compressed block of nothing
 SKIPPED = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
 
 
@@ -78,9 +81,19 @@ def test_zstandard_of_any_size_fills_what_it_is_decoded_to(size: int) -> None:
     assert (out == data).all()
 
 
-@pytest.mark.parametrize("content", [STATED, STATED * 2, frame(2), frame(1) + STATED, SKIPPED + STATED])
-def test_zstandard_fills_what_it_is_decoded_to(content: bytes) -> None:
-    size = 2**17 * (1 if content in (STATED, SKIPPED + STATED) else 2)
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (STATED, 2**17),
+        (SKIPPED + STATED, 2**17),
+        (STATED + NOTHING, 2**17),
+        (NOTHING + STATED, 2**17),
+        (STATED * 2, 2**18),
+        (frame(2), 2**18),
+        (frame(1) + STATED, 2**18),
+    ],
+)
+def test_zstandard_fills_what_it_is_decoded_to(content: bytes, size: int) -> None:
     out = np.full(size, 7, np.uint8)
     bounded.decode_zstd(content, out)
     assert out.tobytes() == bytes(bounded.Zstd().decode(content))
@@ -93,6 +106,29 @@ def test_zstandard_fills_what_it_is_decoded_to(content: bytes) -> None:
 def test_what_is_cut_short_is_an_error(own: Any, theirs: Any) -> None:
     with pytest.raises((EOFError, RuntimeError)):
         own.decode(theirs.encode(bytes(10_000))[:-6])
+
+
+DECODE = """
+import sys
+from roiservice.sources import bounded
+content = sys.stdin.buffer.read()
+bounded.Zstd().decode(content)
+for end in map(int, sys.argv[1:]):
+    try:
+        bounded.Zstd().decode(content[:end])
+    except (EOFError, ValueError, RuntimeError):
+        continue
+    raise SystemExit(f"{end} bytes of it are taken for all")
+"""
+
+
+@pytest.mark.parametrize("last", [frame(2), SKIPPED, STATED, numcodecs.Zstd(checksum=True).encode(b"a")])
+def test_nothing_is_waited_for_where_zstandard_is_cut_short(last: bytes) -> None:
+    """Of frames that do not state their sizes; in a process that can be ended, as the decoder could not."""
+    first = frame(1)
+    ends = [len(first) + end for end in range(1, len(last))]
+    decode = [sys.executable, "-c", DECODE, *map(str, [*range(1, len(first)), *ends])]
+    subprocess.run(decode, input=first + last, timeout=60, check=True)
 
 
 @pytest.mark.parametrize(("own", "theirs"), CODECS)

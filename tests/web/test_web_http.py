@@ -54,6 +54,14 @@ def test_an_unchanged_answer_is_not_sent_again(client, url, encoding):
 VARY = "Accept, Accept-Encoding, Authorization, Cookie, Origin"
 
 
+def test_no_urls_are_made_of_paths_with_and_without_parts_to_fill_in(client):
+    rules = list(client.application.url_map.iter_rules())
+    assert {bool(rule.arguments) for rule in rules} == {True, False}
+    for rule in rules:
+        with pytest.raises(NotImplementedError, match="are not made"):
+            rule.build(dict.fromkeys(rule.arguments, "1"))
+
+
 def test_tags_tell_everything_apart(client):
     urls = [
         f"{ITEMS}?{query}"
