@@ -29,7 +29,7 @@ from roiservice.vectorize.assemble import RingTable
 from roiservice.vectorize.blocks import Block
 from roiservice.vectorize.seams import OpenOutlines
 
-HELD_BYTES = 2**26  # of the first blocks, which are held in memory instead,
+HELD_BYTES = 2**27  # of the first blocks, which are held in memory instead,
 HELD_FOR = 3.0  # if no more seconds went by: as much work is lost with a build that is killed
 _FORMAT = 3  # raise whenever what is in the files changes
 _ALIGNED = 64
