@@ -63,7 +63,7 @@ class BlockFiles:
     def keep(self, name: str, block: Block) -> None:
         """Hold a block if it is among the first; else write it to its file, and what is held to others."""
         arrays = _arrays_of(block)
-        size = _bytes_of(arrays)
+        size = sum(values.nbytes for values in arrays.values())
         with self._lock:
             late: list[tuple[str, Block]] = []
             if self._held_until is not None:
@@ -81,8 +81,8 @@ class BlockFiles:
         """A block that is there or was kept. It takes a file descriptor until nobody has it any more."""
         with self._lock:
             held = self._held.pop(name, None)
-            if held is not None:
-                return held
+        if held is not None:
+            return held
         arrays = self._mapped(name, checked=False)
         if arrays is None:
             raise OSError(f"{self._path(name)}: cannot be read again")
@@ -160,10 +160,6 @@ def _arrays_of(block: Block) -> dict[str, NDArray[Any]]:
     counts = np.array([outlines.pop(f"outlines.{name}") for name in _COUNTS])
     rows = {"above": block.above, "last_row": block.last_row}
     return {"counts": counts, **rows, **outlines, **rings}
-
-
-def _bytes_of(arrays: Arrays) -> int:
-    return sum(values.nbytes for values in arrays.values())
 
 
 def _block_of(arrays: Arrays) -> Block:
