@@ -157,6 +157,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def kept_when_interrupted(layer: LabelLayer, directory: Path, traced: list[str], most: int) -> int:
+    """Files of blocks that a build leaves which is interrupted once more than so many names are `traced`."""
+
+    def stop(*_: int) -> None:
+        if len(traced) > most:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(layer, directory, progress=stop)
+    return len(list(blocks_folder(directory).glob("*.block")))
+
+
 def test_blocks_outlast_a_registry_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,14 +250,7 @@ def test_planes_of_one_block_are_gone_on_with_and_never_read_again_before(
     with monkeypatch.context() as patch:
         patch.setattr(spill.BlockFiles, "load", lambda _, name: pytest.fail(f"{name} is read again"))
         build(layer, tmp_path / "fresh")
-
-        def stop(*_: int) -> None:
-            if len(traced) > 40:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            build(layer, tmp_path / "2", progress=stop)
-    kept = len(list(blocks_folder(tmp_path / "2").glob("*.block")))
+        kept = kept_when_interrupted(layer, tmp_path / "2", traced, 40)
     assert kept > 10
     traced.clear()
     build(layer, tmp_path / "2")
@@ -431,14 +436,7 @@ def test_a_build_that_held_blocks_is_gone_on_with(
     monkeypatch.setattr(spill, "HELD_FOR", 3600.0)
     monkeypatch.setattr(spill, "HELD_BYTES", most)
     traced = counted(monkeypatch)
-
-    def stop(*_: int) -> None:
-        if len(traced) > 20:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(stack, tmp_path / "2", progress=stop)
-    kept = len(list(blocks_folder(tmp_path / "2").glob("*.block")))
+    kept = kept_when_interrupted(stack, tmp_path / "2", traced, 20)
     assert bool(kept) == in_files
     traced.clear()
     build(stack, tmp_path / "2")
