@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roiservice.auth.local import local_store
@@ -20,6 +19,7 @@ from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
 from roiservice.images import Location as Location
 from roiservice.metrics import Metrics
+from roiservice.records import dataclass
 from roiservice.settings import Settings
 from roiservice.sources.idmap import read_id_map
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource

@@ -13,12 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import BadParameter, NotFound, RoiServiceError, SettingsError, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.idmap import Entry, IdMap
 from roiservice.sources.images import ImageSource, find_images, only_image
 from roiservice.sources.limits import Limits

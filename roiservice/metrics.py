@@ -14,10 +14,11 @@ import tempfile
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import numpy as np
+
+from roiservice.records import dataclass
 
 ROW_CELLS = 8192  # float64 each; a page of memory is only there once it is written to
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -6,12 +6,13 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from roiservice.errors import SettingsError
+from roiservice.records import dataclass
 
 PREFIX = "ROISERVICE_"
 REDIS_SCHEMES = (

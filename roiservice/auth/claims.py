@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from roiservice.errors import BadParameter, TokenInvalid
+from roiservice.records import dataclass
 
 LARGEST_IMAGE = 2**63 - 1
 MOST_IMAGES = 100

@@ -16,7 +16,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from roiservice.auth.claims import LONGEST_LIFETIME
 from roiservice.errors import BadParameter, NotWritten, SettingsError
+from roiservice.records import dataclass
 
 _log = logging.getLogger(__name__)
 

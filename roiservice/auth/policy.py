@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from roiservice.errors import InsufficientScope, NotFound, TokenInvalid
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     from roiservice.auth.claims import Claims

@@ -13,11 +13,11 @@ import logging
 import pickle
 import pickletools
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from roiservice.auth.shared import SharedStore
 from roiservice.errors import SharedStoreFailed
+from roiservice.records import dataclass
 
 _log = logging.getLogger(__name__)
 

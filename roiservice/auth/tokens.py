@@ -16,7 +16,6 @@ import time
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -38,6 +37,7 @@ from roiservice.auth.claims import (
 )
 from roiservice.auth.keys import ALGORITHM, KeyRing
 from roiservice.errors import BadParameter, TokenExpired, TokenInvalid
+from roiservice.records import dataclass
 
 _log = logging.getLogger(__name__)
 

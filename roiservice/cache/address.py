@@ -5,11 +5,11 @@ Errors about addresses never quote them, as they may hold a password.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from roiservice.cache.bounded import BoundedParser
+from roiservice.records import dataclass
 
 TIMEOUT = 0.25  # seconds of silence, at every step
 SENTINEL_PORT = 26379

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 
 from isal import isal_zlib
+
+from roiservice.records import dataclass
 
 _MAGIC = b"ROI2"
 _HEAD = struct.Struct("<4sIQIQQ")  # magic, checksum of all that follows it, then the page's own numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.catalog.rois import places_of_labels, rows_of_rois
 from roiservice.geometry.hilbert import ORDER, hilbert_keys, shift_of
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 
 Rows = NDArray[np.int64]  # of a plane, counted from 0
 

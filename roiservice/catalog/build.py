@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from roiservice.catalog.tracing import VertexLimits, block_rows, blocks_are_plan
 from roiservice.catalog.versions import LayerVersion, blocks_folder
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import CatalogDamaged, EngineFailed, RegistryFailed, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.layer import BY_LABEL, LayerSource
 from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer

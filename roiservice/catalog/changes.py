@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.columns import bytes_to_arrow, read_arrays, text_to_arrow
 from roiservice.catalog.engine import THREADS
 from roiservice.errors import CatalogDamaged
+from roiservice.records import dataclass
 from roiservice.sources.chunks import DIGEST_BYTES
 from roiservice.sources.layer import BY_COMPONENT
 from roiservice.sources.planes import LabelLayer

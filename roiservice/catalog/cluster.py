@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roiservice import __version__
 from roiservice.catalog.engine import THREADS, Batch, Tracer, batches, trace_batch
 from roiservice.errors import BadParameter, EngineFailed, RoiServiceError, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer

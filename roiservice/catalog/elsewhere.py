@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -33,6 +33,7 @@ from roiservice.errors import (
     SourceRefused,
     TooManyObjects,
 )
+from roiservice.records import dataclass
 from roiservice.sources.layer import LayerSource
 from roiservice.sources.limits import Limits
 from roiservice.vectorize.outlines import Outline

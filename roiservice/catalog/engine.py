@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import TooManyObjects
+from roiservice.records import dataclass
 from roiservice.sources.planes import LabelLayer
 from roiservice.vectorize.blocks import Block, trace_block
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.columns import write_columns
 from roiservice.geometry.grouping import grouped, index_dtype
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +61,7 @@ from roiservice.errors import (
     TooManyObjects,
 )
 from roiservice.metrics import BUILDS, Metrics
+from roiservice.records import dataclass
 from roiservice.sources.layer import LABEL_IMAGE
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source

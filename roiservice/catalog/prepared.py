@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from roiservice.catalog.writer import CatalogWriter, feature_columns, plane_inde
 from roiservice.errors import SourceRefused
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import Measures, Polygons, measure
+from roiservice.records import dataclass
 from roiservice.sources.layer import BY_COMPONENT, BY_LABEL, BY_TIME
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.outlines import Outline, redraw

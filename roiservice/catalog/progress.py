@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from roiservice.catalog.elsewhere import LOCK, is_built_elsewhere, last_failure
 from roiservice.catalog.locks import LayerLocks
 from roiservice.errors import RoiServiceError, TooManyObjects
 from roiservice.metrics import BUILDS, Metrics
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     from roiservice.catalog.build import Progress

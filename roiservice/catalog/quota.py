@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders,
 from roiservice.catalog.pointers import named_versions, pointers, version_in
 from roiservice.errors import NoRoom, NotWritten, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     from roiservice.catalog.build import Progress

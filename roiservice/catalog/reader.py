@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from roiservice.catalog.indexes import FORMAT
 from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
+from roiservice.records import dataclass
 
 log = logging.getLogger(__name__)
 

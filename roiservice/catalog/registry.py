@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import uuid as uuids
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.database import Ask, Database, PostgresDatabase, Rows, SqliteDatabase, Values
 from roiservice.catalog.locks import LayerLocks, SharedLocks
 from roiservice.errors import NotWritten, RegistryFailed, SettingsError
+from roiservice.records import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from roiservice.catalog.engine import Rows as BlockRows
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.writer import plane_index
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.records import dataclass
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.blocks import Block, PlaneJoiner
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.grouping import index_dtype
+from roiservice.records import dataclass
 
 Int64 = NDArray[np.int64]
 

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from roiservice.catalog.runs import Runs, edited
 from roiservice.catalog.writer import rename_into_place
 from roiservice.geometry.grouping import index_dtype
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 
 LATER_SHARE = 8  # features stored later, and those no longer used, are at most one so many-th of the others
 EXCHANGED = 2**16  # values that are exchanged at a time

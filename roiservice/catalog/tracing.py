@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, pla
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.assemble import Assembly
 from roiservice.vectorize.blocks import Block, PlaneJoiner

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from roiservice.catalog.equality import equal_catalogs
 from roiservice.catalog.indexes import renumber_catalog
+from roiservice.records import dataclass
 from roiservice.vectorize.outlines import Outline
 
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +22,7 @@ from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
 from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
 from roiservice.memory import use_memory_freely
+from roiservice.records import dataclass
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import registry_again
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed, TooManyObjects
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 
 SMALL_PIXELS = 2**26  # of a layer; larger ones keep all threads busy by themselves

@@ -22,6 +22,7 @@ from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.warmed import is_warm
+from roiservice.web import create_app
 
 SHOWN_PROBLEMS = 10
 LOOKED_AT = 20  # images among which one with a layer is looked for, to be shown as an example
@@ -52,8 +53,6 @@ def serve_on(
     tables: Sequence[Location] = (),
 ) -> None:
     """Serve on a socket that listens already."""
-    from roiservice.web import create_app
-
     gc.freeze()  # what was imported is not to be looked at below
     keep_memory_small()
     uuid = prepare(build_services(settings, locations, tables), address_of(listener) + settings.script_name)

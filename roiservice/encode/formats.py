@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from roiservice.encode import geojson, omero, qupath, wkt
 from roiservice.geometry.features import Features
+from roiservice.records import dataclass
 
 ENCODER_VERSION = 7  # raise whenever any encoder's bytes change: part of what cached pages are named by
 

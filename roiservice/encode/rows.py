@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
+from roiservice.records import dataclass
 
 Int64 = NDArray[np.int64]
 

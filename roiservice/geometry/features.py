@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,11 +6,12 @@ the right, y down, the corner of pixel (0, 0) at (0, 0).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from roiservice.records import dataclass
 
 
 @dataclass(frozen=True)

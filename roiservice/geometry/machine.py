@@ -13,7 +13,6 @@ import ctypes
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import find_spec, module_from_spec
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]  # comes with numba
+
+from roiservice.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.grouping import members
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     from roiservice.geometry.frames import Frame

@@ -8,7 +8,6 @@ exactly the mask that it was traced from.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.kinds import ELLIPSE, POINT, is_open
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 
 _FARTHEST = 2.0**53  # boxes of shapes beyond are cut there, where neighbouring pixels can still be told apart
 

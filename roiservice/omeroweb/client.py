@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
@@ -30,6 +29,7 @@ from roiservice import __version__
 from roiservice.errors import OmeroWebFailed
 from roiservice.metrics import OMERO_LEFT_ALONE, OMERO_REQUESTS, Metrics
 from roiservice.omeroweb.deadline import bounded_pools
+from roiservice.records import dataclass
 
 _log = logging.getLogger(__name__)
 

@@ -16,12 +16,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from roiservice.errors import OmeroWebFailed, SourceError, SourceRefused
 from roiservice.omeroweb.client import OmeroWeb
 from roiservice.omeroweb.places import Roots, member
+from roiservice.records import dataclass
 from roiservice.sources.elsewhere import label_place
 from roiservice.sources.images import ImageSource, only_image, store_name
 from roiservice.sources.limits import Limits

@@ -15,7 +15,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -24,6 +23,7 @@ import orjson
 from numpy.typing import NDArray
 
 from roiservice.errors import OmeroWebFailed, SharedStoreFailed
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     from roiservice.omeroweb.client import OmeroWeb

@@ -6,11 +6,11 @@ import base64
 import binascii
 import hashlib
 import struct
-from dataclasses import dataclass
 
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter, CursorExpired
 from roiservice.query.select import RoiQuery
+from roiservice.records import dataclass
 
 START = "start"  # the cursor that begins a walk
 # Format, version, selection, entries before: 24 bytes, whose text needs no padding.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.reader import Catalog, some_rows
 from roiservice.geometry.compiled import compiled
 from roiservice.query.select import RoiQuery, selected
+from roiservice.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +15,7 @@ from roiservice.geometry.simplify import simplified
 from roiservice.query.columns import gathered, read_features
 from roiservice.query.neighbours import neighbours
 from roiservice.query.subsets import Rows, Span
+from roiservice.records import dataclass
 
 SIMPLIFIED_VERTICES = 2**22  # of features and their neighbours that are in memory at once
 SIMPLIFIED_IN_ALL = 2 * SIMPLIFIED_VERTICES  # of a page and its neighbours on one plane

@@ -50,7 +50,7 @@ class _Tiles:
         self._side = max(_TILE, float(extents.max()) / _TILES)
         width, height = (int(extent / self._side) + 1 for extent in extents)
         passed = np.zeros((height + 1, width + 1), np.int32)
-        _mark(polygons.xy, polygons.vertex_offsets, self._origin, self._side, passed[1:, 1:])
+        _mark(polygons.xy, polygons.vertex_offsets, self._origin, self._side, passed)
         self._sums = passed.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
 
     def met_by(self, boxes: NDArray[np.float64], reach: float) -> NDArray[np.bool_]:
@@ -67,8 +67,8 @@ class _Tiles:
 
 @compiled
 def _mark(xy: Any, offsets: Any, origin: Any, side: float, tiles: Any) -> None:
-    """Mark the tiles that any edge passes, row by row of them."""
-    columns = tiles.shape[1]
+    """Mark the tiles that any edge passes, row by row of them; those of the first row and column are none."""
+    columns = tiles.shape[1] - 1
     for r in range(offsets.size - 1):
         before = offsets[r + 1] - 1
         for v in range(offsets[r], offsets[r + 1]):
@@ -81,5 +81,5 @@ def _mark(xy: Any, offsets: Any, origin: Any, side: float, tiles: Any) -> None:
                 leaves = bx if row + 1 > by else ax + (bx - ax) * ((row + 1 - ay) / (by - ay))
                 first = max(int(min(enters, leaves) - _ROUNDED), 0)
                 last = min(int(max(enters, leaves) + _ROUNDED), columns - 1)
-                tiles[row, first : last + 1] = 1
+                tiles[row + 1, first + 1 : last + 2] = 1
             before = v

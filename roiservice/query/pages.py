@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from roiservice.geometry.features import EVERY_INDEX
 from roiservice.query.remembered import remembered
 from roiservice.query.select import RoiQuery, matching_planes, on_spans, plane_spans, selected
 from roiservice.query.subsets import GROUP, Rows, Span, Spans, Subset
+from roiservice.records import dataclass
 
 FEW = 16  # ROIs are few if they are less than this part of all
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -19,6 +19,7 @@ from roiservice.query.columns import taken
 from roiservice.query.remembered import remembered
 from roiservice.query.subsets import BATCH, BATCH_GROUPS, Masks, Rows, Spans, Subset
 from roiservice.query.subsets import Span as Span
+from roiservice.records import dataclass
 
 _FEW = 4  # features are few if they are less than this part of the ROIs
 Box = tuple[float, float, float, float]

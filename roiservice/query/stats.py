@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from roiservice.geometry.raster import PixelBox, Shape, mask_of, shapes_of
 from roiservice.query.columns import read_polygons
 from roiservice.query.moments import Moments, moments
 from roiservice.query.pages import rows_of_shapes
+from roiservice.records import dataclass
 
 # Most that one request may cause: pixels of all shapes' boxes in all channels, times that a shape meets a
 # tile that is read, and decoded bytes of chunks.

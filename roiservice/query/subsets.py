@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.indexes import BLOCK_ROWS
+from roiservice.records import dataclass
 
 Rows = NDArray[np.int64]
 Span = tuple[int, int]

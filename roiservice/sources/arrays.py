@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.chunks import Chunks, chunks_of
 from roiservice.sources.documents import read_json
 from roiservice.sources.paths import join

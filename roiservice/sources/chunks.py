@@ -14,13 +14,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.encoding import Encoding, Shape, Unsafe, encoding_of
 from roiservice.sources.paths import join
 from roiservice.sources.slabs import Selection

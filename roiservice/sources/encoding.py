@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from roiservice.records import dataclass
 
 Decode = Callable[[bytes, NDArray[np.uint8]], None]  # fills the array, or raises ValueError
 Shape = tuple[int, ...]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from roiservice.geometry.frames import Frame, frame_between
+from roiservice.records import dataclass
 from roiservice.sources.ngff import Multiscale
 
 _OTHER = ("t", "c", "z")

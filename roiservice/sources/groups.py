@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from roiservice.errors import SourceDamaged
+from roiservice.records import dataclass
 from roiservice.sources.documents import read_json
 from roiservice.sources.paths import join
 from roiservice.sources.store import Store

@@ -12,11 +12,12 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roiservice.errors import SettingsError, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.elsewhere import label_place
 from roiservice.sources.images import IMAGE_ID, ImageOrError, ImageSource, only_image
 from roiservice.sources.limits import Limits

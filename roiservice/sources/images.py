@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from roiservice.errors import BadParameter, SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.limits import Limits
 from roiservice.sources.ngff import has_multiscales

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 from roiservice.errors import SourceError
+from roiservice.records import dataclass
 from roiservice.sources.images import ImageSource
 
 LABELS = "labels"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from roiservice.errors import SourceDamaged
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group
 from roiservice.sources.paths import clean_path
 from roiservice.sources.store import Store

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group
 
 RGBA = tuple[int, int, int, int]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from roiservice.errors import SourceError
 from roiservice.geometry.frames import Frame
+from roiservice.records import dataclass
 from roiservice.sources.arrays import array_shape
 from roiservice.sources.grids import AxesProblem, Grid, frame_of, grid_of
 from roiservice.sources.groups import Group, read_group

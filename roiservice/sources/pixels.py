@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.arrays import LabelArray, open_array
 from roiservice.sources.grids import AxesProblem, grid_of
 from roiservice.sources.groups import read_group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import total_ordering
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.frames import Frame
+from roiservice.records import dataclass
 from roiservice.sources.arrays import LabelArray, open_array
 from roiservice.sources.chunks import chunk_numbers
 from roiservice.sources.encoding import chunks_per_file

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from roiservice.errors import SettingsError
+from roiservice.records import dataclass
 from roiservice.sources.layer import LABEL_IMAGE, OBJECTS, LayerSource
 from roiservice.vectorize.regions import MEASURES
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from roiservice.errors import SettingsError, SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import is_inside
 from roiservice.sources.remote.urls import is_url, normalized_url

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from roiservice.errors import SourceDamaged
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.layer import LABEL_IMAGE, LayerSource
 from roiservice.sources.limits import Limits

@@ -7,7 +7,6 @@ raster order, parts and holes follow in raster order, features along a Hilbert c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from roiservice.geometry.compiled import compiled
 from roiservice.geometry.grouping import distinct, grouped, members
 from roiservice.geometry.hilbert import hilbert_keys, order_of_keys
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 from roiservice.vectorize.seams import Rings
 from roiservice.vectorize.tracer import Int32, Int64
 

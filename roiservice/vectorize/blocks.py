@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.records import dataclass
 from roiservice.vectorize.assemble import Assembly, RingTable, arrange, split_rings, tabulate
 from roiservice.vectorize.plane import check_vertices, strip_rows
 from roiservice.vectorize.seams import Joiner, OpenOutlines, Rings

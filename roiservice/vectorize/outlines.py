@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.polygons import Polygons, from_shapely, to_shapely
+from roiservice.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ itself, and blocks to the plane, in the same way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
+from roiservice.records import dataclass
 from roiservice.vectorize.tracer import Chains, Int32, Int64, find_root, unite
 
 

@@ -12,13 +12,13 @@ strips that share a pixel row have the same ports on it, so joining them is matc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.compiled import compiled
+from roiservice.records import dataclass
 from roiservice.vectorize.links import DIAGONAL, columns, link
 
 Int32 = NDArray[np.int32]

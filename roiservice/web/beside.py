@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from roiservice.catalog.registry import FIRST_IMAGE
 from roiservice.errors import NotFound, OmeroWebFailed
 from roiservice.omeroweb.rois import OmeroRois, RoiList, RoiSlice
+from roiservice.records import dataclass
 from roiservice.web.access import caller_session, identity
 from roiservice.web.compress import gzip_whole
 from roiservice.web.links import origin

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain
 
 import numpy as np
@@ -29,6 +29,7 @@ from roiservice.query.detail import FULL, Detail, read_detailed
 from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.query.subsets import Rows
+from roiservice.records import dataclass
 from roiservice.web.access import readable
 from roiservice.web.compress import pack
 from roiservice.web.documents import image_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -15,6 +15,7 @@ from werkzeug.datastructures import MultiDict
 from roiservice.errors import BadParameter, NotFound
 from roiservice.query.detail import EXACT, FULL, GEOMETRIES, Detail
 from roiservice.query.select import RoiQuery, Span
+from roiservice.records import dataclass
 
 Arguments = MultiDict[str, str]
 Pairs = tuple[tuple[str, str], ...]

@@ -6,7 +6,6 @@ OMERO's own paths get OMERO.web's shape, `{"message": ...}`, with the same statu
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +41,7 @@ from roiservice.errors import (
     Unauthorized,
     Unavailable,
 )
+from roiservice.records import dataclass
 from roiservice.web.links import build_path, with_ticket
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from roiservice.bootstrap import Layer
@@ -21,6 +20,7 @@ from roiservice.errors import (
 )
 from roiservice.query.moments import Moments
 from roiservice.query.stats import PlacedShape, placed_shapes, shape_stats
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.pixels import ImagePixels, open_pixels
 from roiservice.web.access import layer_of

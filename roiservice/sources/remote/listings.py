@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import unquote_plus
 from xml.parsers import expat
 
+from roiservice.records import dataclass
 from roiservice.sources.remote.objects import Version
 
 _LONGEST_TEXT = 2**14  # of one element: a key of 1024 bytes, each percent-encoded, and to spare

@@ -14,13 +14,13 @@ import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import urllib3
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.remote import transport
 from roiservice.sources.remote.addresses import LOOPBACK
 from roiservice.sources.remote.transport import Origin, Reply, Request

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.paths import clean_path
 from roiservice.sources.remote.listings import Page, read_page
 from roiservice.sources.remote.objects import Forbidden, HttpObjects, Listing

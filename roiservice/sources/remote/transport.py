@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
@@ -21,6 +21,7 @@ from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, SSLEr
 
 from roiservice import __version__
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.remote.addresses import LOOPBACK, AddressRefused, checked_pools
 
 CONNECTIONS = 8  # to one host, from one process

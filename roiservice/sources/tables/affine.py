@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.frames import Frame
+from roiservice.records import dataclass
 
 Float64 = NDArray[np.float64]
 

@@ -6,13 +6,13 @@ The format: https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from roiservice.records import dataclass
 from roiservice.sources.tables.table import Int64
 
 LABEL_NAMES = ("label", "label_value", "label-value", "object", "roi", "shape")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.tables.hierarchy import Hierarchy
 

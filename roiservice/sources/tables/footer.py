@@ -6,8 +6,9 @@ pyarrow has the same numbers, but ends the process where a damaged footer makes 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
+
+from roiservice.records import dataclass
 
 _MAGIC = b"PAR1"
 _MOST_VALUES = 5_000_000  # numbers, texts and structs of one footer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from roiservice.geometry.kinds import (
     ellipse_outlines,
 )
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables.repair import repaired_polygons
 from roiservice.sources.tables.table import MOST_REASONS, NO_COLOR, Int32, Int64, Refusals, ShapeTable

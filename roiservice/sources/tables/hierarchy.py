@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.arrays import _array_metadata, _brief, _check_codecs, _opened
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from roiservice.errors import SourceDamaged, SourceError
+from roiservice.records import dataclass
 from roiservice.sources.grids import Grid
 from roiservice.sources.groups import read_group
 from roiservice.sources.layer import BOXES, OME_XML, SPATIALDATA, TABLE_FILE, LayerSource, ValueSource

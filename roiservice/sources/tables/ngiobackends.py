@@ -6,13 +6,13 @@ The backends: https://biovisioncenter.github.io/ngio/stable/table_specs/backend/
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join

@@ -5,10 +5,10 @@ The tables: https://biovisioncenter.github.io/ngio/stable/table_specs/overview/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.store import Store

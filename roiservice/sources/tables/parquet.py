@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables import geoarrow, wellknown
 from roiservice.sources.tables.columns import is_bytes, is_text, typed_columns

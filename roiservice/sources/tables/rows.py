@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.kinds import ELLIPSE, NAMES, POLYGON, RECTANGLE
+from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables.columns import LabelColumn, label_column, whole_numbers
 from roiservice.sources.tables.geometries import Reasons, Shapes, from_geometries, table_of

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.geometry.frames import Frame
+from roiservice.records import dataclass
 from roiservice.sources.arrays import array_document
 from roiservice.sources.groups import Group, read_group
 from roiservice.sources.ngff import has_multiscales, multiscale_of

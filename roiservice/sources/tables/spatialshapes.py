@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.geometry.kinds import ELLIPSE_VERTICES, ellipse_outlines
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 from roiservice.sources.groups import read_group
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join

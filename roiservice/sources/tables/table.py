@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.geometry.polygons import Polygons
+from roiservice.records import dataclass
 
 if TYPE_CHECKING:
     import pyarrow as pa

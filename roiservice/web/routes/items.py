@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
@@ -17,6 +16,7 @@ from roiservice.query.cursor import Walk, walk_of
 from roiservice.query.detail import EXACT
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
+from roiservice.records import dataclass
 from roiservice.web import params
 from roiservice.web.access import readable, ticket
 from roiservice.web.conditions import with_properties

@@ -7,7 +7,7 @@ the viewer loads a page on which the ROI it was told to show is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from roiservice.omeroweb.places import member
 from roiservice.omeroweb.rois import RoiList, roi_count_of, with_roi_count
 from roiservice.query.pages import plane_shape_counts, roi_count, roi_index, shape_row
 from roiservice.query.select import RoiQuery, Span
+from roiservice.records import dataclass
 from roiservice.web.access import caller_session, located
 from roiservice.web.beside import as_it_is, ask_omero_web, omeros_count, omeros_shape_counts, or_omero_web
 from roiservice.web.pages import Available, available
