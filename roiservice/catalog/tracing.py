@@ -10,8 +10,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ RUN_VERTICES = 2**21  # of features that are in working memory at once
 AHEAD = 16  # batches that are traced while planes before them are joined, and lie in files
 TICK = 0.2  # seconds
 
+Run = tuple[int, int]  # first and last feature, of those of a plane
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -76,7 +77,10 @@ def _in_order(
         own, future = waiting.popleft()
         if tick is None and future.cancel():
             return _done(own)
-        while tick is not None and not wait([future], TICK).done:
+        while tick is not None and not future.done():
+            with suppress(TimeoutError):  # it is not done yet
+                future.exception(TICK)
+                break
             tick()
         return future.result()
 
@@ -129,13 +133,13 @@ def traced_features(
         if files is not None and not of_planes and at_once >= engine.threads:
             at_once += AHEAD  # as many as threads are in working memory
         joined = _joined(layer, _blocks(layer, tracer, rows, files, at_once, advance), rows, limits)
-        planes: Iterator[tuple[LayerPlane, Assembly]] = map(_assembled, joined)
-        if of_planes:  # they are put in order side by side
-            planes = _in_order(pool, _assembled, joined, engine.threads)
-        for plane, assembly in planes:
-            prepared = partial(prepare, plane)
-            yield from _features(pool, engine.threads, assembly, files, prepared, whole=whole)
-            del assembly  # before the next plane is joined
+        begin = partial(_begun, files, prepare, whole=whole, of_planes=of_planes)
+        # Planes that are a block each are put in order side by side, the others' features are prepared so.
+        planes = _in_order(pool, begin, joined, engine.threads) if of_planes else map(begin, joined)
+        for made, runs, make in planes:
+            yield from made
+            yield from _in_order(pool, make, runs, engine.threads)
+            del made, make  # before the next plane is joined
 
 
 def _blocks(
@@ -176,9 +180,32 @@ def _same(block: Block) -> Block:
     return block
 
 
-def _assembled(joined: tuple[LayerPlane, PlaneJoiner]) -> tuple[LayerPlane, Assembly]:
+def _begun(
+    files: BlockFiles | None,
+    prepare: Callable[[LayerPlane, NDArray[Any], Polygons], Result],
+    joined: tuple[LayerPlane, PlaneJoiner],
+    *,
+    whole: bool,
+    of_planes: bool,
+) -> tuple[list[Result], list[Run], Callable[[Run], Result]]:
+    """Put a plane in order: what is made of its first features, if it was a block, and how of others."""
     plane, joiner = joined
-    return plane, joiner.assembly()
+    assembly = joiner.assembly()
+    runs = list(assembly.runs(None if whole else RUN_VERTICES))
+    make = partial(_made, assembly, files, partial(prepare, plane))
+    return [make(runs.pop(0))] if of_planes else [], runs, make
+
+
+def _made(
+    assembly: Assembly,
+    files: BlockFiles | None,
+    prepare: Callable[[NDArray[Any], Polygons], Result],
+    run: Run,
+) -> Result:
+    polygons = assembly.polygons(*run)
+    if files is not None:
+        files.release()
+    return prepare(assembly.labels[slice(*run)], polygons)
 
 
 def _joined(
@@ -205,23 +232,3 @@ def _joined(
         if left is not None:
             left -= joiner.vertices
         yield plane, joiner
-
-
-def _features(
-    pool: ThreadPoolExecutor,
-    at_once: int,
-    assembly: Assembly,
-    files: BlockFiles | None,
-    prepare: Callable[[NDArray[Any], Polygons], Result],
-    *,
-    whole: bool,
-) -> Iterator[Result]:
-    """What is made of a plane's features, in their order."""
-
-    def prepared(run: tuple[int, int]) -> Result:
-        polygons = assembly.polygons(*run)
-        if files is not None:
-            files.release()
-        return prepare(assembly.labels[slice(*run)], polygons)
-
-    return _in_order(pool, prepared, assembly.runs(None if whole else RUN_VERTICES), at_once)

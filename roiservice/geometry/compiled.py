@@ -17,6 +17,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 not_kept: list[str] = []  # names of what this process had to make, and others will have to
 
+# Bits of an array's flags (numpy/ndarraytypes.h): C_CONTIGUOUS, F_CONTIGUOUS, and ALIGNED and WRITEABLE.
+_ROWS, _COLUMNS, _ACCESS = 0x1, 0x2, 0x100 | 0x400
 _PLAIN = frozenset((int, float, bool, complex, type(None)))
 _LOCK = threading.RLock()  # one thread compiles or loads at a time; what is compiled may look at other loops
 
@@ -121,9 +123,8 @@ def _is_of_this_process(result: Any) -> bool:
 def _kind(value: Any) -> object:
     """What of an argument compiled code depends on; TypeError for one of which that is not known here."""
     if isinstance(value, np.ndarray):
-        flags = value.flags
-        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-        return value.dtype, value.ndim, layout, flags.writeable, flags.aligned
+        flags = value.flags.num
+        return value.dtype, value.ndim, flags & (_ROWS if flags & _ROWS else _COLUMNS) | flags & _ACCESS
     if isinstance(value, tuple):
         return type(value), *map(_kind, value)
     if isinstance(value, np.generic):

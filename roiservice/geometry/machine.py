@@ -23,6 +23,8 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]  # comes with nu
 
 from roiservice.records import dataclass
 
+_engines: list[Any] = []  # for good, so that what lies at a place of theirs stays the same
+
 
 @dataclass(frozen=True)
 class MachineCode:
@@ -63,6 +65,7 @@ def callable_of(code: MachineCode) -> Callable[..., Any]:
         pointer = ctypes.c_void_p.from_address(engine.get_global_value_address(symbol))
         pointer.value = id(environment)
         environments.append(environment)
+    _engines.append(engine)
     own, held = environments[0], (engine, environments)
     function: Callable[..., Any] = functions.make_function(sys, code.name, "", address, own, held)
     return function
@@ -104,11 +107,10 @@ def _extension(*names: str) -> Any:
     return module
 
 
+@cache  # by the place, as this is asked for with each array that compiled code gives back
 def _unpickle(place: int, size: int, _digest: int) -> Any:
     """A type or an error that compiled code holds: numba's own function for it would import all of numba."""
-    return _unpickled(ctypes.string_at(place, size))
+    return pickle.loads(ctypes.string_at(place, size))  # noqa: S301 - our own
 
-
-_unpickled = cache(pickle.loads)
 
 _UNPICKLE = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(_unpickle)

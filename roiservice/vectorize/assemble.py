@@ -139,11 +139,11 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
         nothing = np.zeros(1, np.int64)
         return Assembly(np.empty(0, dtype), (), np.empty(0, np.int32), nothing[:0], nothing, nothing, nothing)
     order, first = _by_label(tables)
-    labels = np.concatenate([each.labels for each in tables])[order[first[:-1]]]
+    labels = _column(tables, "labels")[order[first[:-1]]]
     along = order_of_keys(hilbert_keys(_feature_boxes(tables, order, first[:-1])))
     chosen, first = members(first, along)
     order = order[chosen]
-    ring_offsets = np.flatnonzero(np.r_[np.concatenate([each.exterior for each in tables])[order], True])
+    ring_offsets = np.flatnonzero(np.r_[_column(tables, "exterior")[order], True])
     counts = np.concatenate([np.diff(each.offsets) for each in tables])[order]
     return Assembly(
         labels[along].astype(np.dtype(f"u{dtype.itemsize}")).view(dtype),
@@ -158,14 +158,12 @@ def arrange(tables: Sequence[RingTable], dtype: np.dtype[Any]) -> Assembly:
 
 def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     """Rings sorted by label, part and raster order, exteriors first; and where those of each label begin."""
-    key = np.concatenate([each.key for each in tables])
-    exterior = np.concatenate([each.exterior for each in tables])
-    part = np.concatenate([each.part for each in tables])
+    key, exterior, part = (_column(tables, name) for name in ("key", "exterior", "part"))
     part_key = np.empty(int(part.max()) + 1, np.int64)
     part_key[part[exterior]] = key[exterior]
     part_key = part_key[part]
     del part, exterior
-    labels, _, which = distinct(np.concatenate([each.labels for each in tables]))
+    labels, _, which = distinct(_column(tables, "labels"))
     order, first = grouped(which, len(labels))
     counts = np.diff(first)
     # Most labels have one ring. Only the others' rings, which lie together by now, have an order to find.
@@ -175,8 +173,14 @@ def _by_label(tables: Sequence[RingTable]) -> tuple[Int64, Int64]:
     return order, first
 
 
+def _column(tables: Sequence[RingTable], name: str) -> NDArray[Any]:
+    """That of all tables, one after the other."""
+    columns: list[NDArray[Any]] = [getattr(each, name) for each in tables]
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
 def _feature_boxes(tables: Sequence[RingTable], order: Int64, feature_first: Int64) -> NDArray[np.int32]:
-    boxes = np.concatenate([each.boxes for each in tables])[order]
+    boxes = _column(tables, "boxes")[order]
     low = np.minimum.reduceat(boxes[:, :2], feature_first)
     return np.hstack((low, np.maximum.reduceat(boxes[:, 2:], feature_first)))
 

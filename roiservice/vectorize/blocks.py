@@ -89,9 +89,9 @@ class PlaneJoiner:
     def join(self, block: Block) -> None:
         """Add the next block. Raises TooManyObjects past the limit of vertices."""
         across, first = self._joiner.join_block(block.outlines)
-        self._across.append(split_rings(across))
+        self._across += map(split_rings, across)
         self._blocks.append((block.rings, first))
-        self._closed += len(across.xy) + len(block.rings.xy)
+        self._closed += len(block.rings.xy) + sum(len(rings.xy) for rings in across)
         self._last_row = block.last_row
         check_vertices(self.vertices, self._max_vertices)
 
@@ -108,4 +108,6 @@ class PlaneJoiner:
         """The features of the plane, once all its blocks are there."""
         parts = self._joiner.parts()
         tables = [replace(rings, part=parts[rings.part + first]) for rings, first in self._blocks]
-        return arrange([*tables, tabulate(self._across, parts)], self._dtype)
+        if self._across:
+            tables.append(tabulate(self._across, parts))
+        return arrange(tables, self._dtype)

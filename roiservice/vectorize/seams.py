@@ -105,9 +105,9 @@ class Joiner:
         own = Rings(strip.xy, strip.offsets[n:], strip.labels[n:], strip.diagonals[n:], member[n:])
         xy, offsets = strip.xy[: strip.offsets[n]], strip.offsets[: n + 1]
         ends = strip.start, strip.end, strip.labels[:n], strip.diagonals[:n], member[:n]
-        return [own, self._add(xy, offsets, *ends, strip.top_ports, strip.bottom_ports)]
+        return [own, *self._add(xy, offsets, *ends, strip.top_ports, strip.bottom_ports)]
 
-    def join_block(self, block: OpenOutlines) -> tuple[Rings, int]:
+    def join_block(self, block: OpenOutlines) -> tuple[list[Rings], int]:
         """Add the next block; the rings that closed across its border, and the member that is its part 0.
 
         Raises ValueError as `join` does.
@@ -143,24 +143,24 @@ class Joiner:
         member: Int64,
         top_ports: int,
         bottom_ports: int,
-    ) -> Rings:
-        """Join open outlines to those so far; the rings that closed."""
+    ) -> list[Rings]:
+        """Join open outlines to those so far; the rings that closed, if any can have."""
+        has_begun, self._begun, self._bottom_ports = self._begun, True, bottom_ports
+        if not len(start):  # as of planes that are one block
+            return []
         piece = np.arange(len(start)) + self._keep(xy, offsets)
         under = _Open(start, end, piece, piece, labels, diagonals, member)
-        columns: tuple[Any, ...]
-        if not self._begun:
-            self._begun, self._top_ports, self._open = True, top_ports, under
-            columns, opened = tuple(under), len(start)
-        else:
-            columns, opened = _join(self._open, under, self._top_ports, top_ports, self._parent, self._pieces)
-            self._open = _Open(*(column[:opened] for column in columns))
-        self._bottom_ports = bottom_ports
+        if not has_begun:
+            self._top_ports, self._open = top_ports, under
+            return []
+        columns, opened = _join(self._open, under, self._top_ports, top_ports, self._parent, self._pieces)
+        self._open = _Open(*(column[:opened] for column in columns))
         closed = _Open(*(column[opened:] for column in columns))
         xy, offsets = _vertices_of(closed.head, self._pool, self._pieces)
         self.open_vertices -= len(xy)
         if self._pooled > 2 * self.open_vertices + SPARE_VERTICES:
             self._compact()
-        return Rings(xy, offsets, closed.labels, closed.diagonals, closed.member)
+        return [Rings(xy, offsets, closed.labels, closed.diagonals, closed.member)]
 
     def parts(self) -> Int64:
         """For every ring member the number of its part, once the plane is complete."""
