@@ -25,7 +25,9 @@ _STATES = {
     errors.UnsupportedTransferCoding: 501,
     errors.ParseException: 400,
 }
-THREADS = 8  # per process, twice the requests that may wait for builds; most work lets go of the interpreter
+# Per process. Most of them wait: for builds, OMERO.web, slow clients, or their turn, as pages and what else
+# keeps a processor at work are made a few at once (`roiservice.web.pages`).
+THREADS = 32
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17

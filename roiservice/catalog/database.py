@@ -186,7 +186,7 @@ class PostgresDatabase:
                 connect_args=_options(address),
                 isolation_level="READ COMMITTED",
                 pool_size=2,
-                max_overflow=-1,  # there are no more than threads
+                max_overflow=14,  # those that build hold one; threads that do not wait for their turn
                 pool_pre_ping=True,
                 hide_parameters=True,
             )

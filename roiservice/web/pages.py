@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,6 +38,8 @@ from roiservice.web.problems import reason_of
 from roiservice.web.responses import digest
 from roiservice.web.routes import services
 
+Chunk = TypeVar("Chunk")
+
 STREAM_BATCH = 1000  # features that are in memory at once while a whole layer is streamed
 _log = logging.getLogger(__name__)
 
@@ -52,9 +55,10 @@ class Lane:
 
 
 # As many at once as there are processors: more would take more memory, and no less time.
-_AT_ONCE = max(os.cpu_count() or 1, 2)
-PAGES = Lane(threading.BoundedSemaphore(_AT_ONCE))
-LARGEST = Lane(threading.BoundedSemaphore(_AT_ONCE))  # of the largest features, found among all of a layer
+AT_ONCE = max(os.cpu_count() or 1, 2)
+PAGES = Lane(threading.BoundedSemaphore(AT_ONCE))
+LARGEST = Lane(threading.BoundedSemaphore(AT_ONCE))  # of the largest features, found among all of a layer
+_STREAMED = threading.BoundedSemaphore(AT_ONCE)
 
 
 def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PAGES) -> Page:
@@ -121,9 +125,19 @@ def items_stream(
     So that is an answer of its own, not the end of one that has begun.
     """
     batches = page_batches(catalog, query, offset, STREAM_BATCH)
-    chunks = (chunk for rows in batches for chunk in _encoded(catalog, form, rows, detail))
+    chunks = in_turn(chunk for rows in batches for chunk in _encoded(catalog, form, rows, detail))
     first = next(chunks, b"")
     return chain([first], chunks)
+
+
+def in_turn(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """These parts of a streamed answer, each made when it is its turn: of all streams few are at once."""
+    while True:
+        with _STREAMED:
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _encoded(catalog: Catalog, form: Format, rows: Rows, detail: Detail) -> Iterator[bytes]:

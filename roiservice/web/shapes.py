@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -24,9 +25,11 @@ from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 from roiservice.sources.pixels import ImagePixels, open_pixels
 from roiservice.web.access import layer_of
+from roiservice.web.pages import AT_ONCE
 from roiservice.web.routes import services
 
 MOST_LAYERS = 50  # whose shapes are measured in one request
+_MEASURED = threading.BoundedSemaphore(AT_ONCE)  # requests whose pixels are in memory
 Stats = dict[str, list[dict[str, int | float | None]]]
 
 
@@ -83,7 +86,8 @@ def stats_of(
         raise next(iter(failures), NotFound(f"there is no shape {', '.join(map(str, ids[:5]))}"))
     pixels = _pixels(places)
     asked = range(pixels.sizes[1]) if channels is None else channels
-    found = dict(zip(shapes, shape_stats(pixels, list(shapes.values()), asked), strict=True))
+    with _MEASURED:
+        found = dict(zip(shapes, shape_stats(pixels, list(shapes.values()), asked), strict=True))
     documents = {
         str(number): [_document(channel, each) for channel, each in zip(asked, measured, strict=True)]
         for number in ids

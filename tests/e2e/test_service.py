@@ -7,9 +7,12 @@ import json
 import os
 import re
 import signal
+import socket
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -81,6 +84,20 @@ def test_a_worker_that_is_killed_is_replaced(home: Home, tmp_path: Path) -> None
         os.kill(service.workers[0], signal.SIGKILL)
         wait_for(lambda: _answers(service))
         assert pages(service) == first
+
+
+def test_clients_that_say_nothing_keep_no_others_waiting(home: Home, tmp_path: Path) -> None:
+    with serving(home, cells(tmp_path / "1.zarr"), "--workers", 1) as service, ExitStack() as stack:
+        where = urlsplit(service.base)
+        for _ in range(24):
+            silent = stack.enter_context(socket.create_connection((where.hostname, where.port)))
+            silent.sendall(b"GET /healthz HTTP/1.1\r\n")  # and no more
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(service.get, "/images/1/collections/labels:cells/items?limit=1")
+            try:
+                assert answer.result(20)[0] == 200
+            finally:
+                stack.close()
 
 
 def _answers(service: Running) -> bool:

@@ -348,3 +348,24 @@ def test_pages_do_not_wait_for_what_looks_at_all_features(tissue, monkeypatch, m
         ended.set()
         assert not waiting
         assert all(each.result().json["features"] for each in looks)
+
+
+def test_of_streams_few_are_made_at_once():
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def chunks():
+        nonlocal at_work, most
+        for number in range(5):
+            with lock:
+                at_work += 1
+                most = max(most, at_work)
+            time.sleep(0.01)
+            with lock:
+                at_work -= 1
+            yield number
+
+    count = 4 * pages.AT_ONCE
+    with ThreadPoolExecutor(count) as threads:
+        streams = [threads.submit(lambda: list(pages.in_turn(chunks()))) for _ in range(count)]
+        assert [each.result() for each in streams] == [[0, 1, 2, 3, 4]] * count
+    assert most == pages.AT_ONCE

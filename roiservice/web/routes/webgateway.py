@@ -36,7 +36,7 @@ from roiservice.query.stats import placed_shapes
 from roiservice.web.access import identity
 from roiservice.web.beside import omeros_drawings, omeros_stats, or_omero_web
 from roiservice.web.compress import pack
-from roiservice.web.pages import STREAM_BATCH, available, cached, incomplete
+from roiservice.web.pages import STREAM_BATCH, available, cached, in_turn, incomplete
 from roiservice.web.problems import reason_of
 from roiservice.web.responses import JSON, PNG, body_answer, digest, json_answer, not_modified, stream_answer
 from roiservice.web.routes import services
@@ -149,7 +149,7 @@ def _list(omeros: Sequence[Any], catalogs: Sequence[Catalog]) -> Iterator[bytes]
         for catalog in catalogs
         for rows in roi_batches(catalog, STREAM_BATCH)
     )
-    batches = chain([[orjson.dumps(roi) for roi in omeros]] if omeros else [], ours)
+    batches = chain([[orjson.dumps(roi) for roi in omeros]] if omeros else [], in_turn(ours))
     separator = b"["
     for encoded in batches:
         yield separator + b",".join(encoded)
