@@ -29,6 +29,7 @@ _LZMA_MEMORY = 2**28
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_SKIPPED = 0x184D2A50  # and the fifteen numbers after it
 _ZSTD_BLOCK = 2**17  # most bytes of a compressed block once decoded
+_ZSTD_PIECES = 2**20  # frames and blocks that are looked at, for a second: they may be of three bytes each
 
 
 class GZip(numcodecs.GZip):  # type: ignore[misc]
@@ -140,10 +141,11 @@ def _zstd_most(content: bytes) -> int:
     """Bytes at most that Zstandard's frames decode to (RFC 8878, section 3.1).
 
     EOFError if the last is cut short, for the rest of which numcodecs may wait for ever; ValueError for what
-    is no frame.
+    is no frame, and for very many.
     """
-    most = at = 0
+    most = at = pieces = 0
     while at < len(content):
+        pieces = _one_more(pieces)
         magic = int.from_bytes(content[at : at + 4], "little")
         if magic & ~0xF == _ZSTD_SKIPPED:
             at += 8 + int.from_bytes(content[at + 4 : at + 8], "little")
@@ -156,7 +158,7 @@ def _zstd_most(content: bytes) -> int:
         at += 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3]
         size = int.from_bytes(content[at : at + size_bytes], "little") + 256 * (size_bytes == 2)
         at += size_bytes
-        blocks, at = _zstd_blocks(content, at)
+        blocks, pieces, at = _zstd_blocks(content, pieces, at)
         at += 4 * (descriptor >> 2 & 1)  # the checksum
         most += size if size_bytes else blocks  # a size that is stated is held to
     if at > len(content):
@@ -164,12 +166,22 @@ def _zstd_most(content: bytes) -> int:
     return most
 
 
-def _zstd_blocks(content: bytes, at: int) -> tuple[int, int]:
-    """Bytes at most that the blocks of a frame decode to, and where they end: past `content` if cut short."""
+def _zstd_blocks(content: bytes, pieces: int, at: int) -> tuple[int, int, int]:
+    """Bytes at most that the blocks of a frame decode to, `pieces` with them, and where they end.
+
+    That is past `content` if the frame is cut short. ValueError for too many pieces.
+    """
     most, is_last = 0, False
     while not is_last and at <= len(content):  # at its very end as well: the last block is missing
+        pieces = _one_more(pieces)
         header = int.from_bytes(content[at : at + 3], "little")
         kind, size, is_last = header >> 1 & 3, header >> 3, bool(header & 1)
         most += size if kind < 2 else _ZSTD_BLOCK  # raw and repeated blocks state their size
         at += 3 + (1 if kind == 1 else size)
-    return most, at
+    return most, pieces, at
+
+
+def _one_more(pieces: int) -> int:
+    if pieces == _ZSTD_PIECES:
+        raise ValueError(f"is made of more than {_ZSTD_PIECES} pieces")
+    return pieces + 1

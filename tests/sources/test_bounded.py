@@ -153,6 +153,22 @@ def test_zstandard_that_does_not_tell_its_size(monkeypatch: pytest.MonkeyPatch) 
         bounded.Zstd().decode(frame(9))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"".join([SKIPPED[:4], bytes(4)]) * 1000,
+        NOTHING * 500,
+        frame(1)[:6] + bytes(3) * 999 + b"\1\0\0",  # raw blocks of no bytes
+    ],
+)
+def test_zstandard_of_very_many_pieces_is_an_error(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at by the interpreter, which does nothing else meanwhile."""
+    assert bounded._zstd_most(content) <= 500 * 2**17
+    monkeypatch.setattr(bounded, "_ZSTD_PIECES", 999)
+    with pytest.raises(ValueError, match="more than 999 pieces"):
+        bounded.decode_zstd(content, np.empty(0, np.uint8))
+
+
 @pytest.mark.parametrize("through_zarr", [True, False])
 @pytest.mark.parametrize("codec", ["gzip", "zlib", "bz2", "lzma", "zstd", "v3 gzip", "v3 zstd"])
 def test_a_chunk_that_is_too_large_is_named(
