@@ -188,12 +188,16 @@ def _begun(
     whole: bool,
     of_planes: bool,
 ) -> tuple[list[Result], list[Run], Callable[[Run], Result]]:
-    """Put a plane in order: what is made of its first features, if it was a block, and how of others."""
+    """Put a plane in order: what is made of its first features, if it was a block, and how of others.
+
+    Several threads are at this with planes that are blocks, so it makes nothing of more than RUN_VERTICES.
+    """
     plane, joiner = joined
     assembly = joiner.assembly()
     runs = list(assembly.runs(None if whole else RUN_VERTICES))
     make = partial(_made, assembly, files, partial(prepare, plane))
-    return [make(runs.pop(0))] if of_planes else [], runs, make
+    at_once = of_planes and assembly.vertices(*runs[0]) <= RUN_VERTICES  # the whole of a large plane waits
+    return [make(runs.pop(0))] if at_once else [], runs, make
 
 
 def _made(

@@ -111,6 +111,11 @@ class Assembly:
             _copy_rings(table.xy, table.offsets, rows[own], vertices[own] - vertices[0], xy)
         return Polygons(xy, vertices - vertices[0], rings - rings[0], parts - parts[0])
 
+    def vertices(self, first: int, last: int) -> int:
+        """How many vertices features `first` to `last` have."""
+        low, high = self.vertex_offsets[self.ring_offsets[self.part_offsets[[first, last]]]]
+        return int(high - low)
+
     def runs(self, most_vertices: int | None) -> Iterator[tuple[int, int]]:
         """First and last of as many features in turn as have so many vertices, at least one; None: of all.
 

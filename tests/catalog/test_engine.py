@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from roiservice.catalog import engine
+from roiservice.catalog import engine, tracing
 from roiservice.catalog.engine import Threads, batches, cut_rows
 from roiservice.catalog.tracing import VertexLimits, block_rows, traced_features
 from roiservice.geometry.polygons import Polygons
@@ -211,3 +212,24 @@ def test_blocks_may_have_no_more_vertices_than_either_limit(
     of_plane: int | None, of_layer: int | None, lowest: int | None
 ) -> None:
     assert VertexLimits(of_plane, of_layer).lowest == lowest
+
+
+@pytest.mark.parametrize("most", [1, 2**21])
+def test_of_large_planes_one_is_prepared_at_a_time(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """What is made of the whole of one, as to simplify it, takes many times the memory of its outlines."""
+    monkeypatch.setattr(engine, "BATCH_PIXELS", 1)
+    monkeypatch.setattr(tracing, "RUN_VERTICES", most)
+    at_work: list[int] = []
+    together: list[int] = []
+
+    def slow(plane: LayerPlane, labels: NDArray[Any], polygons: Polygons) -> Any:
+        at_work.append(plane.index[2])
+        time.sleep(0.05)
+        together.append(len(at_work))
+        at_work.remove(plane.index[2])
+        return features(plane, labels, polygons)
+
+    layer, limits = Layer(np.ones((8, 4, 4), np.uint8), 4).as_layer, VertexLimits(None, None)
+    traced = traced_features(layer, Threads(4), limits, None, lambda _: None, slow, whole=True)
+    assert [plane.index[2] for plane, _, _ in traced] == list(range(8))
+    assert (max(together) == 1) == (most == 1)
