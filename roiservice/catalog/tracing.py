@@ -133,8 +133,10 @@ def traced_features(
         if files is not None and not of_planes and at_once >= engine.threads:
             at_once += AHEAD  # as many as threads are in working memory
         joined = _joined(layer, _blocks(layer, tracer, rows, files, at_once, advance), rows, limits)
-        begin = partial(_begun, files, prepare, whole=whole, of_planes=of_planes)
-        # Planes that are a block each are put in order side by side, the others' features are prepared so.
+        # Planes that are a block each are put in order and prepared side by side, the others' features are.
+        # The whole of one, as to simplify it, takes many times the memory of its outlines.
+        most = RUN_VERTICES // (engine.threads if whole else 1) if of_planes else 0
+        begin = partial(_begun, files, prepare, whole=whole, most=most)
         planes = _in_order(pool, begin, joined, engine.threads) if of_planes else map(begin, joined)
         for made, runs, make in planes:
             yield from made
@@ -186,18 +188,18 @@ def _begun(
     joined: tuple[LayerPlane, PlaneJoiner],
     *,
     whole: bool,
-    of_planes: bool,
+    most: int,
 ) -> tuple[list[Result], list[Run], Callable[[Run], Result]]:
-    """Put a plane in order: what is made of its first features, if it was a block, and how of others.
+    """Put a plane in order: what is made of its first features, if these have at most so many vertices.
 
-    Several threads are at this with planes that are blocks, so it makes nothing of more than RUN_VERTICES.
+    And which other features there are, and how the same is made of those.
     """
     plane, joiner = joined
     assembly = joiner.assembly()
     runs = list(assembly.runs(None if whole else RUN_VERTICES))
     make = partial(_made, assembly, files, partial(prepare, plane))
-    at_once = of_planes and assembly.vertices(*runs[0]) <= RUN_VERTICES  # the whole of a large plane waits
-    return [make(runs.pop(0))] if at_once else [], runs, make
+    is_small = assembly.vertices(*runs[0]) <= most
+    return [make(runs.pop(0))] if is_small else [], runs, make
 
 
 def _made(
