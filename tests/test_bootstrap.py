@@ -265,7 +265,7 @@ print(*newly_kept | taken)
         subprocess.run(
             [sys.executable, "-c", code, folder],
             cwd=Path(__file__).parent.parent,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             check=True,
         ).stdout.split()
         for code in (warming_up, requests)

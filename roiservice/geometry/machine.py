@@ -66,7 +66,7 @@ def callable_of(code: MachineCode) -> Callable[..., Any]:
         pointer.value = id(environment)
         environments.append(environment)
     _engines.append(engine)
-    own, held = environments[0], (engine, environments)
+    own, held = environments[0], environments
     function: Callable[..., Any] = functions.make_function(sys, code.name, "", address, own, held)
     return function
 
