@@ -41,8 +41,15 @@ def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int
     With `vertices`, of these the largest that have at most so many together, without those that alone have
     more.
     """
-    column = catalog.features["area"]
     chosen = selected(catalog, query)
+    rows = remembered(catalog, ("largest", query, most), lambda: _largest_of(catalog, chosen, most))
+    if vertices is not None:
+        rows = _affordable(catalog, rows, vertices)
+    return Page(rows, len(chosen))
+
+
+def _largest_of(catalog: Catalog, chosen: Spans | Subset, most: int) -> Rows:
+    column = catalog.features["area"]
     rows, least = np.empty(0, np.int64), -np.inf
     for batch in chosen.batches():
         area = column[batch]
@@ -51,9 +58,7 @@ def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int
         if len(rows) > most:
             rows = rows[_largest(column[rows], most)]
             least = float(column[rows].min())
-    if vertices is not None:
-        rows = _affordable(catalog, rows, vertices)
-    return Page(rows, len(chosen))
+    return rows
 
 
 def _affordable(catalog: Catalog, rows: Rows, vertices: int) -> Rows:

@@ -6,10 +6,12 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from roiservice.catalog.reader import Catalog
-from roiservice.query.subsets import Subset
+from roiservice.query.subsets import Rows, Subset
+
+Found = TypeVar("Found", Subset, Rows)
 
 REMEMBERED_BYTES = 2**24  # of all catalogs of a process together
 _ENTRY_BYTES = 600  # keys and object headers of one entry, about
@@ -21,12 +23,12 @@ _kept: OrderedDict[tuple[int, bytes], tuple[dict[Any, Any], int]] = OrderedDict(
 _bytes = 0
 
 
-def remembered(catalog: Catalog, key: object, find: Callable[[], Subset]) -> Subset:
+def remembered(catalog: Catalog, key: object, find: Callable[[], Found]) -> Found:
     """What `find` gives, of this catalog and for this key, whose repr names all that it depends on."""
     # Keys themselves may be long: thousands of labels.
     name = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     known = catalog.remembered
-    found: Subset | None = known.get(name)
+    found: Found | None = known.get(name)
     if found is None:
         found = find()
         _keep(known, name, found)
@@ -37,7 +39,7 @@ def remembered(catalog: Catalog, key: object, find: Callable[[], Subset]) -> Sub
     return found
 
 
-def _keep(known: dict[Any, Any], name: bytes, found: Subset) -> None:
+def _keep(known: dict[Any, Any], name: bytes, found: Subset | Rows) -> None:
     """Keep it, and drop the least recently used; it alone is not kept if it is too large."""
     global _bytes
     size = found.nbytes + _ENTRY_BYTES

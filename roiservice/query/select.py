@@ -91,7 +91,8 @@ def _matching(catalog: Catalog, query: RoiQuery) -> Subset:
         blocks = blocks[_meets(catalog.blocks[blocks], query.bbox)]
         inside = _lies_in(catalog.blocks[blocks], query.bbox)
     rois = None
-    if query.properties and len(blocks) * BLOCK_ROWS * _FEW >= len(catalog.rois["roi"]):
+    of_rois = any(each.name in catalog.properties for each in query.properties)
+    if of_rois and len(blocks) * BLOCK_ROWS * _FEW >= len(catalog.rois["roi"]):
         rois, own = _rois_with(catalog, query.properties)
         query = replace(query, properties=own)
     if inside is None:
@@ -161,8 +162,8 @@ def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows | slice) -> NDArray
     """Which of the rows' objects, or features, have the property asked for."""
     if asked.name not in catalog.properties:
         values = catalog.features[asked.name][rows]
-        low, high = -np.inf if asked.low is None else asked.low, np.inf if asked.high is None else asked.high
-        return np.asarray((values >= low) & (values <= high))
+        inside = np.ones(len(values), bool) if asked.low is None else values >= asked.low
+        return np.asarray(inside if asked.high is None else inside & (values <= asked.high))
     places = catalog.features["place"][rows]
     return _between(taken(catalog.properties[asked.name], places), asked)
 
