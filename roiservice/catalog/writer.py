@@ -18,6 +18,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -148,26 +149,27 @@ class CatalogWriter:
         planes, rows = _planes_of(np.array(self._runs, np.int64).reshape(-1, 5))
         if rows is not None:
             self._sort(rows)
-        objects, first, which = distinct(self._column("object"))
-        labels = self._column("label")[first]
-        rois = describe(objects, labels)
-        order = np.argsort(rois.number, kind="stable")
-        place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
-        del first, which
-        self._write_features()
-        self._write("parts", {"first": np.append(self._column("parts"), self._rings)})
-        self._write("rings", {"first": np.append(self._column("rings"), self._vertices)})
-        self._xy.finish()
-        indexed = Rows(
-            place,
-            self._column("part_count"),
-            block_boxes(self._column("box")),
-            planes,
-            labels[order],
-            rois.taken(order),
-            self._vertices,
-        )
-        write_indexes(self._work, indexed, meta, chunks, self._release)
+        columns = {name: self._column(name) for name in self._types}
+        with ThreadPoolExecutor(1, "features") as pool:  # they are written while the indexes are made
+            written = pool.submit(self._write_features, columns)
+            objects, first, which = distinct(columns["object"])
+            labels = columns["label"][first]
+            rois = describe(objects, labels)
+            order = np.argsort(rois.number, kind="stable")
+            place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
+            del first, which
+            self._xy.finish()
+            indexed = Rows(
+                place,
+                columns["part_count"],
+                block_boxes(columns["box"]),
+                planes,
+                labels[order],
+                rois.taken(order),
+                self._vertices,
+            )
+            write_indexes(self._work, indexed, meta, chunks, self._release)
+        written.result()
         for spool in self._files.values():
             spool.delete()
         rename_into_place(self._work, self._final)
@@ -213,12 +215,16 @@ class CatalogWriter:
             self._files[name].delete()
             self._files[name] = beside
 
+    def _write_features(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write the files of these columns, as they were spooled; objects are in none."""
+        parts, rings = columns["parts"], columns["rings"]
+        kept = {name: column for name, column in columns.items() if name not in ("object", "parts", "rings")}
+        self._write("features", kept)
+        self._write("parts", {"first": np.append(parts, self._rings)})
+        self._write("rings", {"first": np.append(rings, self._vertices)})
+
     def _write(self, name: str, columns: Mapping[str, Any]) -> None:
         write_columns(self._work / f"{name}.arrow", columns, self._release)
-
-    def _write_features(self) -> None:
-        kept = [name for name in self._types if name not in ("object", "parts", "rings")]
-        self._write("features", {name: self._column(name) for name in kept})
 
 
 def plane_index(key: PlaneKey) -> PlaneIndex:
