@@ -71,7 +71,7 @@ class Subset:
         """The numbers that the masks of some groups say, in whatever order these come; each comes once."""
         groups, bits, counts = [np.empty(0, np.int64)], [np.empty((0, GROUP // 8), np.uint8)], []
         for some, masks in pieces:
-            count = np.count_nonzero(masks, axis=1)
+            count = masks.sum(axis=1, dtype=np.int16)  # several times as fast as to count into 64 bits
             groups.append(some[count > 0])
             bits.append(np.packbits(masks[count > 0], axis=1))
             counts.append(count[count > 0])
