@@ -49,6 +49,7 @@ def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int
 
 
 def _largest_of(catalog: Catalog, chosen: Spans | Subset, most: int) -> Rows:
+    """Rows of the `most` largest of those chosen, sorted."""
     column = catalog.features["area"]
     rows, least = np.empty(0, np.int64), -np.inf
     for batch in chosen.batches():
