@@ -109,8 +109,8 @@ def write_indexes(
             write("properties", rows.rois.properties)
         if chunks is not None:
             write("chunks", chunks)
-    for each in written:
-        each.result()
+    while written:  # one that has failed and this frame would hold each other, and what is mapped
+        written.pop(0).result()
     counts = {
         "features": len(rows.place),
         "rois": len(rows.labels),

@@ -146,30 +146,17 @@ class CatalogWriter:
         """
         for file in self._files.values():
             file.close()
-        planes, rows = _planes_of(np.array(self._runs, np.int64).reshape(-1, 5))
-        if rows is not None:
-            self._sort(rows)
+        self._xy.finish()
+        planes, order = _planes_of(np.array(self._runs, np.int64).reshape(-1, 5))
+        if order is not None:
+            self._sort(order)
         columns = {name: self._column(name) for name in self._types}
         with ThreadPoolExecutor(1, "features") as pool:  # they are written while the indexes are made
-            written = pool.submit(self._write_features, columns)
-            objects, first, which = distinct(columns["object"])
-            labels = columns["label"][first]
-            rois = describe(objects, labels)
-            order = np.argsort(rois.number, kind="stable")
-            place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
-            del first, which
-            self._xy.finish()
-            indexed = Rows(
-                place,
-                columns["part_count"],
-                block_boxes(columns["box"]),
-                planes,
-                labels[order],
-                rois.taken(order),
-                self._vertices,
-            )
-            write_indexes(self._work, indexed, meta, chunks, self._release)
-        written.result()
+            written = [pool.submit(self._write_features, columns)]
+            rows = self._rows(columns, planes, describe)
+            write_indexes(self._work, rows, meta, chunks, self._release)
+        written.pop().result()  # one that has failed and this frame would hold each other, and the maps
+        del columns, rows  # where files are kept while they are mapped, as on NFS, none is left over
         for spool in self._files.values():
             spool.delete()
         rename_into_place(self._work, self._final)
@@ -214,6 +201,22 @@ class CatalogWriter:
                     self._release()
             self._files[name].delete()
             self._files[name] = beside
+
+    def _rows(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        planes: NDArray[np.int64],
+        describe: Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns],
+    ) -> Rows:
+        """What the indexes are made from."""
+        objects, first, which = distinct(columns["object"])
+        labels = columns["label"][first]
+        rois = describe(objects, labels)
+        order = np.argsort(rois.number, kind="stable")
+        place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
+        del first, which
+        boxes, rois = block_boxes(columns["box"]), rois.taken(order)
+        return Rows(place, columns["part_count"], boxes, planes, labels[order], rois, self._vertices)
 
     def _write_features(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write the files of these columns, as they were spooled; objects are in none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import itertools
 import os
 import resource
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import columns as columns_module
 from roiservice.catalog import indexes as indexes_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
@@ -201,23 +203,31 @@ def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
 INDEXES = ("rows", "blocks", "planes", "rois", "roi_rows", "roi_first", "page_rows", "chunks")
 
 
-@pytest.mark.parametrize("index", INDEXES)
-def test_an_index_that_cannot_be_written_leaves_nothing(
-    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch, index: str
+@pytest.mark.parametrize("name", ["features", "parts", "rings", *INDEXES])
+def test_columns_that_cannot_be_written_leave_nothing(
+    tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """They are written by a thread."""
-    plain = indexes_module.write_columns
+    """They are written by threads. Files that are deleted are let go of at once, or the disk stays full."""
+    plain = columns_module.write_columns
 
     def full(path: Path, *arguments: Any) -> None:
-        if path.stem == index:
+        if path.stem == name:
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(path, *arguments)
 
-    monkeypatch.setattr(indexes_module, "write_columns", full)
+    for module in (writer_module, indexes_module):
+        monkeypatch.setattr(module, "write_columns", full)
+    monkeypatch.setattr(columns_module, "SPOOL_BYTES", 0)
     keeper = keeper_at(tmp_path)
-    with pytest.raises(NotWritten, match="No space left"):
-        keeper.build(layer)
+    gc.disable()
+    try:
+        with pytest.raises(NotWritten, match="No space left"):
+            keeper.build(layer)
+        held = Path("/proc/self/maps").read_text().count(f"{keeper.directory(layer)}/")
+    finally:
+        gc.enable()
     assert names(keeper, layer) == ["failure.json", "lock"]
+    assert held == 0
 
 
 def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKey) -> None:
