@@ -14,7 +14,8 @@ Rows = NDArray[np.int64]
 Span = tuple[int, int]
 
 GROUP = BLOCK_ROWS  # numbers whose bits lie together; those of rows are the blocks of a catalog
-BATCH_GROUPS = 256  # that are looked at together: what is in memory at once does not grow with the layer
+# That are looked at together: what is in memory at once does not grow with the layer, and stays in the cache.
+BATCH_GROUPS = 128
 BATCH = GROUP * BATCH_GROUPS  # rows
 
 Masks = tuple[Rows, NDArray[np.bool_]]  # groups (k,), sorted, and which of their numbers are meant (k, GROUP)
@@ -72,9 +73,10 @@ class Subset:
         groups, bits, counts = [np.empty(0, np.int64)], [np.empty((0, GROUP // 8), np.uint8)], []
         for some, masks in pieces:
             count = masks.sum(axis=1, dtype=np.int16)  # several times as fast as to count into 64 bits
-            groups.append(some[count > 0])
-            bits.append(np.packbits(masks[count > 0], axis=1))
-            counts.append(count[count > 0])
+            has_any = count > 0
+            groups.append(some[has_any])
+            bits.append(np.packbits(masks, axis=1)[has_any])
+            counts.append(count[has_any])
         numbers, before = np.concatenate(groups), np.zeros(sum(map(len, groups)) + 1, np.int64)
         order = np.argsort(numbers)
         np.cumsum(np.concatenate([np.empty(0, np.int64), *counts])[order], out=before[1:])
