@@ -7,8 +7,9 @@ import io
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,23 @@ def write_columns(path: Path, columns: Mapping[str, Any], release: Callable[[], 
     batch = _batch(columns)
     with open(path, "wb") as file, pa.ipc.new_file(_Pieces(file, release), batch.schema) as writer:
         writer.write_batch(batch)
+
+
+@contextmanager
+def columns_written(
+    folder: Path, threads: int, release: Callable[[], None] | None = None
+) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """Give what has threads write columns to a file of `folder`, by its name; all are written when this ends.
+
+    `release` is as of `write_columns`. Raises what one of them did.
+    """
+    written: list[Future[None]] = []
+    with ThreadPoolExecutor(threads, "columns") as pool:
+        yield lambda name, columns: written.append(
+            pool.submit(write_columns, folder / f"{name}.arrow", columns, release)
+        )
+    while written:  # one that has failed and this frame would hold each other, and what is mapped
+        written.pop(0).result()
 
 
 class _Pieces(io.RawIOBase):

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import write_columns
+from roiservice.catalog.columns import columns_written
 from roiservice.geometry.grouping import grouped, index_dtype
 from roiservice.records import dataclass
 
@@ -85,12 +84,7 @@ def write_indexes(
     `chunks` are columns that tell what the catalog was made from, None where that cannot be told. `release`
     lets go of mapped memory.
     """
-    with ThreadPoolExecutor(2, "indexes") as pool:  # what is next is made while they write
-        written: list[Future[None]] = []
-
-        def write(name: str, columns: Mapping[str, Any]) -> None:
-            written.append(pool.submit(write_columns, folder / f"{name}.arrow", columns, release))
-
+    with columns_written(folder, 2, release) as write:  # what is next is made while they write
         shapes = int(rows.part_count.sum(dtype=np.int64))
         shape_first = np.cumsum(rows.part_count, dtype=index_dtype(shapes))
         shape_first -= rows.part_count
@@ -109,8 +103,6 @@ def write_indexes(
             write("properties", rows.rois.properties)
         if chunks is not None:
             write("chunks", chunks)
-    while written:  # one that has failed and this frame would hold each other, and what is mapped
-        written.pop(0).result()
     counts = {
         "features": len(rows.place),
         "rois": len(rows.labels),

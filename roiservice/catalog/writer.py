@@ -18,7 +18,6 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.columns import GrowingColumn, Spool, write_columns
+from roiservice.catalog.columns import GrowingColumn, Spool, columns_written
 from roiservice.catalog.indexes import RoiColumns, Rows, block_boxes, write_indexes
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.frames import Frame
@@ -54,6 +53,7 @@ _SPOOLED: dict[str, tuple[Any, int]] = {
     "parts": (np.int64, 0),
     "rings": (np.int64, 0),
 }
+_IN_NO_FEATURE = ("object", "parts", "rings")  # columns that are not written as ones of features
 
 PlaneIndex = tuple[int, int, int]  # t, c, z; EVERY_INDEX where an object lies on all of them
 
@@ -144,6 +144,7 @@ class CatalogWriter:
         `describe` tells of the distinct objects, given with the label of each, what belongs to a ROI.
         `chunks` are columns that tell what the catalog was made from, None where that cannot be told.
         """
+        self._append({"parts": np.array([self._rings]), "rings": np.array([self._vertices])})
         for file in self._files.values():
             file.close()
         self._xy.finish()
@@ -151,11 +152,12 @@ class CatalogWriter:
         if order is not None:
             self._sort(order)
         columns = {name: self._column(name) for name in self._types}
-        with ThreadPoolExecutor(1, "features") as pool:  # they are written while the indexes are made
-            written = [pool.submit(self._write_features, columns)]
+        with columns_written(self._work, 1, self._release) as write:  # while the indexes are made
+            write("features", {name: columns[name] for name in columns if name not in _IN_NO_FEATURE})
+            write("parts", {"first": columns["parts"]})
+            write("rings", {"first": columns["rings"]})
             rows = self._rows(columns, planes, describe)
             write_indexes(self._work, rows, meta, chunks, self._release)
-        written.pop().result()  # one that has failed and this frame would hold each other, and the maps
         del columns, rows  # where files are kept while they are mapped, as on NFS, none is left over
         for spool in self._files.values():
             spool.delete()
@@ -217,17 +219,6 @@ class CatalogWriter:
         del first, which
         boxes, rois = block_boxes(columns["box"]), rois.taken(order)
         return Rows(place, columns["part_count"], boxes, planes, labels[order], rois, self._vertices)
-
-    def _write_features(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Write the files of these columns, as they were spooled; objects are in none."""
-        parts, rings = columns["parts"], columns["rings"]
-        kept = {name: column for name, column in columns.items() if name not in ("object", "parts", "rings")}
-        self._write("features", kept)
-        self._write("parts", {"first": np.append(parts, self._rings)})
-        self._write("rings", {"first": np.append(rings, self._vertices)})
-
-    def _write(self, name: str, columns: Mapping[str, Any]) -> None:
-        write_columns(self._work / f"{name}.arrow", columns, self._release)
 
 
 def plane_index(key: PlaneKey) -> PlaneIndex:

@@ -24,7 +24,6 @@ from roiservice.catalog import indexes as indexes_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
 from roiservice.catalog import reader as reader_module
-from roiservice.catalog import writer as writer_module
 from roiservice.catalog.elsewhere import LayerKey, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
@@ -96,7 +95,7 @@ MOMENTS: dict[str, Callable[[], Any]] = {
         os, "replace", lambda arguments: str(arguments[1]).endswith("1-30.block")
     ),
     "while progress is written": replacing_of("progress-"),
-    "while columns are written": lambda: before(writer_module, "write_columns"),
+    "while columns are written": lambda: before(columns_module, "write_columns"),
     "before the columns are in place": renaming_of(".partial"),
     "before the catalog is in place": renaming_of(".new"),
     "before it is in service": lambda: before(keeper_module, "write_pointer"),
@@ -215,8 +214,7 @@ def test_columns_that_cannot_be_written_leave_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(path, *arguments)
 
-    for module in (writer_module, indexes_module):
-        monkeypatch.setattr(module, "write_columns", full)
+    monkeypatch.setattr(columns_module, "write_columns", full)
     monkeypatch.setattr(columns_module, "SPOOL_BYTES", 0)
     keeper = keeper_at(tmp_path)
     gc.disable()
