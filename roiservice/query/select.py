@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from itertools import chain
 
 import numpy as np
@@ -139,9 +140,9 @@ def _masks(
             rows = rows[: np.searchsorted(rows, count)]
         passing = _passing(catalog, query, rows)
         if rois is not None:
-            passing &= rois[catalog.features["place"][rows]]
+            passing = passing & rois[catalog.features["place"][rows]]
         if not any(begin <= first and last <= end for begin, end in spans):
-            passing &= on_spans(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
+            passing = passing & on_spans(np.arange(first, last) if isinstance(rows, slice) else rows, spans)
         missing = len(some) * BLOCK_ROWS - len(passing)  # where the last block is not full
         masks = np.append(passing, np.zeros(missing, bool)) if missing else passing
         yield some, masks.reshape(-1, BLOCK_ROWS)
@@ -149,22 +150,26 @@ def _masks(
 
 def _passing(catalog: Catalog, query: RoiQuery, rows: Rows | slice) -> NDArray[np.bool_]:
     """Which of the rows meet the conditions on features and on the objects' properties."""
-    passing = np.ones(rows.stop - rows.start if isinstance(rows, slice) else len(rows), bool)
+    conditions = [_has(catalog, each, rows) for each in query.properties]
     if query.min_area > 0:
-        passing &= catalog.features["area"][rows] >= query.min_area
+        conditions.append(catalog.features["area"][rows] >= query.min_area)
     if query.bbox is not None:
-        passing &= _meets(some_rows(catalog.features["box"], rows), query.bbox)
-    for each in query.properties:
-        passing &= _has(catalog, each, rows)
-    return passing
+        conditions.append(_meets(some_rows(catalog.features["box"], rows), query.bbox))
+    return _all(conditions, rows.stop - rows.start if isinstance(rows, slice) else len(rows))
+
+
+def _all(conditions: list[NDArray[np.bool_]], count: int) -> NDArray[np.bool_]:
+    """Which of `count` rows meet all of these conditions; every one does if there is none."""
+    return reduce(np.bitwise_and, conditions) if conditions else np.ones(count, bool)
 
 
 def _has(catalog: Catalog, asked: PropertyFilter, rows: Rows | slice) -> NDArray[np.bool_]:
     """Which of the rows' objects, or features, have the property asked for."""
     if asked.name not in catalog.properties:
         values = catalog.features[asked.name][rows]
-        inside = np.ones(len(values), bool) if asked.low is None else values >= asked.low
-        return np.asarray(inside if asked.high is None else inside & (values <= asked.high))
+        conditions = [] if asked.low is None else [values >= asked.low]
+        conditions += [] if asked.high is None else [values <= asked.high]
+        return _all(conditions, len(values))
     places = catalog.features["place"][rows]
     return _between(taken(catalog.properties[asked.name], places), asked)
 
