@@ -98,6 +98,12 @@ class NotOpened(Building):
         self.retry_after = retry_after
 
 
+class Busy(RoiServiceError):
+    """Too many requests of a kind that takes long wait already; try again in `retry_after` seconds."""
+
+    retry_after = 1
+
+
 class EngineFailed(RoiServiceError):
     """What traces layers, a dask cluster or processes of this host, is gone or does not do its work."""
 

@@ -31,6 +31,7 @@ from roiservice.query.density import density
 from roiservice.query.detail import Detail, read_detailed
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
+from roiservice.query.summary import summary
 from roiservice.vectorize.plane import trace_plane
 from roiservice.warmed import note_warm
 
@@ -105,6 +106,7 @@ def _warm_up_catalog(directory: Path, frame: Frame, outlines: Polygons) -> None:
     rows = roi_page(catalog, RoiQuery(), 0, 10).rows
     read_detailed(catalog, rows, Detail(simplify=1.0))
     density(catalog, RoiQuery(), 1)
+    summary(catalog, RoiQuery())
     features = read_features(catalog, rows)
     for each in FORMATS.values():
         each.encode(features)

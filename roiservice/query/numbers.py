@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.geometry.compiled import compiled
+from roiservice.query.subsets import BATCH
+
 BINS = 32  # of histograms
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-SORTED = 2**22  # numbers that are sorted at once
+SORTED = 2**22  # numbers that are held at once
+_FINER = 64  # parts of a bin, by which the numbers are found that may be a quantile
 _DIGIT = 16  # bits of a key that are told apart in one pass
 _SIGN = np.uint64(2**63)  # the bit of a number's sign
 
 Pieces = Callable[[], Iterable[NDArray[Any]]]  # the numbers anew with each call
 _Keys = Callable[[], Iterator[NDArray[np.uint64]]]
+_Edges = NDArray[np.float64]
 
 
-def numbers(pieces: Pieces) -> dict[str, Any]:
+def numbers(pieces: Pieces, most: int) -> dict[str, Any]:
     """Of finite numbers: count, least, greatest, mean, quantiles, and a histogram of equally wide bins.
 
-    Quantiles are among the numbers, not between them. Only their count where there are none. A bin holds its
-    lower edge, the last one its upper edge as well; where all numbers are equal there is one, without width.
+    There are no more than `most` numbers. Quantiles are among the numbers, not between them. Only their count
+    where there are none. A bin holds its lower edge, the last one its upper edge as well; where all numbers
+    are equal there is one, without width.
     """
+    finite = _held(pieces, most) if most <= SORTED else partial(_finite, pieces)
     count, least, greatest, total = 0, None, None, 0.0
-    for values in _finite(pieces):
+    for values in finite():
         count += len(values)
         least = values.min() if least is None else min(least, values.min())
         greatest = values.max() if greatest is None else max(greatest, values.max())
@@ -36,16 +44,22 @@ def numbers(pieces: Pieces) -> dict[str, Any]:
         return {"count": 0}
     mean = total / count
     if not math.isfinite(mean):  # their sum was too large
-        mean = sum(float((values / count).sum()) for values in _finite(pieces))
-    quantiles = _quantiles(pieces, count, least.dtype.kind != "f")
-    edges, counts = _histogram(pieces, float(least), float(greatest), count)
+        mean = sum(float((values / count).sum()) for values in finite())
+    edges, bins = _edges(float(least), float(greatest))
+    counts = np.zeros(len(edges) - 1, np.int64)
+    for values in finite():
+        _binned(_wide(values), edges, counts)
+    quantiles = _quantiles(finite, edges, counts)
     return {
         "count": count,
         "min": least.item(),
         "max": greatest.item(),
         "mean": mean,
         "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "histogram": {
+            "edges": edges[:: len(counts) // bins].tolist(),
+            "counts": counts.reshape(bins, -1).sum(axis=1).tolist(),
+        },
     }
 
 
@@ -58,31 +72,84 @@ def _finite(pieces: Pieces) -> Iterator[NDArray[Any]]:
             yield kept
 
 
-def _histogram(
-    pieces: Pieces, least: float, greatest: float, count: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Edges and counts of bins, one if the numbers are too close to one another, or too far apart."""
+def _held(pieces: Pieces, most: int) -> Pieces:
+    """The finite numbers, looked up once; no more than `most`."""
+    held, filled = np.empty(0), 0
+    for values in _finite(pieces):
+        if not filled:
+            held = np.empty(most, values.dtype)
+        held[filled : filled + len(values)] = values
+        filled += len(values)
+    return lambda: (held[first : min(first + BATCH, filled)] for first in range(0, filled, BATCH))
+
+
+def _edges(least: float, greatest: float) -> tuple[_Edges, int]:
+    """Edges of the parts of bins, and how many bins: one if numbers are too close, or too far apart.
+
+    Bins are not divided where their parts would be too narrow. Edges of bins are the same either way, as they
+    are divided by a power of two.
+    """
     with np.errstate(over="ignore"):
         span = np.float64(greatest) - least
-    if not (0 < span < np.inf and least + span / BINS > least):
-        return np.array([least, greatest]), np.array([count])
-    edges = np.linspace(least, greatest, BINS + 1)
-    counts = np.zeros(BINS, np.int64)
-    for values in _finite(pieces):
-        wide = np.asarray(values, np.float64)
-        bins = np.minimum((wide - least) / span * BINS, BINS - 1).astype(np.int64)
+    for parts in (BINS * _FINER, BINS):
+        if 0 < span < np.inf and least + span / parts > least:
+            return np.linspace(least, greatest, parts + 1), BINS
+    return np.array([least, greatest]), 1
+
+
+def _wide(values: NDArray[Any]) -> NDArray[np.float64]:
+    """As doubles that are not written to: for others the loop is compiled anew."""
+    wide = np.asarray(values, np.float64).view()
+    wide.flags.writeable = False
+    return wide
+
+
+@compiled
+def _binned(values: Any, edges: Any, counts: Any) -> Any:
+    """The part between edges (p + 1,) that each value (n,) lies in, of 16 bits; counts (p,) grow by these."""
+    parts, least, span = counts.size, edges[0], edges[-1] - edges[0]
+    bins = np.zeros(values.size, np.uint16)
+    if parts > 1:
+        for i in range(values.size):  # by itself, several at once
+            bins[i] = min(int((values[i] - least) / span * parts), parts - 1)
+    for i in range(values.size):
+        part = int(bins[i])
         # What was rounded away from an edge is brought back to its side.
-        bins -= wide < edges[bins]
-        bins += (wide >= edges[bins + 1]) & (bins < BINS - 1)
-        counts += np.bincount(bins, minlength=BINS)
-    return edges, counts
+        if parts > 1 and values[i] < edges[part]:
+            part -= 1
+        elif part < parts - 1 and values[i] >= edges[part + 1]:
+            part += 1
+        bins[i] = part
+        counts[part] += 1
+    return bins
 
 
-def _quantiles(pieces: Pieces, count: int, whole: bool) -> list[int] | list[float]:
-    """The numbers at `QUANTILES`, by the inverse of their distribution function; `whole`: integers."""
+def _quantiles(finite: Pieces, edges: _Edges, counts: NDArray[np.int64]) -> list[int] | list[float]:
+    """The numbers at `QUANTILES`, by the inverse of their distribution function.
+
+    Only the parts of the histogram that they lie in are looked at, unless these have too many numbers.
+    """
+    count = int(counts.sum())
+    ranks = np.array([max(math.ceil(share * count) - 1, 0) for share in QUANTILES])
+    parts = np.searchsorted(np.cumsum(counts), ranks, side="right")
+    wanted = np.zeros(len(counts), bool)
+    wanted[parts] = True
+    if counts[wanted].sum() > SORTED:
+        return _among_many(finite, count, ranks.tolist())
+    unused = np.zeros_like(counts)
+    some = np.concatenate([values[wanted.take(_binned(_wide(values), edges, unused))] for values in finite()])
+    places = ranks - np.cumsum(np.where(wanted, 0, counts))[parts]  # without those of other parts before
+    some.partition(np.unique(places))
+    found: list[int] | list[float] = (some[places] + 0).tolist()  # there is one zero only
+    return found
+
+
+def _among_many(finite: Pieces, count: int, ranks: Sequence[int]) -> list[int] | list[float]:
+    """The numbers at these ranks, however many there are."""
+    whole = next(iter(finite())).dtype.kind != "f"
 
     def keys() -> Iterator[NDArray[np.uint64]]:
-        for values in _finite(pieces):
+        for values in finite():
             if whole:
                 yield values.astype(np.int64).view(np.uint64) ^ _SIGN
             else:
@@ -90,7 +157,6 @@ def _quantiles(pieces: Pieces, count: int, whole: bool) -> list[int] | list[floa
                 # Unsigned integers in the order of the doubles whose bits they are.
                 yield np.where(bits & _SIGN, ~bits, bits ^ _SIGN)
 
-    ranks = [max(math.ceil(share * count) - 1, 0) for share in QUANTILES]
     found = np.array(_at_ranks(keys, ranks, count, 64), np.uint64)
     if whole:
         return [int(number) for number in (found ^ _SIGN).view(np.int64)]

@@ -31,7 +31,7 @@ def summary(catalog: Catalog, query: RoiQuery) -> dict[str, Any]:
 
     def measure(name: str) -> dict[str, Any]:
         column = catalog.features[name]
-        return numbers(lambda: (column[rows] for rows in chosen.batches()))
+        return numbers(lambda: (column[rows] for rows in chosen.batches()), len(chosen))
 
     told = {
         "features": len(chosen),
@@ -55,7 +55,7 @@ def _described(column: pa.Array, places: Spans | Subset) -> dict[str, Any]:
     told = {"missing": sum(piece.null_count for piece in pieces())}
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         kind = "integer" if pa.types.is_integer(column.type) else "number"
-        return {"type": kind, **told, **numbers(values)}
+        return {"type": kind, **told, **numbers(values, len(places))}
     if pa.types.is_boolean(column.type) or pa.types.is_string(column.type):
         kind = "boolean" if pa.types.is_boolean(column.type) else "string"
         return {"type": kind, **told, **texts(pa.chunked_array(pieces(), column.type).drop_null())}

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import field, replace
 from itertools import chain
 from typing import TypeVar
@@ -18,6 +18,7 @@ from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, Format
 from roiservice.errors import (
     BadParameter,
+    Busy,
     NotWritten,
     RegistryFailed,
     RoiServiceError,
@@ -46,12 +47,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Lane:
-    """Where pages are made, as many at once as `turn` lets through; no lane waits for another."""
+    """Where pages are made, as many at once as `turn` lets through; no lane waits for another.
+
+    Requests that find all `places` taken are refused, so that some threads are left to others; None: none is.
+    """
 
     turn: AbstractContextManager[object]
+    places: threading.BoundedSemaphore | None = None
     making: tuple[threading.Lock, ...] = field(
         default_factory=lambda: tuple(threading.Lock() for _ in range(64))
     )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place while a page is waited for and made; Busy if there is none."""
+        if self.places is None:
+            yield
+        elif self.places.acquire(blocking=False):
+            try:
+                yield
+            finally:
+                self.places.release()
+        else:
+            raise Busy("too many requests like this one wait already; try again in a second")
 
 
 # As many at once as there are processors: more would take more memory, and no less time.
@@ -64,12 +82,12 @@ _STREAMED = threading.BoundedSemaphore(AT_ONCE)
 def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PAGES) -> Page:
     """The page of that key; of several requests that miss it at once, one makes it and the others wait.
 
-    What takes long has a lane of its own, so that pages need not wait for it.
+    What takes long has a lane of its own, so that pages need not wait for it; Busy where that is full.
     """
     page = cache.get(key)
     if page is not None:
         return page
-    with lane.making[hash(key) % len(lane.making)]:
+    with lane.place(), lane.making[hash(key) % len(lane.making)]:
         page = cache.get(key)
         if page is None:
             with lane.turn:

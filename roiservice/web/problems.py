@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from roiservice.errors import (
     BadParameter,
     Building,
+    Busy,
     CatalogDamaged,
     CursorExpired,
     ForeignOrigin,
@@ -70,6 +71,7 @@ KINDS: dict[type[Exception], Kind] = {
     CatalogDamaged: Kind(500, "catalog-damaged", "The layer's catalog is damaged; building it again helps"),
     NotWritten: Kind(500, "not-written", "The service could not write a file of its own"),
     Building: Kind(503, "building", "The layer is being built; try again later"),
+    Busy: Kind(503, "busy", "Too many such requests wait already; try again later"),
     InvalidRequest: Kind(400, "invalid-request", "The credentials contradict each other"),
     LoginRequired: Kind(401, "login-required", "Only those may read this who are known"),
     SessionExpired: Kind(401, "session-expired", "The session has ended"),
@@ -125,7 +127,7 @@ def _answer_own(error: RoiServiceError) -> Response:
     response = _problem(kind, reason_of(error), extra)
     if progress is not None:
         response.headers["Link"] = f'<{progress}>; rel="monitor"; type="application/json"'
-    if isinstance(error, (Building, RegistryFailed, Unavailable)):
+    if isinstance(error, (Building, Busy, RegistryFailed, Unavailable)):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, (Unauthorized, InsufficientScope, InvalidRequest)):
         response.headers["WWW-Authenticate"] = error.challenge

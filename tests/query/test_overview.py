@@ -130,7 +130,7 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
     pieces = [np.array(values[start : start + size], float) for start in range(0, len(values), size)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "SORTED", at_once)  # beyond it they are counted digit by digit
-        told = numbers.numbers(lambda: pieces)
+        told = numbers.numbers(lambda: pieces, len(values))
     finite = sorted(value for value in values if math.isfinite(value))
     assert told["count"] == len(finite)
     if finite:
@@ -151,14 +151,17 @@ def test_numbers(values: list[float], size: int, at_once: int) -> None:
 
 def test_numbers_too_close_to_one_another_have_one_bin() -> None:
     values = np.array([1.0, 1 + 2**-52, 1 + 2**-51])
-    assert numbers.numbers(lambda: [values])["histogram"] == {"edges": [1.0, 1 + 2**-51], "counts": [3]}
+    assert numbers.numbers(lambda: [values], len(values))["histogram"] == {
+        "edges": [1.0, 1 + 2**-51],
+        "counts": [3],
+    }
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.7), (-1.1, 3.3), (1e6 + 0.1, 1e6 + 0.9), (5e-324, 1e-300)])
 def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> None:
     edges = np.linspace(low, high, BINS + 1)
     values = np.concatenate([edges, np.nextafter(edges[1:], low), np.nextafter(edges[:-1], high)])
-    told = numbers.numbers(lambda: [values])["histogram"]
+    told = numbers.numbers(lambda: [values], len(values))["histogram"]
     assert told["edges"] == edges.tolist()
     inside = np.minimum(np.searchsorted(edges, values, side="right") - 1, BINS - 1)
     assert told["counts"] == np.bincount(inside).tolist()
@@ -171,7 +174,7 @@ def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> Non
 def test_whole_numbers(values: list[int], at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "SORTED", at_once)
-        told = numbers.numbers(lambda: [np.array(values)])
+        told = numbers.numbers(lambda: [np.array(values)], len(values))
     assert (told["min"], told["max"], told["count"]) == (min(values), max(values), len(values))
     ranks = [max(math.ceil(share * len(values)) - 1, 0) for share in numbers.QUANTILES]
     assert list(told["quantiles"].values()) == [sorted(values)[rank] for rank in ranks]

@@ -350,6 +350,33 @@ def test_pages_do_not_wait_for_what_looks_at_all_features(tissue, monkeypatch, m
         assert all(each.result().json["features"] for each in looks)
 
 
+def test_what_looks_at_all_features_leaves_threads_to_others(tissue, monkeypatch):
+    begun, ended, made = threading.Event(), threading.Event(), overview.summary
+
+    def slow(*arguments):
+        begun.set()
+        ended.wait(60)
+        return made(*arguments)
+
+    places = threading.BoundedSemaphore(2)
+    monkeypatch.setattr(overview, "summary", slow)
+    monkeypatch.setattr(overview, "_one_at_a_time", pages.Lane(threading.Lock(), places))
+    with ThreadPoolExecutor(2) as threads:
+        urls = [f"{LAYER}/summary?min-area=0.{number}" for number in (1, 2)]
+        looks = [threads.submit(get, tissue.application.test_client(), url) for url in urls]
+        try:
+            assert begun.wait(60)
+            while places.acquire(blocking=False):  # until both have a place
+                places.release()
+                time.sleep(0.01)
+            answer = get(tissue, f"{LAYER}/density?cells=9&min-area=0.3", 503)
+            assert (answer.json["type"].rpartition("#")[2], answer.headers["Retry-After"]) == ("busy", "1")
+        finally:
+            ended.set()
+        assert all(each.result().json["features"] == CELLS for each in looks)
+    get(tissue, f"{LAYER}/density?cells=9&min-area=0.3")
+
+
 def test_of_streams_few_are_made_at_once():
     at_work, most, lock = 0, 0, threading.Lock()
 

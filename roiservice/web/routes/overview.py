@@ -34,9 +34,9 @@ from roiservice.web.responses import digest, not_modified, page_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("overview", __name__)
-# All features of a layer are looked at, some tens of megabytes at once.
-_one_at_a_time = Lane(threading.Lock())
-_VERSION = 3  # raise whenever the bytes below change for the same catalog
+# All features of a layer are looked at, some tens of megabytes at once. Half of a worker's threads may wait.
+_one_at_a_time = Lane(threading.Lock(), threading.BoundedSemaphore(16))
+_VERSION = 4  # raise whenever the bytes below change for the same catalog
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>/density")
