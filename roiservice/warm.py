@@ -106,7 +106,7 @@ def _warm_up_catalog(directory: Path, frame: Frame, outlines: Polygons) -> None:
     rows = roi_page(catalog, RoiQuery(), 0, 10).rows
     read_detailed(catalog, rows, Detail(simplify=1.0))
     density(catalog, RoiQuery(), 1)
-    summary(catalog, RoiQuery())
+    summary(catalog, RoiQuery(min_area=1.0))
     features = read_features(catalog, rows)
     for each in FORMATS.values():
         each.encode(features)

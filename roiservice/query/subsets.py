@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.indexes import BLOCK_ROWS
+from roiservice.geometry.compiled import compiled
 from roiservice.records import dataclass
 
 Rows = NDArray[np.int64]
@@ -70,17 +72,14 @@ class Subset:
     @staticmethod
     def of_masks(pieces: Iterable[Masks]) -> Subset:
         """The numbers that the masks of some groups say, in whatever order these come; each comes once."""
-        groups, bits, counts = [np.empty(0, np.int64)], [np.empty((0, GROUP // 8), np.uint8)], []
-        for some, masks in pieces:
-            count = masks.sum(axis=1, dtype=np.int16)  # several times as fast as to count into 64 bits
-            has_any = count > 0
-            groups.append(some[has_any])
-            bits.append(np.packbits(masks, axis=1)[has_any])
-            counts.append(count[has_any])
-        numbers, before = np.concatenate(groups), np.zeros(sum(map(len, groups)) + 1, np.int64)
-        order = np.argsort(numbers)
-        np.cumsum(np.concatenate([np.empty(0, np.int64), *counts])[order], out=before[1:])
-        return Subset(numbers[order], np.concatenate(bits)[order], before)
+        nothing = np.empty(0, np.int64), *_packed(np.empty((0, GROUP), bool))
+        packed = [nothing, *((some, *_packed(masks)) for some, masks in pieces)]
+        groups, bits, counts = map(np.concatenate, zip(*packed, strict=True))
+        order = np.argsort(groups)
+        order = order[counts[order] > 0]
+        before = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(counts[order], out=before[1:])
+        return Subset(groups[order], bits[order], before)
 
     def __len__(self) -> int:
         return int(self.before[-1])
@@ -115,7 +114,44 @@ class Subset:
 
     def _numbers(self, first: int, last: int) -> Rows:
         """The numbers of these groups."""
-        groups = self.groups[first:last]
-        left_out = (groups - np.arange(len(groups))) * GROUP  # numbers before each group that no bits are for
-        found = np.flatnonzero(np.unpackbits(self.bits[first:last]))
-        return found + np.repeat(left_out, np.diff(self.before[first : last + 1]))
+        count = int(self.before[min(last, len(self.groups))] - self.before[first])
+        numbers: Rows = _unpack(self.groups[first:last], self.bits[first:last], count)
+        return numbers
+
+
+def _packed(masks: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Masks (k, GROUP) as `np.packbits` packs them along the rows, and how many of each row are set."""
+    words = np.ascontiguousarray(masks).view(np.uint64)
+    words.flags.writeable = False  # for others the loop is compiled anew
+    packed: tuple[NDArray[np.uint8], NDArray[np.int16]] = _pack(words)
+    return packed
+
+
+@compiled
+def _pack(words: Any) -> Any:
+    """Words of eight truth values, the first in the lowest byte: in a fifth of the time of numpy's calls.
+
+    A product adds the values up in its highest byte, either each at its place or all at the lowest one; no
+    two of its other terms meet, so that nothing is carried into it.
+    """
+    places, ones, highest = np.uint64(0x8040201008040201), np.uint64(0x0101010101010101), np.uint64(56)
+    bits, counts = np.empty(words.shape, np.uint8), np.empty(words.shape[0], np.int16)
+    for group in range(words.shape[0]):
+        count = np.uint64(0)
+        for i in range(words.shape[1]):
+            bits[group, i] = (words[group, i] * places) >> highest
+            count += (words[group, i] * ones) >> highest
+        counts[group] = count
+    return bits, counts
+
+
+@compiled
+def _unpack(groups: Any, bits: Any, count: int) -> Any:
+    """The `count` numbers that bits of groups say, in order."""
+    numbers, found = np.empty(count + 1, np.int64), 0  # each is written before its bit is looked at
+    for group in range(groups.size):
+        for i in range(bits.shape[1]):
+            for bit in range(8):
+                numbers[found] = groups[group] * GROUP + i * 8 + bit
+                found += (bits[group, i] >> (7 - bit)) & 1
+    return numbers[:count]

@@ -157,7 +157,7 @@ def others() -> dict[str, PathOf]:
         "500 labels": labelled(PAGE),
         "min-area= anew": lambda of, n: f"{of.items}?limit={PAGE}&min-area={500 + n / 1000}",
         "min-area= remembered": of_items(f"limit={PAGE}&min-area=300&offset="),
-        "perimeter= anew": of_items(f"limit={PAGE}&perimeter=..20"),
+        "perimeter= anew": lambda of, n: f"{of.items}?limit={PAGE}&perimeter=..{80 + n / 1000}",
         "items/{id}": lambda of, n: f"{of.items}/{of.some_features[n]}",
         "rois/{id}": lambda of, n: f"/api/v0/m/rois/{of.some_rois[n]}/",
         "roi page_data": lambda of, n: f"/iviewer/roi/{of.some_rois[n]}/page_data/",
