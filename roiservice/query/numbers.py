@@ -28,9 +28,9 @@ _Edges = NDArray[np.float64]
 def numbers(pieces: Pieces, most: int) -> dict[str, Any]:
     """Of finite numbers: count, least, greatest, mean, quantiles, and a histogram of equally wide bins.
 
-    There are no more than `most` numbers. Quantiles are among the numbers, not between them. Only their count
-    where there are none. A bin holds its lower edge, the last one its upper edge as well; where all numbers
-    are equal there is one, without width.
+    There are no more than `most` numbers; integers are no longer than int64. Quantiles are among the numbers,
+    not between them. Only their count where there are none. A bin holds its lower edge, the last one its
+    upper edge as well; where all numbers are equal, or nearly, there is one.
     """
     finite = _held(pieces, most) if most <= SORTED else partial(_finite, pieces)
     count, least, greatest, total = 0, None, None, 0.0
@@ -74,25 +74,33 @@ def _finite(pieces: Pieces) -> Iterator[NDArray[Any]]:
 
 def _held(pieces: Pieces, most: int) -> Pieces:
     """The finite numbers, looked up once; no more than `most`."""
-    held, filled = np.empty(0), 0
-    for values in _finite(pieces):
+    held = _together(_finite(pieces), most)
+    return lambda: (held[first : first + BATCH] for first in range(0, len(held), BATCH))
+
+
+def _together(pieces: Iterable[NDArray[Any]], most: int) -> NDArray[Any]:
+    """All numbers of the pieces, no more than `most`, which are in memory once."""
+    together, filled = np.empty(0), 0
+    for values in pieces:
         if not filled:
-            held = np.empty(most, values.dtype)
-        held[filled : filled + len(values)] = values
+            together = np.empty(most, values.dtype)
+        together[filled : filled + len(values)] = values
         filled += len(values)
-    return lambda: (held[first : min(first + BATCH, filled)] for first in range(0, filled, BATCH))
+    return together[:filled]
 
 
 def _edges(least: float, greatest: float) -> tuple[_Edges, int]:
     """Edges of the parts of bins, and how many bins: one if numbers are too close, or too far apart.
 
-    Bins are not divided where their parts would be too narrow. Edges of bins are the same either way, as they
-    are divided by a power of two.
+    Edges differ, and those of bins are the same with parts as without, which a power of two divides exactly
+    unless the quotient is subnormal.
     """
     with np.errstate(over="ignore"):
         span = np.float64(greatest) - least
     for parts in (BINS * _FINER, BINS):
-        if 0 < span < np.inf and least + span / parts > least:
+        width = span / parts
+        is_exact = 0 < span < np.inf and width * parts == span
+        if is_exact and least + width > least and greatest - width < greatest:
             return np.linspace(least, greatest, parts + 1), BINS
     return np.array([least, greatest]), 1
 
@@ -137,7 +145,8 @@ def _quantiles(finite: Pieces, edges: _Edges, counts: NDArray[np.int64]) -> list
     if counts[wanted].sum() > SORTED:
         return _among_many(finite, count, ranks.tolist())
     unused = np.zeros_like(counts)
-    some = np.concatenate([values[wanted.take(_binned(_wide(values), edges, unused))] for values in finite()])
+    few = (values[wanted.take(_binned(_wide(values), edges, unused))] for values in finite())
+    some = _together(few, int(counts[wanted].sum()))
     places = ranks - np.cumsum(np.where(wanted, 0, counts))[parts]  # without those of other parts before
     some.partition(np.unique(places))
     found: list[int] | list[float] = (some[places] + 0).tolist()  # there is one zero only

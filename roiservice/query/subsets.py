@@ -72,12 +72,10 @@ class Subset:
     @staticmethod
     def of_masks(pieces: Iterable[Masks]) -> Subset:
         """The numbers that the masks of some groups say, in whatever order these come; each comes once."""
-        nothing = np.empty(0, np.int64), *_packed(np.empty((0, GROUP), bool))
-        packed = [nothing, *((some, *_packed(masks)) for some, masks in pieces)]
+        nothing = np.empty(0, np.int64), np.empty((0, GROUP), bool)
+        packed = (_packed(*each) for each in (nothing, *pieces))
         groups, bits, counts = map(np.concatenate, zip(*packed, strict=True))
-        order = np.argsort(groups)
-        order = order[counts[order] > 0]
-        before = np.zeros(len(order) + 1, np.int64)
+        order, before = np.argsort(groups), np.zeros(len(groups) + 1, np.int64)
         np.cumsum(counts[order], out=before[1:])
         return Subset(groups[order], bits[order], before)
 
@@ -119,20 +117,23 @@ class Subset:
         return numbers
 
 
-def _packed(masks: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Masks (k, GROUP) as `np.packbits` packs them along the rows, and how many of each row are set."""
+def _packed(groups: Rows, masks: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.uint8], NDArray[np.int16]]:
+    """Groups that have any of their numbers, their masks as `np.packbits` has them, and how many are set."""
     words = np.ascontiguousarray(masks).view(np.uint64)
     words.flags.writeable = False  # for others the loop is compiled anew
-    packed: tuple[NDArray[np.uint8], NDArray[np.int16]] = _pack(words)
-    return packed
+    bits, counts = _pack(words)
+    if counts.all():
+        return groups, bits, counts
+    has_any = counts > 0
+    return groups[has_any], bits[has_any], counts[has_any]
 
 
 @compiled
 def _pack(words: Any) -> Any:
-    """Words of eight truth values, the first in the lowest byte: in a fifth of the time of numpy's calls.
+    """Words of eight truth values, the first in the lowest byte: in a third of the time of numpy's calls.
 
-    A product adds the values up in its highest byte, either each at its place or all at the lowest one; no
-    two of its other terms meet, so that nothing is carried into it.
+    A product adds the values up in its highest byte, each at its own place, or all at the lowest one. Nothing
+    is carried into it: no two terms of the one product meet, and the bytes of the other are 8 at most.
     """
     places, ones, highest = np.uint64(0x8040201008040201), np.uint64(0x0101010101010101), np.uint64(56)
     bits, counts = np.empty(words.shape, np.uint8), np.empty(words.shape[0], np.int16)

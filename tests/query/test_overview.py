@@ -167,6 +167,21 @@ def test_numbers_beside_an_edge_are_in_their_bin(low: float, high: float) -> Non
     assert told["counts"] == np.bincount(inside).tolist()
 
 
+@many
+@given(
+    st.lists(st.integers(-3000, 3000), min_size=1, max_size=20),
+    st.sampled_from([(1.0, 2**-53), (0.0, 5e-324), (2.0**52, 1.0)]),
+)
+def test_bins_of_numbers_that_are_close(steps: list[int], scale: tuple[float, float]) -> None:
+    values = np.sort(scale[0] + np.array(steps) * scale[1])
+    told = numbers.numbers(lambda: [values], len(values))["histogram"]
+    if len(told["counts"]) == BINS:
+        inside = np.searchsorted(told["edges"], values, side="right") - 1
+        assert told["counts"] == np.bincount(np.minimum(inside, BINS - 1), minlength=BINS).tolist()
+    assert (told["edges"][0], told["edges"][-1]) == (values[0], values[-1])
+    assert sum(told["counts"]) == len(values)
+
+
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), min_size=1, max_size=20),
     st.sampled_from([1, 4, 2**18]),

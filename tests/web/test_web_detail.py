@@ -358,17 +358,24 @@ def test_what_looks_at_all_features_leaves_threads_to_others(tissue, monkeypatch
         ended.wait(60)
         return made(*arguments)
 
-    places = threading.BoundedSemaphore(2)
+    class Places(threading.BoundedSemaphore):
+        taken = threading.Semaphore(0)
+
+        def acquire(self, *arguments, **more):
+            is_taken = super().acquire(*arguments, **more)
+            if is_taken:
+                self.taken.release()
+            return is_taken
+
     monkeypatch.setattr(overview, "summary", slow)
-    monkeypatch.setattr(overview, "_one_at_a_time", pages.Lane(threading.Lock(), places))
+    monkeypatch.setattr(overview, "_one_at_a_time", pages.Lane(threading.Lock(), Places(2)))
     with ThreadPoolExecutor(2) as threads:
         urls = [f"{LAYER}/summary?min-area=0.{number}" for number in (1, 2)]
         looks = [threads.submit(get, tissue.application.test_client(), url) for url in urls]
         try:
             assert begun.wait(60)
-            while places.acquire(blocking=False):  # until both have a place
-                places.release()
-                time.sleep(0.01)
+            for _ in urls:
+                assert Places.taken.acquire(timeout=60)
             answer = get(tissue, f"{LAYER}/density?cells=9&min-area=0.3", 503)
             assert (answer.json["type"].rpartition("#")[2], answer.headers["Retry-After"]) == ("busy", "1")
         finally:
