@@ -44,7 +44,7 @@ SPILL_PIXELS = 2**22
 SPILL_PIXELS_OF_PLANES = 2**28
 
 Describe = Callable[[NDArray[Any], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
-Progress = Callable[[int, int], None]  # pixels since the last call, features so far
+Progress = Callable[[int, int], None]  # pixels since the last call, features (or parts of these) so far
 
 
 def build_catalog(
@@ -149,10 +149,13 @@ def _trace(
         files = BlockFiles(folder, key, held=layer.pixels <= SPILL_PIXELS_OF_PLANES)
     regions = _Regions(layer.source.measures)
     with build.writer() as writer:
+        found = 0
 
-        def advance(pixels: int) -> None:
+        def advance(pixels: int, parts: int) -> None:
+            nonlocal found
+            found += parts
             if build.progress is not None:
-                build.progress(pixels, writer.features)
+                build.progress(pixels, max(found, writer.features))
 
         prepare = partial(prepared, layer, outline)
         whole = bool(outline.simplify)  # shared borders need all who share them
@@ -160,7 +163,7 @@ def _trace(
             for features in traced:
                 regions.add(features)
                 features.write(writer, exact=outline.is_exact)
-                advance(0)
+                advance(0, 0)
         writer.settle()
         settled()
         writer.finish(*build.described(regions, digests))

@@ -34,9 +34,10 @@ WRITE_INTERVAL = 0.5  # seconds
 class BuildStatus:
     """Whether a layer is built, and how far its build is.
 
-    `fraction` is the share of pixels that have been traced, None where that is not known; `objects` counts
-    features; `seconds_left` is until all pixels have been traced at the rate so far. Both of these are None
-    before the first pixels and after the last: what is left then is to put features in order and write them.
+    `fraction` is the share of pixels that are done, None where that is not known: three quarters of a plane's
+    when they are traced, the rest with its features. `objects` counts features, and before these are put in
+    order the parts that were found of them; `seconds_left` is until all pixels are done at the rate so far.
+    Both of these are None before the first pixels and after the last: what is left then are indexes.
     """
 
     state: str

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, plane_named, shared_pixels
@@ -30,7 +31,9 @@ BLOCK_PIXELS = 2**22  # of a block; more where a row of chunks has more
 RUN_VERTICES = 2**21  # of features that are in working memory at once
 AHEAD = 16  # batches that are traced while planes before them are joined, and lie in files
 TICK = 0.2  # seconds
+WRITTEN_SHARE = 4  # the part of the time, about, that features of a large plane take once it is traced
 
+Advance = Callable[[int, int], None]  # pixels that are done since the last call, parts that were found
 Run = tuple[int, int]  # first and last feature, of those of a plane
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -113,7 +116,7 @@ def traced_features(
     engine: Engine,
     limits: VertexLimits,
     files: BlockFiles | None,
-    advance: Callable[[int], None],
+    advance: Advance,
     prepare: Callable[[LayerPlane, NDArray[Any], Polygons], Result],
     *,
     whole: bool,
@@ -123,7 +126,8 @@ def traced_features(
     It is given some features at a time, with `whole` all of a plane, a plane without features once; and it
     is called from several threads. Blocks lie in `files`; without, they stay in working memory, as those do
     that are whole planes, of which no more than are traced at once wait to be joined. `advance` is told of
-    pixels that are done. Raises SourceRefused naming a plane that has too many vertices. To be closed: it has
+    pixels that are done: most of a plane's when they are traced, the rest with the last that is asked for
+    after its features. Raises SourceRefused naming a plane that has too many vertices. To be closed: it has
     threads.
     """
     rows = block_rows(layer)
@@ -138,10 +142,25 @@ def traced_features(
         most = RUN_VERTICES // (engine.threads if whole else 1) if of_planes else 0
         begin = partial(_begun, files, prepare, whole=whole, most=most)
         planes = _in_order(pool, begin, joined, engine.threads) if of_planes else map(begin, joined)
+        rest = _written_pixels(layer)
         for made, runs, make in planes:
-            yield from made
-            yield from _in_order(pool, make, runs, engine.threads)
-            del made, make  # before the next plane is joined
+            count = len(made) + len(runs)
+            pieces = itertools.chain(made, _in_order(pool, make, runs, engine.threads))
+            for number, piece in enumerate(pieces):
+                yield piece
+                del piece
+                advance(_share(rest, number, number + 1, count), 0)
+            del made, make, pieces  # before the next plane is joined
+
+
+def _written_pixels(layer: LabelLayer) -> int:
+    """Pixels of a plane that are not done before its features are written."""
+    return layer.height * layer.width // WRITTEN_SHARE
+
+
+def _share(pixels: int, first: int, last: int, count: int) -> int:
+    """Of so many pixels the share of some of `count` pieces; those of all pieces are all pixels."""
+    return pixels * last // count - pixels * first // count
 
 
 def _blocks(
@@ -150,9 +169,10 @@ def _blocks(
     rows: int,
     files: BlockFiles | None,
     at_once: int,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> Iterator[Block]:
     """All blocks plane by plane, from their files or their pixels."""
+    pixels = layer.height * layer.width - _written_pixels(layer)
 
     def trace(batch: Batch) -> dict[Rows, Callable[[], Block]]:
         """What gives each block; of those in files only when it is its turn, as there may be very many."""
@@ -168,14 +188,16 @@ def _blocks(
         return given
 
     traced: dict[Rows, Callable[[], Block]] = {}
-    batches = _in_order(tracer.crew, trace, tracer.batches, at_once, lambda: advance(0))
+    batches = _in_order(tracer.crew, trace, tracer.batches, at_once, lambda: advance(0, 0))
     for plane, (row0, row1) in itertools.product(layer.planes, cut_rows(layer, rows)):
         block = Rows(plane.index, row0, row1, row1 == layer.height)
         while block not in traced:  # batches go through all planes that share chunks, strip by strip
             more = next(batches)
             traced |= more
-            advance(sum(each.row1 - each.row0 for each in more) * layer.width)
-        yield traced.pop(block)()
+            advance(sum(_share(pixels, each.row0, each.row1, layer.height) for each in more), 0)
+        found = traced.pop(block)()
+        advance(0, int(np.count_nonzero(found.rings.exterior)))
+        yield found
 
 
 def _same(block: Block) -> Block:

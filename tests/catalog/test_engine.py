@@ -85,7 +85,7 @@ def test_blocks_of_any_height_are_the_plane(plane: Plane, rows: int, copies: int
     layer = Layer(np.stack([plane] * copies), rows, depth).as_layer
     limits = VertexLimits(None, None)
     labels, polygons = trace_plane([plane])
-    found = list(traced_features(layer, Threads(2), limits, None, lambda _: None, features, whole=True))
+    found = list(traced_features(layer, Threads(2), limits, None, lambda *_: None, features, whole=True))
     assert [each.index[2] for each, _, _ in found] == list(range(copies))
     for _, of_plane, outlines in found:
         assert of_plane.tobytes() == labels.tobytes()
@@ -104,7 +104,7 @@ def test_features_of_a_plane_do_not_wait_for_blocks_of_the_next(monkeypatch: pyt
             return super().read(index, row0, row1)
 
     layer, limits = Slow(np.ones((2, 4, 4), np.uint8), 2).as_layer, VertexLimits(None, None)
-    traced = traced_features(layer, Threads(1), limits, None, lambda _: None, features, whole=True)
+    traced = traced_features(layer, Threads(1), limits, None, lambda *_: None, features, whole=True)
     for plane, labels, _ in traced:
         assert labels.tolist() == [1], plane
         came.set()
@@ -129,7 +129,7 @@ def test_planes_that_are_done_are_not_held_while_others_are_traced(
 
     planes = np.random.default_rng(1).integers(1, 9, (2 * depth, 4, 4), np.uint8)
     layer, limits = Slow(planes, rows, depth).as_layer, VertexLimits(None, None)
-    traced = traced_features(layer, Threads(1), limits, None, lambda _: None, features, whole=True)
+    traced = traced_features(layer, Threads(1), limits, None, lambda *_: None, features, whole=True)
     of_planes: list[weakref.ref[NDArray[Any]]] = []
     for plane, labels, _ in traced:
         of_planes.append(weakref.ref(labels.base))
@@ -230,6 +230,6 @@ def test_of_large_planes_one_is_prepared_at_a_time(monkeypatch: pytest.MonkeyPat
         return features(plane, labels, polygons)
 
     layer, limits = Layer(np.ones((8, 4, 4), np.uint8), 4).as_layer, VertexLimits(None, None)
-    traced = traced_features(layer, Threads(4), limits, None, lambda _: None, slow, whole=True)
+    traced = traced_features(layer, Threads(4), limits, None, lambda *_: None, slow, whole=True)
     assert [plane.index[2] for plane, _, _ in traced] == list(range(8))
     assert (max(together) == 1) == (most == 1)

@@ -347,7 +347,26 @@ def test_pixels_are_told_of_as_they_are_traced(tmp_path: Path, monkeypatch: pyte
     small_pieces(monkeypatch.setattr)
     told: list[int] = []
     build(layer_in(tmp_path), tmp_path / "2", progress=lambda pixels, _: told.append(pixels))
-    assert [pixels for pixels in told if pixels] == [6 * 10 * 30] * 9
+    steps = [pixels for pixels in told if pixels]
+    assert steps[:9] == [6 * 10 * 30 * 3 // 4] * 9
+    assert max(steps[9:]) < 90 * 30 // 4  # the rest with features, some at a time
+    assert sum(steps) == 6 * 90 * 30
+
+
+def test_objects_are_counted_as_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only once all of a plane is traced: of a slide that is the end of the build."""
+    plane = np.zeros((90, 30), np.uint16)
+    plane[2::10, ::2] = 1 + np.arange(9 * 15).reshape(9, 15)
+    write_image(tmp_path / "1.zarr", labels={"cells": plane}, chunks=(10, 30))
+    small_pieces(monkeypatch.setattr)
+    told: list[tuple[int, int]] = []
+    build(layer_in(tmp_path), tmp_path / "2", progress=lambda *step: told.append(step))
+    done = np.cumsum([pixels for pixels, _ in told])
+    objects = [found for _, found in told]
+    assert objects == sorted(objects)
+    half = int(np.searchsorted(done, 90 * 30 * 3 // 8))
+    assert 9 * 15 // 4 < objects[half] < 9 * 15 * 3 // 4
+    assert (done[-1], objects[-1]) == (90 * 30, 9 * 15)
 
 
 def test_blocks_of_another_source_or_damaged_ones_are_traced_again(tmp_path: Path) -> None:
