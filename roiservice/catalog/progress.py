@@ -86,19 +86,22 @@ def build_counted(metrics: Metrics) -> Iterator[None]:
 def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress:
     """What a build of so many pixels is to call: it writes the file, at most twice a second.
 
-    0 pixels: how far it is cannot be told. `tell` is called as well.
+    0 pixels: how far it is cannot be told. `tell` is called as well. Rates are told from the first time on
+    that the file is written again: what a build that was killed had done comes before, in a moment.
     """
-    began = written = time.monotonic()
+    written = time.monotonic()
     done = 0
+    first: tuple[float, int] | None = None
     _write(path, pixels, 0, 0, 0.0)
 
     def advance(more: int, features: int) -> None:
-        nonlocal done, written
+        nonlocal done, written, first
         done += more
         now = time.monotonic()
         if now - written >= WRITE_INTERVAL:
             written = now
-            _write(path, pixels, done, features, now - began)
+            began, before = first = first or (now, done)
+            _write(path, pixels, done, features, (done - before) / (now - began) if now > began else 0.0)
         if tell is not None:
             tell(more, features)
 
@@ -166,9 +169,9 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(path: Path, pixels: int, done: int, features: int, seconds: float) -> None:
+def _write(path: Path, pixels: int, done: int, features: int, rate: float) -> None:
     beside = path.with_name(f"{path.name}.new")
-    text = json.dumps({"pixels": pixels, "done": done, "features": features, "seconds": seconds})
+    text = json.dumps({"pixels": pixels, "done": done, "features": features, "rate": rate})
     try:
         beside.write_text(text, encoding="ascii")
         os.replace(beside, path)
@@ -185,16 +188,12 @@ def _read(path: Path) -> BuildStatus | None:
     try:
         said = json.loads(text)
         pixels, done, features = (int(said[name]) for name in ("pixels", "done", "features"))
-        seconds = float(said["seconds"])
+        rate = float(said["rate"])
     except (ValueError, KeyError, TypeError):
         return BuildStatus(BUILDING)
     if not pixels:
         return BuildStatus(BUILDING)
-    rate = done / seconds if 0 < done < pixels and seconds > 0 else None
-    return BuildStatus(
-        BUILDING,
-        round(min(done / pixels, 1.0), 4),
-        features,
-        None if rate is None else round(rate),
-        None if rate is None else round((pixels - done) / rate, 1),
-    )
+    fraction = round(min(done / pixels, 1.0), 4)
+    if not (done < pixels and 0 < rate < inf):
+        return BuildStatus(BUILDING, fraction, features)
+    return BuildStatus(BUILDING, fraction, features, round(rate), round((pixels - done) / rate, 1))

@@ -106,8 +106,25 @@ def test_the_file_is_not_written_for_every_block(tmp_path: Path, monkeypatch: py
     status = progress._read(path)
     assert status is not None
     assert status.fraction == pytest.approx(0.76)
-    assert status.pixels_per_second == pytest.approx(760 / 1.5, abs=1)
-    assert status.seconds_left == pytest.approx(240 / (760 / 1.5), abs=0.1)
+    assert status.pixels_per_second == pytest.approx(500, abs=1)
+    assert status.seconds_left == pytest.approx(240 / 500, abs=0.1)
+
+
+def test_blocks_that_a_build_before_has_traced_do_not_count_as_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    path = progress_path(str(tmp_path / "current-1.json"))
+    advance = written_progress(path, 1000, None)
+    advance(600, 0)  # they are there
+    for step in (0.6, 1.2, 1.8):
+        now = step
+        advance(60, 0)
+    status = progress._read(path)
+    assert status is not None
+    assert (status.fraction, status.pixels_per_second) == (0.78, 100)
+    assert status.seconds_left == pytest.approx(2.2)
 
 
 def test_rates_are_not_told_before_the_first_pixels_and_after_the_last(

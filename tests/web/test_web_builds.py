@@ -177,7 +177,7 @@ def test_a_build_that_succeeds_ends_the_failure_before_it(folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "\0" * 40, '{"pixels": 0, "done": 0, "features": 0, "seconds": 0}']
+    "text", ["", "[]", "{}", "\0" * 40, '{"pixels": 0, "done": 0, "features": 0, "rate": 0}']
 )
 def test_a_damaged_file_of_progress_is_no_failure_of_the_service(folder, text):
     write_image(folder / "7.zarr", labels={"cells": squares(40, 50)})
