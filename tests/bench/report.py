@@ -67,9 +67,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="most, of one run")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="most, of one process")
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="where to write")
+    options = parser.parse_args()
     if find_spec("matplotlib") is None:
         parser.error("the plot needs matplotlib: pip install matplotlib")
-    return parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 def numbers(text: str) -> list[int]:
