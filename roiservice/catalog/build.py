@@ -23,7 +23,7 @@ from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, roi_numbers
 from roiservice.catalog.retrace import TooMuch, retraced
 from roiservice.catalog.spill import BlockFiles
-from roiservice.catalog.splice import spliced, write_splice
+from roiservice.catalog.splice import Splice, spliced, write_splice
 from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, blocks_are_planes, traced_features
 from roiservice.catalog.versions import LayerVersion, blocks_folder
@@ -60,8 +60,10 @@ def build_catalog(
     before: Path | None = None,
     state: ChunkState | None = None,
     engine: Engine | None = None,
-) -> None:
+) -> bool:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
+
+    Returns whether its features are known to be those of the catalog in `before`.
 
     Where chunks tell what changed since the catalog in `before` was built, of another state of the same
     source with the same options, only the surroundings of these are traced; the outcome is the same. Its
@@ -79,10 +81,11 @@ def build_catalog(
     """
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
-        return
+        return False
     build = _Build(layer, version, directory, registry, state, progress)
-    if before is not None and _is_mended(build, before, max_vertices, stop_at_vertices):
-        return
+    mended = None if before is None else _mended(build, before, max_vertices, stop_at_vertices)
+    if mended is not None:
+        return not len(mended.come.gone) + len(mended.come.places)
     folder = blocks_folder(directory)
     try:
         limits = VertexLimits(max_vertices, stop_at_vertices)
@@ -93,6 +96,7 @@ def build_catalog(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 @dataclass(frozen=True)
@@ -169,15 +173,16 @@ def _trace(
         writer.finish(*build.described(regions, digests))
 
 
-def _is_mended(build: _Build, before: Path, max_vertices: int | None, stop_at_vertices: int | None) -> bool:
-    """Make the catalog from the one in `before`, if that is of any use."""
+def _mended(
+    build: _Build, before: Path, max_vertices: int | None, stop_at_vertices: int | None
+) -> Splice | None:
+    """Make the catalog from the one in `before`, if that is of any use: what became of its features."""
     with suppress(CatalogDamaged, TooMuch):
         catalog = open_catalog(before)  # one opened earlier might not be what lies there now
         changes = _changes(build, catalog, stop_at_vertices)
         if changes is not None:
-            _mend(build, catalog, changes, max_vertices)
-            return True
-    return False
+            return _mend(build, catalog, changes, max_vertices)
+    return None
 
 
 def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Changes | None:
@@ -195,7 +200,7 @@ def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Ch
     return changes_since(before.directory, layer, state, build.tick)
 
 
-def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> None:
+def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | None) -> Splice:
     """Trace what changed, and take all else from the catalog before. Raises TooMuch if that is no use."""
     advance = build.progress or (lambda *_: None)
     replaced = []
@@ -208,6 +213,7 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
     advance(build.layer.pixels, count)
     objects, about = objects_of(build.layer, before), build.described(_Regions(()), changes.digests)
     write_splice(build.directory, splice, objects, *about, lambda: advance(0, count))
+    return splice
 
 
 def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:

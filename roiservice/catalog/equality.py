@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import filecmp
+import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from roiservice.errors import CatalogDamaged
 from roiservice.geometry.polygons import Polygons
 
 PIECE_ROWS = 2**18  # that are compared at a time
+# Files that say where features are stored, and those that say what a catalog is made from.
+_STORED = {"rows.arrow"} | {f"{name}.arrow" for name in ("features", *OUTLINES)}
+STORED = _STORED | {LATER + name for name in _STORED}
+SOURCE = ("chunks.arrow", "layer.json")
 
 
 def equal_catalogs(one: Path, other: Path) -> bool:
@@ -25,12 +31,22 @@ def equal_catalogs(one: Path, other: Path) -> bool:
     different = {name for name in files if not _equal_files(one / name, other / name)}
     if not different:
         return True
-    stored = {f"{name}.arrow" for name in ("features", *OUTLINES)}
-    stored |= {"rows.arrow", *(LATER + name for name in stored)}
     try:
-        return different <= stored and _equal_features(open_catalog(one), open_catalog(other))
+        return different <= STORED and _equal_features(open_catalog(one), open_catalog(other))
     except CatalogDamaged:
         return False
+
+
+def are_of_equal_sources(one: Path, other: Path) -> bool:
+    """Whether two catalogs of the same features differ in nothing but the state of the source they name."""
+    files = {path.name for path in (*one.iterdir(), *other.iterdir())} - {*STORED, *SOURCE}
+    return _told(one) == _told(other) and all(_equal_files(one / name, other / name) for name in files)
+
+
+def _told(catalog: Path) -> dict[str, Any]:
+    """What `layer.json` says of all else."""
+    meta = json.loads((catalog / "layer.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in meta.items() if name not in ("version", "token", "rest")}
 
 
 def _equal_files(one: Path, other: Path) -> bool:

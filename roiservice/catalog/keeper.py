@@ -51,7 +51,7 @@ from roiservice.catalog.progress import (
 from roiservice.catalog.quota import Quota, Uses
 from roiservice.catalog.reader import Catalog, OpenCatalogs, open_catalog
 from roiservice.catalog.registry import Registry
-from roiservice.catalog.versions import LayerVersion, put_in_place
+from roiservice.catalog.versions import LayerVersion, is_kept, put_in_place
 from roiservice.errors import (
     Building,
     NotWritten,
@@ -309,9 +309,13 @@ class Keeper:
         beside = directory.with_name(f"{version.number}{locks.mark(layer.number)}.new")
         make_way(beside, afresh=manner.force)
         with build_counted(self._metrics):
-            self._build(layer, version, beside, manner, before)
+            is_same = self._build(layer, version, beside, manner, before)
             self._quota.check(layer, beside)
         locks.confirm(layer.number, layer.source.collection, ready=True)
+        if before is not None and is_same and is_kept(before, beside):
+            self._registry.keep_version(int(before.name), layer.number, version.token, self._options)
+            self._open.close(before)
+            return self._open.get(before) or open_catalog(before)
         renewed = partial(
             self._registry.version_number, layer.number, version.token, self._options, renew=True
         )
@@ -320,7 +324,8 @@ class Keeper:
 
     def _build(
         self, layer: LayerKey, version: LayerVersion, directory: Path, manner: _Manner, before: Path | None
-    ) -> None:
+    ) -> bool:
+        """See `build_catalog`."""
         from roiservice.catalog.build import build_catalog  # takes a while, and few processes build
 
         state = chunk_state(layer.source, self._limits) if layer.source.kind == LABEL_IMAGE else None
@@ -334,7 +339,7 @@ class Keeper:
             self._registry.locks.confirm(layer.number, layer.source.collection)
             watched.advance(more, features)
 
-        build_catalog(
+        return build_catalog(
             opened,
             version,
             directory,

@@ -48,6 +48,10 @@ _PLACE = (  # and in which registry
     " where versions.number = :number"
 )
 _LAYER = "select 1 from layers where number = :layer"
+_RENEW = (  # no state of a source gives that token
+    "update versions set token = token || '#' || number"
+    " where layer = :layer and token = :token and options = :options"
+)
 _EXTRA_ROIS = "select key, number from extra_rois where layer = :layer order by number"
 _LAST_EXTRA_ROI = f"select coalesce(max(number), {FIRST_EXTRA_ROI - 1}) from extra_rois where layer = :layer"  # noqa: S608
 
@@ -130,12 +134,18 @@ class Registry:
         if renew:
             with self._database.writing() as ask:
                 self._check_uuid(ask(_UUID, {}))
-                ask(
-                    "update versions set token = token || '#' || number"
-                    " where layer = :layer and token = :token and options = :options",
-                    key,
-                )
+                ask(_RENEW, key)
         return self._number("versions", key)
+
+    def keep_version(self, number: int, layer: int, token: str, options: str) -> None:
+        """Have a version stand for the source state `token` from now on, in place of the one that does."""
+        with self._database.writing() as ask:
+            self._check_uuid(ask(_UUID, {}))
+            ask(_RENEW, {"layer": layer, "token": token, "options": self._database.storable(options)})
+            ask(
+                "update versions set token = :token where number = :number",
+                {"token": token, "number": number},
+            )
 
     def note_used(self, layer: int, roi: int) -> None:
         """A catalog of the layer has ROI numbers up to this, though a registry from a backup may not know."""

@@ -18,17 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
-from roiservice.catalog import changes, retrace, splice
+from roiservice.catalog import changes, retrace, splice, versions
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.outlines import outlines
-from roiservice.catalog.reader import Catalog
+from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import CatalogWriter
-from roiservice.errors import SourceRefused, TooManyObjects
-from roiservice.sources.layer import BY_COMPONENT
+from roiservice.errors import NotWritten, SourceRefused, TooManyObjects
+from roiservice.sources.layer import BY_COMPONENT, ValueSource
 from roiservice.sources.limits import Limits
 from roiservice.sources.planes import LabelLayer, open_layer
+from roiservice.sources.tables.listing import TABLE_FILE
 from roiservice.sources.tokens import chunk_state
 from roiservice.vectorize.outlines import Outline
 from tests.catalog.support import keeper_at, layer_key, squares
@@ -174,13 +175,77 @@ def test_shards_that_were_copied_are_not_traced(
     for path in (layer.store / "labels/cells/0/c").rglob("*"):
         os.utime(path)
     windows.clear()
-    catalog = layer.rebuilt()
+    catalog = layer.keeper.build(layer.key(tmp_path))
     assert not windows
     assert contents(catalog) == contents(layer.from_scratch())
     layer.array[:] = layer.array[:] + 1  # in all of them
     windows.clear()
     catalog = layer.keeper.build(layer.key(tmp_path))
     assert [window[3:] for window in windows] == [(0, 192, 0, 240)]
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize("shards", [None, (48, 48)])
+@pytest.mark.parametrize("after_a_change", [False, True])
+def test_what_only_looks_changed_keeps_its_version(
+    tmp_path: Path, shards: tuple[int, int] | None, after_a_change: bool
+) -> None:
+    """Else ids and walks would end with each copy of a store."""
+    layer = Layer(tmp_path, squares(192, 240), shards=shards)
+    if after_a_change:
+        layer.array[100:104, 60:70] = 7777
+        layer.first = layer.rebuilt()
+    files = [path for path in (layer.store / "labels/cells/0/c").rglob("*") if path.is_file()]
+    first = layer.first
+    for _ in range(3):
+        os.utime(files[0])
+        catalog = layer.keeper.build(layer.key(tmp_path))
+        token = catalog.meta["token"]
+        assert (catalog.version, token != first.meta["token"]) == (first.version, True)
+        assert contents(catalog) == contents(layer.from_scratch())
+    other = keeper_at(tmp_path)  # and others find it so
+    assert other.build(layer.key(tmp_path)).meta["token"] == token
+    assert other.build(layer.key(tmp_path), force=True).version == first.version
+    layer.array[20:24, 60:70] = 8888
+    catalog = layer.rebuilt()
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_values_that_changed_make_a_new_version_though_no_pixel_has(tmp_path: Path) -> None:
+    layer, table = Layer(tmp_path, squares(96, 96)), tmp_path / "values.csv"
+    table.write_text("label,n\n1,1\n")
+    key = layer.key(tmp_path)
+    key = replace(key, source=replace(key.source, values=(ValueSource(TABLE_FILE, str(table)),)))
+    layer.first = layer.keeper.build(key)
+    for n, is_another in (("1", False), ("2", True)):
+        table.write_text(f"label,n\n1,{n}\n")
+        os.utime(next(path for path in (layer.store / "labels/cells/0/c").rglob("*") if path.is_file()))
+        catalog = layer.keeper.build(key)
+        assert catalog.properties["n"][0].as_py() == int(n)
+        assert (catalog.version != layer.first.version) == is_another
+
+
+def test_a_version_whose_record_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is full: the old record is there, and the next look tries again."""
+    layer = Layer(tmp_path, squares(96, 96))
+    os.utime(next(path for path in (layer.store / "labels/cells/0/c").rglob("*") if path.is_file()))
+    plain = os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        if str(target).endswith("layer.json"):
+            raise OSError(28, "No space left on device")
+        plain(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions.os, "replace", failing)
+        with pytest.raises(NotWritten):
+            layer.keeper.build(layer.key(tmp_path))
+    assert open_catalog(layer.first.directory).version == layer.first.version
+    catalog = layer.keeper.build(layer.key(tmp_path))
+    assert catalog.version == layer.first.version
+    assert catalog.meta["token"] != layer.first.meta["token"]
     assert contents(catalog) == contents(layer.from_scratch())
 
 

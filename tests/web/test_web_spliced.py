@@ -68,7 +68,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Service
     other = start_service(folder, state_dir=own["state"], catalog_dir=own["catalogs"])
     change(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "_is_mended", lambda *_: False)
+        patch.setattr(build_module, "_mended", lambda *_: None)
         for image_id in (1, 2):
             other.services.layers.build(layer_of(other, image_id))
     for image_id in (1, 2):
