@@ -58,6 +58,15 @@ def test_ctrl_c_ends_a_build_without_a_traceback(home: Home, noise: Path, delay:
     assert end(process, signal.SIGINT) == STOPPED
 
 
+def test_who_waits_for_another_build_says_so(home: Home, noise: Path) -> None:
+    first = home.start("build", noise)
+    wait_for(lambda: partials(home))
+    second = home.run("build", noise)
+    assert second.stderr == "roiservice: noise noise: another process is building it, and is waited for\n"
+    assert first.wait(60) == second.returncode == 0
+    assert home.run("build", noise).stderr == ""
+
+
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, STOPPED), (signal.SIGTERM, (-15, ""))])
 def test_a_build_on_a_cluster_of_its_own_ends_without_a_warning(
     home: Home, noise: Path, number: int, said: tuple[int, str]

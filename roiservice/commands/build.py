@@ -16,6 +16,7 @@ import click
 from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services, build_services
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.engine import THREADS
+from roiservice.catalog.progress import BUILDING
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
@@ -244,6 +245,8 @@ def _refused(result: Described) -> list[str]:
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
     pixels = open_source(layer.source, Limits()).pixels
+    if services.layers.status(layer).state == BUILDING:
+        complain(f"{layer.image.name} {layer.name}: another process is building it, and is waited for")
     with progress(f"{layer.image.name} {layer.name}", pixels) as advance, compiled_code() as step:
 
         def advance_a_step(more: int, features: int) -> None:
