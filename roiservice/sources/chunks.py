@@ -176,6 +176,18 @@ def chunk_numbers(name: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
+def chunk_files(metadata: dict[str, Any], most: int) -> list[str]:
+    """Sorted paths below an array with these metadata of the files that its chunks may be in.
+
+    Shards where it has any. Empty where these are more than `most`, and where only zarr knows of them.
+    """
+    encoding = encoding_of(metadata)
+    counts = () if encoding is None else tuple(map(_parts, encoding.shape, encoding.shards))
+    if encoding is None or not counts or math.prod(counts) > most:
+        return []
+    return sorted(map(encoding.key, itertools.product(*map(range, counts))))
+
+
 def chunks_of(store: Store, path: str, metadata: dict[str, Any]) -> Chunks | None:
     """What reads the array at `path` with these metadata; None where only zarr can."""
     encoding = encoding_of(metadata) if store.is_local else None

@@ -53,11 +53,12 @@ class Store(ABC):
         """(relative path, size, mtime_ns) of all files below `path`, sorted by path.
 
         A zip gives itself alone, as ("", size, mtime_ns): its members cannot change without it. Remote stores
-        have a digest of the ETag or date in place of the time.
+        have a digest of the ETag or date in place of the time. Those that nothing can be listed at give the
+        documents at `path`, and of an array there the files of its chunks unless they are too many.
         """
 
     def lists_all(self, path: str) -> bool:  # noqa: ARG002 - for those that can
-        """Whether `files` gives every file below `path`, each with a stamp of its own."""
+        """Whether `files` gives every file of chunks of an array at `path`, each with a stamp of its own."""
         return False
 
     @abstractmethod

@@ -49,17 +49,17 @@ class ChunkState:
 
 
 def chunk_state(source: LayerSource, limits: Limits) -> ChunkState | None:
-    """The state of a label layer's chunks; None where not all of their files can be listed.
+    """The state of a label layer's chunks; None where not all of their files are known, or have stamps.
 
     Tables of values that are joined to the layer do not count. Raises SourceError as `source_token` does.
     """
-    store = open_store(source.location, limits)
+    store = open_store(source.location, limits)  # one for all: a remote one asks for nothing twice
     array = join(source.path, _multiscale(store, source)[1].levels[0].path)
     if not store.lists_all(array):
         return None
     digest = _digest(source)
     chunks = []
-    for stamp in _label_stamps(source, limits):
+    for stamp in _label_stamps(store, source, limits):
         name = stamp[0][len(array) + 1 :] if stamp[0].startswith(f"{array}/") else ""
         if CHUNK.fullmatch(name):
             chunks.append((name, stamp[1], stamp[2]))
@@ -77,7 +77,10 @@ def source_token(source: LayerSource, limits: Limits) -> str:
     removed. Raises SourceError if the layer's own metadata cannot be used.
     """
     digest = _digest(source)
-    stamps = table_stamps(source, limits) if source.kind != LABEL_IMAGE else _label_stamps(source, limits)
+    if source.kind != LABEL_IMAGE:
+        stamps = table_stamps(source, limits)
+    else:
+        stamps = _label_stamps(open_store(source.location, limits), source, limits)
     for stamp in chain(stamps, value_stamps(source, limits)):
         _add(digest, stamp)
     return str(digest.hexdigest())
@@ -99,8 +102,7 @@ def _multiscale(store: Store, source: LayerSource) -> tuple[Group, Multiscale]:
     return group, multiscale
 
 
-def _label_stamps(source: LayerSource, limits: Limits) -> Iterator[Stamp]:
-    store = open_store(source.location, limits)
+def _label_stamps(store: Store, source: LayerSource, limits: Limits) -> Iterator[Stamp]:
     group, multiscale = _multiscale(store, source)
     documents = [join(source.path, name) for name in ("zarr.json", ".zgroup", ".zattrs")]
     documents.extend(parent_documents(store, source, group))

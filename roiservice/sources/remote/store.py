@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.sources.chunks import chunk_files
 from roiservice.sources.documents import read_json
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import join
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     import zarr.abc.store
 
 LISTED_KEYS = 10_000  # of one array, whose versions make up its token: ten requests
+ASKED_FILES = 256
+"""Of the chunks of one array, whose versions are asked for one by one where nothing can be listed.
+
+A service looks again at each layer in use every minute, at one after the other, and on 8 connections these
+take as long as 32 answers; a host far away gives those in two seconds.
+"""
 LISTED_ENTRIES = 10_000  # of one folder
 _KEPT_BYTES = 2**26  # of documents that are read once per store
 
@@ -48,6 +55,7 @@ class RemoteStore(Remote):
         self._versions: dict[str, Version | None] = {}
         self._indices: dict[str, dict[str, set[str]]] = {}
         self._confirmed: dict[str, float] = {}
+        self._below: dict[str, Listing] = {}
         self._documents_lock = threading.RLock()
 
     def check(self) -> None:
@@ -98,23 +106,48 @@ class RemoteStore(Remote):
 
     def lists_all(self, path: str) -> bool:
         """As the base class."""
-        listing = self._objects.listing(self._clean(path), LISTED_KEYS, deep=True)
-        return listing is not None and listing.complete
+        return self._found_below(self._clean(path)).complete
 
     def files(self, path: str) -> Iterator[tuple[str, int, int]]:
         """The documents at `path`, then the first 10 000 files below it, sorted, where these can be listed.
 
-        Documents are among these as well, unless the list ends before them. Numbers made from ETags or dates
-        stand for the time.
+        Documents are among these as well, unless the list ends before them. Where nothing can be listed, the
+        files of an array's chunks come in their place, up to 256 of them or none. Numbers made from ETags or
+        dates stand for the time, 0 without either. Files below are looked for once per store.
         """
         cleaned = self._clean(path)
         for name in (*GROUP_DOCUMENTS, ".zarray"):
             found = self.stamp(join(cleaned, name))
             if found is not None:
                 yield found
-        listing = self._objects.listing(cleaned, LISTED_KEYS, deep=True)
-        for name, version in () if listing is None else listing.files:
+        for name, version in self._found_below(cleaned).files:
             yield join(cleaned, name), version.size, version.number
+
+    def _found_below(self, path: str) -> Listing:
+        """What `files` gives below `path`; it is complete only if every file of it has a mark."""
+        found = self._below.get(path)
+        if found is None:
+            listing = self._objects.listing(path, LISTED_KEYS, deep=True)
+            found = self._below[path] = self._asked_one_by_one(path) if listing is None else listing
+        return found
+
+    def _asked_one_by_one(self, path: str) -> Listing:
+        """The files of the chunks of the array at `path`, if there is one and they are few enough."""
+        names = self._chunk_files(path)
+        paths = [join(path, name) for name in names]
+        versions = self.executor.map(self._version, paths)  # an error ends what has not begun
+        files = tuple((name, found) for name, found in zip(names, versions, strict=True) if found is not None)
+        return Listing((), files, complete=bool(names) and all(version.mark for _, version in files))
+
+    def _chunk_files(self, path: str) -> list[str]:
+        for document in (join(path, "zarr.json"), join(path, ".zarray")):
+            if self._version(document) is None:
+                continue
+            try:
+                return chunk_files(read_json(self, document) or {}, ASKED_FILES)
+            except SourceError:  # who opens the array says what is wrong with it
+                return []
+        return []
 
     def file_exists(self, path: str) -> bool:
         """As the base class."""
