@@ -10,7 +10,7 @@ from roiservice.encode import geojson, omero, qupath, wkt
 from roiservice.geometry.features import Features
 from roiservice.records import dataclass
 
-ENCODER_VERSION = 8  # raise whenever any encoder's bytes change: part of what cached pages are named by
+ENCODER_VERSION = 7  # raise whenever any encoder's bytes change: part of what cached pages are named by
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,6 @@ def read_detailed(catalog: Catalog, rows: Rows, detail: Detail = FULL) -> Featur
     return read_features(catalog, rows, (none, kind))
 
 
-def drawn_vertices(catalog: Catalog, rows: Rows, detail: Detail) -> NDArray[np.int64]:
-    """(n,) vertices of the outlines of these rows as they are drawn with `EXACT` geometry."""
-    if not detail.simplify:
-        return vertex_counts(catalog, rows)
-    polygons, _ = _simplified(catalog, rows, detail.simplify)
-    return np.diff(polygons.vertex_offsets[polygons.ring_offsets[polygons.part_offsets]])
-
-
 def _simplified(catalog: Catalog, rows: Rows, tolerance: float) -> Drawn:
     """Polygons simplified plane by plane, each with its neighbours there; other kinds as they are."""
     kind = catalog.features["kind"][rows]
@@ -109,7 +101,7 @@ def _groups(catalog: Catalog, rows: Rows, plane: Span, tolerance: float) -> list
         vertices = int(vertex_counts(catalog, whole).sum())
         if 2 * vertices < total and vertices <= SIMPLIFIED_VERTICES:  # one that is large adjoins all
             return [(whole, len(rows))]
-    check_size(total, SIMPLIFIED_IN_ALL)
+    _check_size(total, SIMPLIFIED_IN_ALL)
     return groups
 
 
@@ -118,15 +110,14 @@ def _with_neighbours(catalog: Catalog, rows: Rows, plane: Span, tolerance: float
     boxes = catalog.features["box"][rows]
     # A new line never leaves the box of its feature: no tolerance makes those beyond it neighbours.
     reach = min(tolerance, float(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T).max()))
-    check_size(int(vertex_counts(catalog, rows).sum()), SIMPLIFIED_VERTICES)
+    _check_size(int(vertex_counts(catalog, rows).sum()), SIMPLIFIED_VERTICES)
     near = neighbours(catalog, rows, gathered(catalog, rows).in_image(catalog.frame), plane, reach)
     group = np.concatenate((rows, near))
-    check_size(int(vertex_counts(catalog, group).sum()), SIMPLIFIED_VERTICES)
+    _check_size(int(vertex_counts(catalog, group).sum()), SIMPLIFIED_VERTICES)
     return group
 
 
-def check_size(vertices: int, allowed: int) -> None:
-    """BadParameter where more vertices than are allowed would have to be simplified."""
+def _check_size(vertices: int, allowed: int) -> None:
     if vertices > allowed:
         raise BadParameter(
             "simplify",

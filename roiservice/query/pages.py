@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.rois import rows_of_rois
 from roiservice.errors import Gone, NotFound
@@ -34,10 +35,16 @@ def feature_page(catalog: Catalog, query: RoiQuery, offset: int, limit: int) -> 
     return Page(rows.page(offset, limit), len(rows))
 
 
-def largest_features(catalog: Catalog, query: RoiQuery, most: int) -> Page:
-    """The `most` largest by area of the features that match, in row order; of equal ones the first rows."""
+def largest_features(catalog: Catalog, query: RoiQuery, most: int, vertices: int | None = None) -> Page:
+    """The `most` largest by area of the features that match, in row order; of equal ones the first rows.
+
+    With `vertices`, of these the largest that have at most so many together, without those that alone have
+    more.
+    """
     chosen = selected(catalog, query)
     rows = remembered(catalog, ("largest", query, most), lambda: _largest_of(catalog, chosen, most))
+    if vertices is not None:
+        rows = _affordable(catalog, rows, vertices)
     return Page(rows, len(chosen))
 
 
@@ -53,6 +60,14 @@ def _largest_of(catalog: Catalog, chosen: Spans | Subset, most: int) -> Rows:
             rows = rows[_largest(column[rows], most)]
             least = float(column[rows].min())
     return rows
+
+
+def _affordable(catalog: Catalog, rows: Rows, vertices: int) -> Rows:
+    """The largest of these rows that have at most so many vertices together."""
+    counts = vertex_counts(catalog, rows)
+    rows, counts = rows[counts <= vertices], counts[counts <= vertices]
+    order = np.argsort(-catalog.features["area"][rows], kind="stable")
+    return np.sort(rows[order[np.cumsum(counts[order]) <= vertices]])
 
 
 def _largest(area: NDArray[np.float64], most: int) -> NDArray[np.bool_]:

@@ -26,7 +26,6 @@ from roiservice.errors import (
     SourceError,
 )
 from roiservice.query.batches import page_batches
-from roiservice.query.budget import affordable
 from roiservice.query.columns import read_features
 from roiservice.query.detail import FULL, Detail, read_detailed
 from roiservice.query.pages import feature_page, largest_features, roi_count, roi_page
@@ -129,9 +128,7 @@ def items_page(
     if form.by_roi:
         chosen = roi_page(catalog, query, offset, limit, max_shapes)
     elif largest:
-        chosen = largest_features(catalog, query, limit)
-        if vertices is not None:
-            chosen = replace(chosen, rows=affordable(catalog, chosen.rows, vertices, detail))
+        chosen = largest_features(catalog, query, limit, vertices)
     else:
         chosen = feature_page(catalog, query, offset, limit)
     encoded = form.encode(read_detailed(catalog, chosen.rows, detail))

@@ -183,7 +183,7 @@ def test_queries_find_what_they_find_in_a_whole_catalog(layer: Layer, query: Roi
     for page in (
         lambda catalog: feature_page(catalog, query, 3, 200),
         lambda catalog: roi_page(catalog, query, 2, 200),
-        lambda catalog: largest_features(catalog, query, 50),
+        lambda catalog: largest_features(catalog, query, 50, 300),
     ):
         pages = page(one), page(other)
         assert pages[0].rows.tolist() == pages[1].rows.tolist()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import Catalog
 from roiservice.errors import BadParameter, CursorExpired
 from roiservice.query import numbers, pages
@@ -98,6 +99,8 @@ def test_the_largest_are_found_once(catalogs: list[Catalog], monkeypatch: pytest
     first = largest_features(catalog, query, 9)
     monkeypatch.setattr(pages, "_largest_of", None)
     assert largest_features(catalog, query, 9).rows.tolist() == first.rows.tolist()
+    within = largest_features(catalog, query, 9, int(vertex_counts(catalog, first.rows).min()))
+    assert set(within.rows.tolist()) < set(first.rows.tolist())
 
 
 @many
