@@ -37,10 +37,20 @@ def equal_catalogs(one: Path, other: Path) -> bool:
         return False
 
 
-def are_of_equal_sources(one: Path, other: Path) -> bool:
-    """Whether two catalogs of the same features differ in nothing but the state of the source they name."""
-    files = {path.name for path in (*one.iterdir(), *other.iterdir())} - {*STORED, *SOURCE}
-    return _told(one) == _told(other) and all(_equal_files(one / name, other / name) for name in files)
+def differ_in_source_alone(one: Path, other: Path, *, is_same: bool) -> bool:
+    """Whether two catalogs differ in nothing but the state of the source that they name.
+
+    `is_same`: their features are known to be the same. What cannot be compared differs in more.
+    """
+    try:
+        files = {path.name for path in (*one.iterdir(), *other.iterdir())} - {*STORED, *SOURCE}
+        return (
+            _told(one) == _told(other)
+            and all(_equal_files(one / name, other / name) for name in files)
+            and (is_same or _equal_features(open_catalog(one), open_catalog(other)))
+        )
+    except (CatalogDamaged, OSError, ValueError):
+        return False
 
 
 def _told(catalog: Path) -> dict[str, Any]:

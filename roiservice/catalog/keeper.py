@@ -291,7 +291,8 @@ class Keeper:
                 self._open.close(directory)
             if (catalog := self._open.get(directory)) is None:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
-            if catalog is None or manner.force:
+            # One that says otherwise is of a process that was killed while it had a version kept.
+            if catalog is None or manner.force or catalog.meta["token"] != token:
                 task = LayerVersion(layer.number, version, token, self._rules.outline)
                 before = None if manner.force or existing is None else existing.directory
                 catalog = self._built(layer, task, manner, before)
@@ -312,7 +313,7 @@ class Keeper:
             is_same = self._build(layer, version, beside, manner, before)
             self._quota.check(layer, beside)
         locks.confirm(layer.number, layer.source.collection, ready=True)
-        if before is not None and is_same and is_kept(before, beside):
+        if before is not None and is_kept(before, beside, is_same=is_same):
             self._registry.keep_version(int(before.name), layer.number, version.token, self._options)
             self._open.close(before)
             return self._open.get(before) or open_catalog(before)

@@ -86,8 +86,9 @@ def build_counted(metrics: Metrics) -> Iterator[None]:
 def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress:
     """What a build of so many pixels is to call: it writes the file, at most twice a second.
 
-    0 pixels: how far it is cannot be told. `tell` is called as well. Rates are told from the first time on
-    that the file is written again: what a build that was killed had done comes before, in a moment.
+    0 pixels: how far it is cannot be told. `tell` is called as well. Rates are those since the first time
+    that it is written with any pixels done: before come digests, and much of what a build that was killed
+    had done.
     """
     written = time.monotonic()
     done = 0
@@ -100,7 +101,9 @@ def written_progress(path: Path, pixels: int, tell: Progress | None) -> Progress
         now = time.monotonic()
         if now - written >= WRITE_INTERVAL:
             written = now
-            began, before = first = first or (now, done)
+            if first is None and done:
+                first = now, done
+            began, before = first or (now, done)
             _write(path, pixels, done, features, (done - before) / (now - began) if now > began else 0.0)
         if tell is not None:
             tell(more, features)

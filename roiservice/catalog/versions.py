@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from roiservice.catalog.equality import SOURCE, are_of_equal_sources, equal_catalogs
+from roiservice.catalog.equality import SOURCE, differ_in_source_alone, equal_catalogs
 from roiservice.catalog.indexes import renumber_catalog
 from roiservice.records import dataclass
 from roiservice.vectorize.outlines import Outline
@@ -47,16 +47,20 @@ def put_in_place(built: Path, directory: Path, renewed: Callable[[], int], *, is
     return directory
 
 
-def is_kept(before: Path, built: Path) -> bool:
-    """Whether a catalog stays in service, as the one `built` after it, of the same features, tells the same.
+def is_kept(before: Path, built: Path, *, is_same: bool) -> bool:
+    """Whether a catalog stays in service, as the one `built` after it tells the same.
 
     Its source only looks like another one, as where files are copied: how it looks is taken over, and `built`
-    goes. Who walks through the catalog, or keeps ids, notices nothing.
+    goes. Who walks through the catalog, or keeps ids, notices nothing. `is_same`: the features are known to
+    be the same.
     """
-    if not are_of_equal_sources(built, before):
+    if not differ_in_source_alone(built, before, is_same=is_same):
         return False
     renumber_catalog(built, int(before.name))
     for name in SOURCE:  # what the state of the source is told by comes last
-        os.replace(built / name, before / name)
+        if (built / name).exists():
+            os.replace(built / name, before / name)
+        else:
+            (before / name).unlink(missing_ok=True)
     shutil.rmtree(built)
     return True

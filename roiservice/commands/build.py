@@ -245,7 +245,8 @@ def _refused(result: Described) -> list[str]:
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
     pixels = open_source(layer.source, Limits()).pixels
-    if services.layers.status(layer).state == BUILDING:
+    status = services.layers.status(layer)
+    if status.state == BUILDING and status.fraction != 1.0:  # a process that is done may take a while to end
         complain(f"{layer.image.name} {layer.name}: another process is building it, and is waited for")
     with progress(f"{layer.image.name} {layer.name}", pixels) as advance, compiled_code() as step:
 

@@ -22,6 +22,7 @@ from roiservice.catalog import changes, retrace, splice, versions
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.outlines import outlines
+from roiservice.catalog.pointers import pointer_stamp
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.writer import CatalogWriter
@@ -157,7 +158,7 @@ def test_a_shard_of_which_that_cannot_be_told_is_one_chunk(
     layer = Layer(tmp_path, labels)
     codecs = (zarr.codecs.GzipCodec(), zarr.codecs.ZstdCodec())  # which zarr alone reads
     write_array(layer.store / "labels/cells/0", labels, chunks=(8, 8), shards=(48, 48), compressors=codecs)
-    layer.first = layer.rebuilt()
+    layer.keeper.build(layer.key(tmp_path))
     array_of(layer.store)[100:104, 60:70] = 7777  # in the shard (2, 1), whose first chunk is that of (96, 48)
     windows.clear()
     catalog = layer.rebuilt()
@@ -208,6 +209,49 @@ def test_what_only_looks_changed_keeps_its_version(
     assert other.build(layer.key(tmp_path), force=True).version == first.version
     layer.array[20:24, 60:70] = 8888
     catalog = layer.rebuilt()
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
+@pytest.mark.parametrize("outline", [Outline(), Outline(simplify=1.0)])
+def test_a_store_that_was_copied_keeps_its_versions(tmp_path: Path, outline: Outline) -> None:
+    """Documents and all chunks have other times then, so that all is traced again."""
+    layer = Layer(tmp_path, squares(192, 240))
+    keeper = keeper_at(tmp_path, outline=outline)
+    first = keeper.build(layer.key(tmp_path))
+    shutil.move(layer.store, tmp_path / "before.zarr")
+    shutil.copytree(tmp_path / "before.zarr", layer.store, copy_function=shutil.copy)
+    catalog = keeper.build(layer.key(tmp_path))
+    assert catalog.version == first.version
+    assert catalog.meta["token"] != first.meta["token"]
+    other = keeper_at(tmp_path / "other", outline=outline).build(layer.key(tmp_path / "other"))
+    assert contents(catalog) == contents(other)
+    array_of(layer.store)[100:104, 60:70] = 7777
+    assert keeper.build(layer.key(tmp_path)).version != first.version
+
+
+def test_what_was_killed_while_a_version_was_kept_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Layer(tmp_path, squares(96, 96))
+    file = next(path for path in (layer.store / "labels/cells/0/c").rglob("*") if path.is_file())
+    was = file.stat().st_mtime_ns
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    os.utime(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "keep_version", killed)
+        with pytest.raises(KeyboardInterrupt):
+            layer.keeper.build(layer.key(tmp_path))
+    os.utime(file, ns=(was, was))  # the registry knows a version for that, which is now another state's
+    pointers = set()
+    for _ in range(3):
+        keeper = keeper_at(tmp_path)
+        catalog = keeper.build(layer.key(tmp_path))
+        assert (catalog.version, catalog.meta["token"]) == (layer.first.version, layer.first.meta["token"])
+        pointers.add(pointer_stamp(keeper._pointer(layer.key(tmp_path))))
+    assert len(pointers) == 1
     assert contents(catalog) == contents(layer.from_scratch())
 
 
@@ -316,7 +360,7 @@ def test_what_changed_once_it_was_traced_and_looks_the_same_is_traced_with_its_s
     layer.array = array_of(layer.store)
     with monkeypatch.context() as patch:
         patch.setattr(CatalogWriter, "settle", with_a_change)
-        assert 7777 not in layer.rebuilt().rois["label"]
+        assert 7777 not in layer.keeper.build(layer.key(tmp_path)).rois["label"]
     layer.array[140:142, 60:62] = 8888  # elsewhere in the shard
     catalog = layer.keeper.build(layer.key(tmp_path))
     assert 7777 in catalog.rois["label"]

@@ -133,7 +133,7 @@ def test_rates_are_not_told_before_the_first_pixels_and_after_the_last(
     monkeypatch.setattr(progress, "WRITE_INTERVAL", 0.0)
     path = progress_path(str(tmp_path / "current-1.json"))
     advance = written_progress(path, 100, None)
-    for pixels, known in ((0, False), (60, True), (40, False)):
+    for pixels, known in ((0, False), (50, False), (10, True), (40, False)):
         advance(pixels, 0)
         status = progress._read(path)
         assert status is not None

@@ -132,12 +132,25 @@ class RemoteStore(Remote):
         return found
 
     def _asked_one_by_one(self, path: str) -> Listing:
-        """The files of the chunks of the array at `path`, if there is one and they are few enough."""
+        """The files of the chunks of the array at `path`, if there is one and they are few enough.
+
+        None is known to be missing where some are refused, or there seems to be none at all: servers may
+        answer HEAD in another way than GET.
+        """
         names = self._chunk_files(path)
         paths = [join(path, name) for name in names]
-        versions = self.executor.map(self._version, paths)  # an error ends what has not begun
-        files = tuple((name, found) for name, found in zip(names, versions, strict=True) if found is not None)
-        return Listing((), files, complete=bool(names) and all(version.mark for _, version in files))
+        answers = list(self.executor.map(self._asked, paths))  # an error ends what has not begun
+        found = zip(names, answers, strict=True)
+        files = tuple((name, answer) for name, answer in found if isinstance(answer, Version))
+        is_refused = any(isinstance(answer, SourceError) for answer in answers)
+        return Listing((), files, bool(files) and not is_refused and all(each.mark for _, each in files))
+
+    def _asked(self, path: str) -> Version | SourceError | None:
+        """The version of a file, None if there is none; an error that says that it is not for us."""
+        try:
+            return self._objects.head(path)
+        except (Forbidden, WebPage) as error:
+            return error
 
     def _chunk_files(self, path: str) -> list[str]:
         for document in (join(path, "zarr.json"), join(path, ".zarray")):

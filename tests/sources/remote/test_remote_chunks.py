@@ -144,6 +144,18 @@ def test_servers_without_head(tmp_path: Path, server: Served) -> None:
     assert state_of(source) == state
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_servers_that_answer_head_in_another_way(tmp_path: Path, server: Served, status: int) -> None:
+    """That no chunk is there must not be taken for known: all that there was would be what there is."""
+    source, _ = source_of(server, tmp_path, **FORMATS[0])
+    server.faults.on = {"cells/0/c/": (status, -1)}
+    assert chunk_state(source, LIMITS) is None
+    server.faults.on = {"cells/0/c/2/1": (403, -1)}
+    assert chunk_state(source, LIMITS) is None
+    server.faults.on = {"cells/0/c/2/1": (404, -1)}
+    assert len(state_of(source).names) == 15
+
+
 def test_faults_are_errors(tmp_path: Path, server: Served) -> None:
     source, _ = source_of(server, tmp_path, **FORMATS[0])
     token, state = source_token(source, LIMITS), chunk_state(source, LIMITS)
