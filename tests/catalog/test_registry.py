@@ -273,6 +273,7 @@ def test_numbers_that_a_registry_in_place_of_another_has_given_are_not_taken(
         lambda: registry.layer_number(1, "a"),
         lambda: registry.version_number(layer, "t", "o"),
         lambda: registry.version_number(layer, "t", "o", renew=True),
+        lambda: registry.keep_version(version, layer, "t", "o"),
         lambda: registry.image_number("x"),
         lambda: registry.locate(FIRST_ID + layer * ROIS),
         lambda: registry.locate(FIRST_ID + version * ROIS),
@@ -281,6 +282,21 @@ def test_numbers_that_a_registry_in_place_of_another_has_given_are_not_taken(
             refused()
     assert registry.locate(FIRST_ID + (version + 1) * ROIS) is None
     assert other.version_number(layer, "t", "o") == version
+
+
+def test_a_version_that_is_kept_stands_for_another_state(tmp_path: Path, url: str | None) -> None:
+    registry = Registry(tmp_path, url)
+    layer = registry.layer_number(1, "labels:cells")
+    first, second = (registry.version_number(layer, token, "o") for token in ("before", "after"))
+    other = registry.version_number(layer, "after", "other options")
+    registry.keep_version(first, layer, "after", "o")
+    registry.keep_version(first, layer, "after", "o")  # as the next process would, had this one been killed
+    for each in (registry, Registry(tmp_path, url)):
+        assert each.version_number(layer, "after", "o") == first
+        assert each.version_number(layer, "after", "other options") == other
+        places = [each.locate(FIRST_ID + number * ROIS) for number in (first, second)]
+        assert places == [Place(1, "labels:cells", number, 0) for number in (first, second)]
+    assert registry.version_number(layer, "before", "o") not in (first, second, other)
 
 
 def test_no_thread_takes_the_numbers_of_a_file_that_replaced_the_one_that_was_opened(tmp_path: Path) -> None:
