@@ -305,7 +305,10 @@ class Keeper:
         return catalog
 
     def _built(self, layer: LayerKey, version: LayerVersion, manner: _Manner, before: Path | None) -> Catalog:
-        """Build a version beside where it belongs, and put it there, or elsewhere if another one is there."""
+        """Build a version beside where it belongs, and put it there, or elsewhere if another one is there.
+
+        The one `before` stays if it tells the same.
+        """
         directory, locks = self.directory(layer) / str(version.number), self._registry.locks
         beside = directory.with_name(f"{version.number}{locks.mark(layer.number)}.new")
         make_way(beside, afresh=manner.force)
@@ -313,14 +316,14 @@ class Keeper:
             is_same = self._build(layer, version, beside, manner, before)
             self._quota.check(layer, beside)
         locks.confirm(layer.number, layer.source.collection, ready=True)
+        state = layer.number, version.token, self._options
         if before is not None and is_kept(before, beside, is_same=is_same):
-            self._registry.keep_version(int(before.name), layer.number, version.token, self._options)
+            self._registry.keep_version(int(before.name), *state)
             self._open.close(before)
-            return self._open.get(before) or open_catalog(before)
-        renewed = partial(
-            self._registry.version_number, layer.number, version.token, self._options, renew=True
-        )
-        placed = put_in_place(beside, directory, renewed, is_known=not manner.force)
+            placed = before
+        else:
+            renewed = partial(self._registry.version_number, *state, renew=True)
+            placed = put_in_place(beside, directory, renewed, is_known=not manner.force)
         return self._open.get(placed) or open_catalog(placed)
 
     def _build(

@@ -7,13 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from roiservice.errors import SourceError
 from roiservice.sources.images import ImageSource, find_images
 from roiservice.sources.layers import find_layers
-from roiservice.sources.planes import open_layer
+from roiservice.sources.planes import LabelLayer, open_layer
 from roiservice.vectorize.plane import trace_plane
 from tests.sources.support import LIMITS
+
+
+def windows_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What is read of label layers from now on: plane, first and last row, columns unless all."""
+    read: list[tuple[Any, ...]] = []
+    plain = LabelLayer.read
+
+    def spied(self: LabelLayer, *window: Any) -> Any:
+        read.append(window)
+        return plain(self, *window)
+
+    monkeypatch.setattr(LabelLayer, "read", spied)
+    return read
 
 
 def described(location: Path | str) -> list[Any]:

@@ -17,13 +17,12 @@ from roiservice.catalog.registry import Registry
 from roiservice.errors import SourceDamaged
 from roiservice.sources.chunks import chunk_files
 from roiservice.sources.layer import LayerSource
-from roiservice.sources.planes import LabelLayer
 from roiservice.sources.remote import store as remote_store
 from roiservice.sources.remote import transport
 from roiservice.sources.tokens import ChunkState, chunk_state, source_token
 from tests.catalog.support import keeper_at
 from tests.sources.remote.server import Served
-from tests.sources.remote.support import described
+from tests.sources.remote.support import described, windows_read
 from tests.sources.support import LIMITS, edit_array, listing_of
 from tests.stores import write_image, zip_store
 
@@ -248,14 +247,7 @@ def test_only_changed_chunks_are_traced_again(
     key = LayerKey(Registry(tmp_path / "state").layer_number(1, source.collection), source)
     first = keeper.build(key)
     assert keeper.build(key).version == first.version
-    read: list[Any] = []
-    plain = LabelLayer.read
-
-    def spied(self: LabelLayer, *window: Any) -> Any:
-        read.append(window)
-        return plain(self, *window)
-
-    monkeypatch.setattr(LabelLayer, "read", spied)
+    read = windows_read(monkeypatch)
     zarr.open_array(level, mode="r+")[56:, 56:] = 0
     catalog = keeper.build(key)
     assert read == [((0, 0, 0), 48, 64, (48, 64))]

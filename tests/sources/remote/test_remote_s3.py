@@ -16,7 +16,6 @@ from roiservice.catalog.registry import Registry
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.limits import Limits
-from roiservice.sources.planes import LabelLayer
 from roiservice.sources.remote import s3
 from roiservice.sources.remote import store as remote_store
 from roiservice.sources.remote.listings import read_page
@@ -27,7 +26,7 @@ from roiservice.sources.roots import open_store
 from roiservice.sources.tokens import chunk_state, source_token
 from tests.catalog.support import keeper_at
 from tests.sources.remote.server import answering
-from tests.sources.remote.support import described
+from tests.sources.remote.support import described, windows_read
 from tests.sources.support import LIMITS, blobs, found, layer_at, listing_of, whole
 from tests.stores import write_image, write_plate, zip_store
 
@@ -168,14 +167,7 @@ def test_only_changed_chunks_are_traced_again(
     zarr.open_array(path / "labels/cells/0", mode="r+")[3:5, 60:] = 0
     chunk = "labels/cells/0/c/0/7"
     client.put_object(Bucket="data", Key=f"a.zarr/{chunk}", Body=(path / chunk).read_bytes())
-    read: list[Any] = []
-    plain = LabelLayer.read
-
-    def spied(self: LabelLayer, *window: Any) -> Any:
-        read.append(window)
-        return plain(self, *window)
-
-    monkeypatch.setattr(LabelLayer, "read", spied)
+    read = windows_read(monkeypatch)
     catalog = keeper.build(key)
     assert read == [((0, 0, 0), 0, 8, (56, 64))]
     assert catalog.features["area"][:].tolist().count(56.0) == 1
