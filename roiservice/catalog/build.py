@@ -35,7 +35,6 @@ from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
 from roiservice.sources.tables.table import NO_COLOR, ValueTable
-from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.regions import region_measures
 
 # Blocks of layers with more pixels on all planes are kept in files: to save memory, and for builds that are
@@ -58,7 +57,6 @@ def build_catalog(
     progress: Progress | None = None,
     settled: Callable[[], None] | None = None,
     before: Path | None = None,
-    state: ChunkState | None = None,
     engine: Engine | None = None,
 ) -> bool:
     """Write the catalog of `layer` to `directory`, tracing all planes of a label image.
@@ -67,11 +65,8 @@ def build_catalog(
 
     Where chunks tell what changed since the catalog in `before` was built, of another state of the same
     source with the same options, only the surroundings of these are traced; the outcome is the same. Its
-    files are shared: nobody may put another catalog there meanwhile. `state` is that of the chunks from
-    before `layer` was opened, so that what changes from then on counts as changed; None where it cannot be
-    told.
-    `settled` is called once all that is traced lies on the disk, before the catalog is written from that, and
-    may raise.
+    files are shared: nobody may put another catalog there meanwhile. `settled` is called once all that is
+    traced lies on the disk, before the catalog is written from that, and may raise.
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, unless it was over soon, and the next build of the same version goes on
     from there. Tables of values that cannot be used cost a warning. `engine` None: the threads of this
@@ -82,7 +77,7 @@ def build_catalog(
     if isinstance(layer, TableLayer):
         _build_table(layer, version, directory, registry)
         return False
-    build = _Build(layer, version, directory, registry, state, progress)
+    build = _Build(layer, version, directory, registry, progress)
     mended = None if before is None else _mended(build, before, max_vertices, stop_at_vertices)
     if mended is not None:
         return not len(mended.come.gone) + len(mended.come.places)
@@ -107,7 +102,6 @@ class _Build:
     version: LayerVersion
     directory: Path
     registry: Registry
-    state: ChunkState | None
     progress: Progress | None
 
     @contextmanager
@@ -134,21 +128,21 @@ class _Build:
         joined, warnings = _joined(self.layer)
         describe = partial(_describe, self.layer, joined, regions, self.registry, self.version.layer_number)
         meta = _meta(self.layer, self.version, [*self.layer.warnings, *warnings])
-        if self.state is None:
+        state = self.version.chunks
+        if state is None:
             return describe, meta, None
-        chunks = columns_of(self.layer, self.state, digests)
-        return describe, {**meta, "rest": self.state.rest}, chunks
+        return describe, {**meta, "rest": state.rest}, columns_of(self.layer, state, digests)
 
 
 def _trace(
     build: _Build, folder: Path, limits: VertexLimits, engine: Engine, settled: Callable[[], None]
 ) -> None:
     """Trace all planes; blocks of large layers lie in `folder`. `settled` is as of `build_catalog`."""
-    layer, outline = build.layer, build.version.outline
-    digests = [] if build.state is None else chunk_digests(layer, outline, build.state, build.tick)
+    layer, outline, chunks = build.layer, build.version.outline, build.version.chunks
+    digests = [] if chunks is None else chunk_digests(layer, outline, chunks, build.tick)
     files = None
     if layer.pixels > (SPILL_PIXELS_OF_PLANES if blocks_are_planes(layer) else SPILL_PIXELS):
-        state = "" if build.state is None else build.state.token
+        state = "" if chunks is None else chunks.token
         key = f"{build.version.token} {state} {block_rows(layer)}"
         files = BlockFiles(folder, key, held=layer.pixels <= SPILL_PIXELS_OF_PLANES)
     regions = _Regions(layer.source.measures)
@@ -187,7 +181,7 @@ def _mended(
 
 def _changes(build: _Build, before: Catalog, stop_at_vertices: int | None) -> Changes | None:
     """What changed since a catalog was built, if only that need be traced."""
-    layer, state = build.layer, build.state
+    layer, state = build.layer, build.version.chunks
     if state is None or state.rest != before.meta.get("rest"):
         return None
     if not can_be_mended(layer, build.version.outline):

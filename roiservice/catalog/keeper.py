@@ -62,12 +62,11 @@ from roiservice.errors import (
 )
 from roiservice.metrics import BUILDS, Metrics
 from roiservice.records import dataclass
-from roiservice.sources.layer import LABEL_IMAGE
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import TableLayer
-from roiservice.sources.tokens import chunk_state, source_token
+from roiservice.sources.tokens import chunk_state, looked_at, source_token
 
 if TYPE_CHECKING:
     from roiservice.catalog.build import Progress
@@ -276,7 +275,8 @@ class Keeper:
 
     def _bring_up(self, layer: LayerKey, manner: _Manner) -> Catalog:
         """The catalog of the source's present state, built unless it is there. The layer's lock is held."""
-        token = source_token(layer.source, self._limits)
+        store = looked_at(layer.source, self._limits)
+        token = source_token(layer.source, self._limits, store)
         existing = self.existing(layer)
         if existing is not None and existing.meta["token"] == token and not manner.force:
             (self.directory(layer) / FAILURE).unlink(missing_ok=True)
@@ -293,7 +293,8 @@ class Keeper:
                 shutil.rmtree(directory, ignore_errors=True)  # it is damaged
             # One that says otherwise is of a process that was killed while it had a version kept.
             if catalog is None or manner.force or catalog.meta["token"] != token:
-                task = LayerVersion(layer.number, version, token, self._rules.outline)
+                chunks = chunk_state(layer.source, self._limits, store)
+                task = LayerVersion(layer.number, version, token, self._rules.outline, chunks)
                 before = None if manner.force or existing is None else existing.directory
                 catalog = self._built(layer, task, manner, before)
             self._point_to(layer, catalog.version)
@@ -332,7 +333,6 @@ class Keeper:
         """See `build_catalog`."""
         from roiservice.catalog.build import build_catalog  # takes a while, and few processes build
 
-        state = chunk_state(layer.source, self._limits) if layer.source.kind == LABEL_IMAGE else None
         opened = open_source(layer.source, self._limits)
         if manner.inline_vertices is not None:
             self._check_size(opened)
@@ -353,7 +353,6 @@ class Keeper:
             progress=written_progress(progress_path(self._pointer(layer)), pixels, advance),
             settled=watched.settled,
             before=before,
-            state=state,
             engine=self._engine,
         )
 

@@ -10,17 +10,23 @@ from pathlib import Path
 from roiservice.catalog.equality import SOURCE, differ_in_source_alone, equal_catalogs
 from roiservice.catalog.indexes import renumber_catalog
 from roiservice.records import dataclass
+from roiservice.sources.tokens import ChunkState
 from roiservice.vectorize.outlines import Outline
 
 
 @dataclass(frozen=True)
 class LayerVersion:
-    """What names a catalog: numbers of layer and version, state of the source, outline options."""
+    """What names a catalog: numbers of layer and version, state of the source, outline options.
+
+    `chunks` tell the state of a label image in more detail, from before it was opened, so that what changes
+    from then on counts as changed; None where that cannot be told.
+    """
 
     layer_number: int
     number: int
     token: str
     outline: Outline
+    chunks: ChunkState | None = None
 
 
 def blocks_folder(directory: Path) -> Path:

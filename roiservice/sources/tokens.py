@@ -48,12 +48,23 @@ class ChunkState:
         return digest.hexdigest()
 
 
-def chunk_state(source: LayerSource, limits: Limits) -> ChunkState | None:
+def looked_at(source: LayerSource, limits: Limits) -> Store | None:
+    """What tells of a label image to both `source_token` and `chunk_state`; None for tables.
+
+    A remote store asks for nothing twice, so that both are of one moment. Raises SourceError.
+    """
+    return open_store(source.location, limits) if source.kind == LABEL_IMAGE else None
+
+
+def chunk_state(source: LayerSource, limits: Limits, store: Store | None = None) -> ChunkState | None:
     """The state of a label layer's chunks; None where not all of their files are known, or have stamps.
 
-    Tables of values that are joined to the layer do not count. Raises SourceError as `source_token` does.
+    `store` None: it is looked at anew. Tables of values that are joined to the layer do not count. None for
+    tables as well. Raises SourceError as `source_token` does.
     """
-    store = open_store(source.location, limits)  # one for all: a remote one asks for nothing twice
+    store = store or looked_at(source, limits)
+    if store is None:
+        return None
     array = join(source.path, _multiscale(store, source)[1].levels[0].path)
     if not store.lists_all(array):
         return None
@@ -69,18 +80,17 @@ def chunk_state(source: LayerSource, limits: Limits) -> ChunkState | None:
     return ChunkState(str(digest.hexdigest()), names, sizes, marks)
 
 
-def source_token(source: LayerSource, limits: Limits) -> str:
+def source_token(source: LayerSource, limits: Limits, store: Store | None = None) -> str:
     """Hex digest over path, size and mtime (ns) of all files that a layer's planes and frame depend on.
 
     These are the files of its level-0 array, its metadata and its image's metadata, or those of its table;
     and those of tables whose values are joined to it. It changes whenever one of them is written, added or
-    removed. Raises SourceError if the layer's own metadata cannot be used.
+    removed. `store` None: it is looked at anew. Raises SourceError if the layer's own metadata cannot be
+    used.
     """
+    store = store or looked_at(source, limits)
+    stamps = table_stamps(source, limits) if store is None else _label_stamps(store, source, limits)
     digest = _digest(source)
-    if source.kind != LABEL_IMAGE:
-        stamps = table_stamps(source, limits)
-    else:
-        stamps = _label_stamps(open_store(source.location, limits), source, limits)
     for stamp in chain(stamps, value_stamps(source, limits)):
         _add(digest, stamp)
     return str(digest.hexdigest())

@@ -101,6 +101,18 @@ def test_each_look_asks_once(tmp_path: Path, server: Served) -> None:
         assert set(asked.values()) == {1}
 
 
+def test_a_build_looks_once(tmp_path: Path, server: Served) -> None:
+    source, level = source_of(server, tmp_path, **FORMATS[1])
+    keeper = keeper_at(tmp_path)
+    key = LayerKey(Registry(tmp_path / "state").layer_number(1, source.collection), source)
+    for _ in range(2):
+        keeper.build(key)
+        asked = heads(server)
+        assert len(asked) == 16
+        assert set(asked.values()) == {1}
+        zarr.open_array(level, mode="r+")[56:, 56:] = 0
+
+
 def test_more_files_than_are_asked_for(
     tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
