@@ -82,6 +82,11 @@ def built(home: Home) -> Catalogs:
     return found
 
 
+def disk_bytes(folder: Path) -> int:
+    """That the files of a catalog take, as whole blocks."""
+    return sum(-(-file.stat().st_size // 4096) * 4096 for file in folder.iterdir())
+
+
 def run(*paths: Path, **options: Any) -> int:
     given = {"force": False, "dask": None, "overrides": {}, **options}
     return build([(None, str(path)) for path in paths], (), **given)
@@ -362,3 +367,17 @@ def test_processes_use_the_registry_that_the_command_has(
     url = "postgresql://h/d"
     processes._keeper.__wrapped__(tmp_path, tmp_path, url, "uuid", RULES, Limits(), None)
     assert asked == [tmp_path, url, "uuid"]
+
+
+def test_a_quota_that_is_too_low_for_all_is_told(tmp_path: Path, home: Home) -> None:
+    stores = [write_image(tmp_path / f"{n}.zarr", labels={"cells": labels_of(n, 1)}) for n in range(3)]
+    done = home.run("build", *stores)
+    assert (done.returncode, done.stderr) == (0, "")
+    layers = [path.parent for path in (home.path / "cache").rglob("layer.json")]
+    two = sum(disk_bytes(layer) for layer in sorted(layers)[1:])
+    tight = Home(tmp_path / "tight", {"ROISERVICE_CATALOG_BYTES": str(two)})
+    done = tight.run("build", *stores)
+    assert done.returncode == 0
+    assert done.stdout.count("ROIs") == 3
+    said = "1 of these catalogs made room for others: ROISERVICE_CATALOG_BYTES is too low for all"
+    assert done.stderr == f"roiservice: warning: {said}\n"

@@ -17,6 +17,7 @@ from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services,
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.engine import THREADS
 from roiservice.catalog.progress import BUILDING
+from roiservice.catalog.quota import SETTING
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
@@ -71,6 +72,8 @@ def build(
             complain(f"warning: {warning}")
         builder = stack.enter_context(closing(_Builder(services, cluster, force=force)))
         failures = sum(builder.finish(begun) for begun in builder.begun())
+        if settings.catalog_bytes is not None and (gone := builder.gone()):
+            complain(f"warning: {gone} of these catalogs made room for others: {SETTING} is too low for all")
     for unusable in services.images.problems:
         complain(unusable)
         failures += 1
@@ -101,6 +104,7 @@ class _Builder:
         self._processes: Processes | None = None
         self._at_work: list[futures.Future[Built | None]] = []
         self._bar: Overall | None = None
+        self._built: list[Layer] = []
         self._total = self._done = self._ahead = 0
         self._since = 0.0
 
@@ -136,12 +140,18 @@ class _Builder:
             self._look_for_help()
         return failures
 
+    def gone(self) -> int:
+        """How many of the catalogs that were built are not there any more."""
+        return sum(self._services.layers.existing(layer) is None for layer in self._built)
+
     def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
         if listing.problems:
             with self._bar_hidden():
                 for problem in listing.problems:
                     complain(problem)
         built, errors = finished(listing.layers, builds, self._bar_hidden)
+        numbers = {each.meta["layer_number"] for each in built}
+        self._built += (layer for layer in listing.layers if layer.number in numbers)
         with self._bar_hidden():
             for each in built:
                 counts, name = each.meta["counts"], each.meta["name"]
