@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from werkzeug.datastructures import MultiDict
 
 from roiservice.errors import BadParameter, NotFound
+from roiservice.query.cursor import START
 from roiservice.query.detail import EXACT, FULL, GEOMETRIES, Detail
 from roiservice.query.select import RoiQuery, Span
 from roiservice.records import dataclass
@@ -58,9 +59,10 @@ class Selection:
 class ItemsParams(Selection):
     """What an items request asks for; `filters` also hold what else all links of its pages share.
 
-    `limit` is None where none was given: then one page of the default size, or everything where the format
-    is streamed. `f` is the format's name, None where it was not given. `cursor` is as it came, `largest` the
-    number of features that is enough, `vertices` that of their vertices.
+    `limit` is None where none was given. Where the request `is_whole`, nothing says that less than everything
+    is asked for: formats that are streamed send that, others one page of the default size. `f` is the
+    format's name, None where it was not given. `cursor` tells where the page begins, None if `offset` does;
+    `largest` is the number of features that is enough, `vertices` that of their vertices.
     """
 
     f: str | None
@@ -69,7 +71,8 @@ class ItemsParams(Selection):
     detail: Detail = FULL
     largest: int | None = None
     vertices: int | None = None
-    cursor: str | None = None
+    cursor: str | None = START
+    is_whole: bool = True
 
 
 def check_known(arguments: Arguments, known: frozenset[str]) -> None:
@@ -134,7 +137,7 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
     limit = _optional(arguments, "limit", _limit)
     vertices = _optional(arguments, "max-vertices", _limit)
     largest = _optional(arguments, "max-features", _limit) or (None if vertices is None else limit_max)
-    cursor = arguments.get("cursor")
+    by_offset = "offset" in arguments or largest is not None
     for names, paged in ((LARGEST_FEATURES, ("limit", "offset", "cursor")), (("cursor",), ("offset",))):
         for name in names:
             if name in arguments and any(other in arguments for other in paged):
@@ -149,7 +152,8 @@ def items(query_string: bytes, pixel_crs: str, limit_max: int) -> ItemsParams:
         detail=_detail(arguments),
         largest=None if largest is None else min(largest, limit_max),
         vertices=vertices,
-        cursor=cursor,
+        cursor=None if by_offset else arguments.get("cursor", START),
+        is_whole=not any(name in arguments for name in ("limit", "cursor", *LARGEST_FEATURES)),
     )
 
 

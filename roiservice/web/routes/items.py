@@ -55,7 +55,7 @@ def items(image_id: int, layer: str) -> Response:
         raise refusal
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
-    streamed = form.name == "ndjson" and (asked.limit, asked.cursor, asked.largest) == (None,) * 3
+    streamed = form.name == "ndjson" and asked.is_whole
     limit = asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max)
     query = with_properties(asked, catalog.properties)
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
@@ -113,7 +113,7 @@ class _Place:
     format: str
     property_names: tuple[str, ...]
     ticket: str | None  # in all links
-    walk: Walk | None  # for requests that came with a cursor
+    walk: Walk | None  # where a cursor tells where the page begins
 
 
 @dataclass(frozen=True)
