@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from roiservice.auth.local import local_store
 from roiservice.auth.policy import Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
-from roiservice.catalog.elsewhere import LayerKey, Rules, StartBuild, Task, start_build
+from roiservice.catalog.elsewhere import StartBuild, start_build
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.progress import BuildStatus
+from roiservice.catalog.progress import BuildStatus, Progress
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, open_registry
+from roiservice.catalog.task import LayerKey, Rules, Task
 from roiservice.errors import NotFound, NotWritten, RegistryFailed, SettingsError, SourceError
 from roiservice.images import Image as Image
 from roiservice.images import ImageIndex
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from roiservice.auth.shared import SharedStore
     from roiservice.auth.tokens import Tokens
     from roiservice.cache.redis import RedisServer
-    from roiservice.catalog.build import Progress
     from roiservice.catalog.engine import Engine
     from roiservice.omeroweb.client import OmeroWeb
     from roiservice.omeroweb.ngff import OmeroImages

@@ -18,6 +18,7 @@ from roiservice.catalog.changes import Changes, can_be_mended, changes_since, ch
 from roiservice.catalog.engine import Engine, Threads
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.prepared import PreparedFeatures, objects_of, prepared
+from roiservice.catalog.progress import Progress
 from roiservice.catalog.properties import joined_columns, merged, named_columns, stated_columns
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry, roi_numbers
@@ -43,7 +44,6 @@ SPILL_PIXELS = 2**22
 SPILL_PIXELS_OF_PLANES = 2**28
 
 Describe = Callable[[NDArray[Any], NDArray[Any]], RoiColumns]  # of distinct objects, and their labels
-Progress = Callable[[int, int], None]  # pixels since the last call, features (or parts of these) so far
 
 
 def build_catalog(

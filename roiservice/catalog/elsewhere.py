@@ -1,92 +1,29 @@
 """Build a large layer in a process of its own, so that no web worker is held up by it.
 
 The process is `roiservice.catalog.process`, its task as JSON on standard input; a service has it forked by
-`roiservice.catalog.forks`. What it fails with it leaves in a file of the layer's directory, for whoever asks
-next.
+`roiservice.catalog.forks`. What it fails with it leaves in a file of the layer's directory, see
+`roiservice.catalog.failures`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+import threading
+from collections.abc import Callable
+from typing import Protocol
 
-from roiservice.errors import (
-    Building,
-    CatalogDamaged,
-    EngineFailed,
-    NoRoom,
-    NotWritten,
-    RegistryFailed,
-    RoiServiceError,
-    SourceDamaged,
-    SourceError,
-    SourceRefused,
-    TooManyObjects,
-)
-from roiservice.records import dataclass
-from roiservice.sources.layer import LayerSource
-from roiservice.sources.limits import Limits
-from roiservice.vectorize.outlines import Outline
+from roiservice.catalog.current import CurrentCatalogs
+from roiservice.catalog.failures import FAILURE, REMEMBER_FAILURE, keep_failure, raise_last_failure
+from roiservice.catalog.filelocks import being_built, is_built_elsewhere, one_of_few
+from roiservice.catalog.progress import note_start, progress_path
+from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import Task, as_json
+from roiservice.errors import NoRoom, SourceRefused
+from roiservice.metrics import BUILDS, Metrics
 
-FAILURE = "failure.json"
-LOCK = "lock"
-MARK = "elsewhere"
-AT_ONCE = 4  # processes of one machine: each keeps all processors busy, and may take 2 GiB of memory
 TRY_AGAIN = 75  # what the process ends with where nothing is wrong with the layer, as sysexits.h has it
-LONGEST_LOOK = 0.5  # seconds that somebody who looks at a lock may hold it
-
-
-@dataclass(frozen=True)
-class LayerKey:
-    """A layer as the registry numbers it, and where its bytes are."""
-
-    number: int
-    source: LayerSource
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What decides how and where catalogs are built; meanings as in `roiservice.settings`.
-
-    `catalog_bytes` is how many all catalogs may take; None: any number.
-    """
-
-    outline: Outline
-    max_vertices: int
-    inline_pixels: int
-    inline_vertices: int
-    waiters: int
-    check_interval: float
-    keep_replaced: float
-    catalog_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that another process needs to build one layer, as the registry `registry_uuid` numbers it."""
-
-    layer: LayerKey
-    catalogs: Path
-    state: Path
-    registry_uuid: str
-    rules: Rules
-    limits: Limits
-    registry_url: str | None = field(default=None, repr=False)
-
-
-def as_json(task: Task) -> bytes:
-    """What `roiservice.catalog.process` reads."""
-    return json.dumps(asdict(task), default=str).encode()
 
 
 class BuildProcess(Protocol):
@@ -122,145 +59,59 @@ def started(start: StartBuild, task: Task, *marks: int) -> BuildProcess:
         raise NoRoom(f"no process can be started to build it: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def being_built(directory: Path) -> Iterator[int]:
-    """For as long as this is held, others see that a process of its own builds the layer.
+class BuildProcesses:
+    """The processes that one service has started to build large layers; used by several threads."""
 
-    Gives a file descriptor, which holds it for a process that inherits it. TimeoutError if others do.
-    Raises NotWritten.
-    """
-    with _lock_file(directory, MARK) as file:
-        lock_within(file, LONGEST_LOOK)
-        yield file.fileno()
+    def __init__(
+        self, current: CurrentCatalogs, registry: Registry, metrics: Metrics, start: StartBuild
+    ) -> None:
+        self._current = current
+        self._registry = registry
+        self._metrics = metrics
+        self._start = start
+        self._lock = threading.Lock()
+        self.running: dict[int, BuildProcess] = {}  # the last one of each layer
 
+    def start(self, task: Task) -> None:
+        """Have a process bring the layer up to its source's state, unless one is at work on any machine.
 
-@contextlib.contextmanager
-def one_of_few(state: Path) -> Iterator[int]:
-    """Be one of the processes that build on the machine with this state; gives a mark as `being_built` does.
-
-    NoRoom if there are as many as may be: whoever reads many large layers could else have all built at once.
-    """
-    for number in range(AT_ONCE):
-        with _lock_file(state, f"{MARK}-{number}") as file:
-            try:
-                lock_within(file, 0.0)
-            except TimeoutError:
-                continue
-            yield file.fileno()
+        Raises NoRoom while as many as may be are at work for other layers.
+        """
+        if self._registry.is_building(task.layer.number):
             return
-    raise NoRoom(f"{AT_ONCE} other layers are being built, and no more are at once")
+        with self._lock:
+            if not is_built_elsewhere(self._current.directory(task.layer)):
+                self._begin(task)
 
-
-@contextlib.contextmanager
-def locked(directory: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold the builders' lock of a layer; TimeoutError if others hold it longer than `timeout` s.
-
-    Raises NotWritten.
-    """
-    with _lock_file(directory, LOCK) as file:
-        lock_within(file, timeout)
-        yield
-
-
-def _lock_file(directory: Path, name: str) -> IO[str]:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return open(directory / name, "w", encoding="ascii")
-    except OSError as error:  # the folder is read-only, another user's, or the disk is full
-        raise NotWritten(f"{directory}: {error.strerror}") from error
-
-
-def lock_within(file: IO[Any], timeout: float | None) -> None:
-    """Lock `file`; TimeoutError if others hold it longer than `timeout` s. Raises NotWritten."""
-    deadline = time.monotonic() + (timeout or 0.0)
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if timeout is None else fcntl.LOCK_NB))
+    def start_unless_failed(self, task: Task) -> None:
+        """As `start`, but raises what the last process failed with within the check interval."""
+        layer = task.layer
+        if self._registry.is_building(layer.number):
             return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise TimeoutError from None
-            time.sleep(0.01)
-        except OSError as error:  # not all shared storage can
-            raise NotWritten(f"{file.name}: cannot be locked: {error.strerror}") from error
+        directory = self._current.directory(layer)
+        with self._lock:
+            running = self.running.get(layer.number)
+            code = 0 if running is None else running.poll()
+            if code is None or is_built_elsewhere(directory):
+                return
+            self.running.pop(layer.number, None)
+            raise_last_failure(directory, max(task.rules.check_interval, REMEMBER_FAILURE))
+            if code not in (0, TRY_AGAIN) and not (directory / FAILURE).exists():
+                reason = f"the process that builds it ended with code {code}"
+                error = SourceRefused(layer.source.image.location, layer.source.path, reason)
+                keep_failure(directory, error)
+                raise error
+            self._begin(task)
 
-
-def is_built_elsewhere(directory: Path) -> bool:
-    """Whether such a process is at work; one that was killed leaves no trace."""
-    try:
-        with open(directory / MARK, encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who looks must not keep others from looking
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # nobody ever built here, or can
-    return False
-
-
-@contextlib.contextmanager
-def failure_kept(directory: Path) -> Iterator[None]:
-    """Leave what a build of a layer fails with in its directory.
-
-    What fails because this process is ending, which starts no threads any more, is EngineFailed.
-    """
-    try:
-        yield
-    except NoRoom as error:
-        _keep_failure(directory, error)  # nobody builds it, unless somebody asks again
-        raise
-    except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
-        raise
-    except Exception as error:
-        if _is_ending():
-            raise EngineFailed("the process that built it was stopped") from error
-        _keep_failure(directory, error)
-        raise
-
-
-def _keep_failure(directory: Path, error: Exception) -> None:
-    parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
-    failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
-    beside = directory / f"{FAILURE}.{os.getpid()}"
-    with contextlib.suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(failure), encoding="utf-8")
-        os.replace(beside, directory / FAILURE)
-
-
-def _is_ending() -> bool:
-    """Whether this process has done its work, and only waits for its threads."""
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(int)
-    except RuntimeError:
-        return True
-    return False
-
-
-def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
-    """What the last build of a layer failed with and how many seconds ago, unless one succeeded since."""
-    path = directory / FAILURE
-    try:
-        age = time.time() - path.stat().st_mtime
-        return age, _failure(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None  # there is none, or none that can be read
-
-
-def raise_last_failure(directory: Path, younger_than: float) -> None:
-    """Raise what the last build of a layer failed with, if that was less than so many seconds ago.
-
-    Where it found no room, there may be some by now.
-    """
-    failure = last_failure(directory)
-    if failure is not None and failure[0] < younger_than and not isinstance(failure[1], NoRoom):
-        raise failure[1]
-
-
-def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
-    source = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
-    if source is not None:
-        return source(*parts)
-    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged, "NoRoom": NoRoom}.get(kind)
-    # What nobody foresaw may say anything, names of files among it.
-    return RoiServiceError("building it failed; the log says more") if own is None else own(text)
+    def _begin(self, task: Task) -> None:
+        # Another worker may be faster: its process does as well.
+        with (
+            contextlib.suppress(TimeoutError),
+            one_of_few(self._registry.directory) as place,
+            being_built(self._current.directory(task.layer)) as mark,
+        ):
+            note_start(progress_path(self._current.pointer(task.layer)))
+            for process in self.running.values():
+                process.poll()  # one that ended is let go of, though nobody may ask for its layer again
+            self.running[task.layer.number] = started(self._start, task, mark, place)
+            self._metrics.add(1, BUILDS, "elsewhere")

@@ -19,8 +19,9 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from roiservice.catalog.elsewhere import TRY_AGAIN, BuildProcess, Task, as_json, start_build
+from roiservice.catalog.elsewhere import TRY_AGAIN, BuildProcess, start_build
 from roiservice.catalog.process import build_task
+from roiservice.catalog.task import Task, as_json
 
 log = logging.getLogger(__name__)
 

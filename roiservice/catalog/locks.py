@@ -1,6 +1,6 @@
 """Who builds a layer, across machines that share a registry in PostgreSQL.
 
-Files keep the builders of one host apart (`roiservice.catalog.elsewhere`). A builder also holds an advisory
+Files keep the builders of one host apart (`roiservice.catalog.filelocks`). A builder also holds an advisory
 lock of PostgreSQL, which ends with its connection, so with itself. When PostgreSQL is started again, all such
 locks are gone, the builders are not. So each leaves a file beside the catalogs until it is done, and takes
 its lock again as soon as it can; who finds the file without the lock gives it time to do so. One that cannot

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from roiservice.catalog.elsewhere import lock_within
+from roiservice.catalog.filelocks import lock_within
 from roiservice.catalog.indexes import FORMAT
 from roiservice.errors import NotWritten
 

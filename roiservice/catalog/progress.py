@@ -6,28 +6,27 @@ lock tells: nobody but a builder that is alive holds it. Those of other machines
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from roiservice.catalog.elsewhere import LOCK, is_built_elsewhere, last_failure
+from roiservice.catalog.failures import last_failure
+from roiservice.catalog.filelocks import builders_kept_out, is_built_elsewhere
 from roiservice.catalog.locks import LayerLocks
 from roiservice.errors import RoiServiceError, TooManyObjects
 from roiservice.metrics import BUILDS, Metrics
 from roiservice.records import dataclass
 
-if TYPE_CHECKING:
-    from roiservice.catalog.build import Progress
-
 NONE, WAITING, BUILDING, DONE, FAILED = "none", "waiting", "building", "done", "failed"
 STATES = (NONE, WAITING, BUILDING, DONE, FAILED)
 WRITE_INTERVAL = 0.5  # seconds
+
+Progress = Callable[[int, int], None]
+"""Told of pixels that were done since the last call, and of features, or parts of these, so far."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +135,9 @@ def build_status(
     return BuildStatus(DONE, 1.0) if is_built() else BuildStatus(NONE)
 
 
-@contextmanager
-def _builders_kept_out(directory: Path, locks: LayerLocks, layer: int) -> Iterator[bool]:
+def _builders_kept_out(directory: Path, locks: LayerLocks, layer: int) -> AbstractContextManager[bool]:
     """Whether no builder is at work; if so, none begins meanwhile."""
-    if locks.are_shared:
-        with locks.kept_out(layer) as kept_out:
-            yield kept_out
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open(directory / LOCK, encoding="ascii"))
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass  # nobody ever built here
-        yield True
+    return locks.kept_out(layer) if locks.are_shared else builders_kept_out(directory)
 
 
 def _age(path: Path) -> float:

@@ -16,17 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from roiservice.catalog.elsewhere import LayerKey, Rules, is_built_elsewhere, lock_within
+from roiservice.catalog.filelocks import is_built_elsewhere, lock_within
 from roiservice.catalog.leftovers import BLOCKS, USE_NOTED, Lock, layer_folders, own_folders
 from roiservice.catalog.pointers import named_versions, pointers, version_in
+from roiservice.catalog.progress import Progress
+from roiservice.catalog.task import LayerKey, Rules
 from roiservice.errors import NoRoom, NotWritten, RoiServiceError, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 from roiservice.records import dataclass
-
-if TYPE_CHECKING:
-    from roiservice.catalog.build import Progress
 
 SETTING = "ROISERVICE_CATALOG_BYTES"
 TOO_LARGE = "too-large.json"  # what a layer took when it was refused
@@ -52,13 +50,14 @@ class Uses:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._noted: dict[tuple[int, int], float] = {}
+        self._noted: dict[int, tuple[int, float]] = {}  # of each layer the version, and until when
 
     def note(self, layer_number: int, version: int) -> None:
         """This catalog is used now."""
-        key, now = (layer_number, version), time.monotonic()
-        if now >= self._noted.get(key, 0.0):
-            self._noted[key] = now + USE_NOTED
+        now = time.monotonic()
+        noted, until = self._noted.get(layer_number, (0, 0.0))
+        if noted != version or now >= until:
+            self._noted[layer_number] = version, now + USE_NOTED
             with suppress(OSError):  # it is gone, or another user's
                 os.utime(self._root / str(layer_number) / str(version))
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from roiservice.bootstrap import Layer, Services
 from roiservice.catalog.cluster import Cluster, DaskEngine
-from roiservice.catalog.elsewhere import Rules, Task
 from roiservice.catalog.engine import Threads
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import registry_again
+from roiservice.catalog.task import Rules, Task
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed, TooManyObjects
 from roiservice.records import dataclass

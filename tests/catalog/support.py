@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.elsewhere import LayerKey, Rules, StartBuild, Task, as_json
+from roiservice.catalog.elsewhere import StartBuild
 from roiservice.catalog.indexes import RoiColumns
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.properties import stated_columns
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey, Rules, Task, as_json
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.polygons import measure

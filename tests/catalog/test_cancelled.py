@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.progress import DONE, FAILED
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.query.pages import roi_page
 from roiservice.query.select import RoiQuery
 from roiservice.sources.planes import LabelLayer
@@ -41,7 +41,7 @@ def test_pages_go_on_from_the_old_catalog_until_the_build_has_gone_on(
         for keeper in (worker, keeper_at(tmp_path)):
             assert first_page(keeper.catalog(layer)) == page
         assert worker.status(layer).state == FAILED
-    kept = len(list(worker.directory(layer).glob("*.blocks/*.block")))
+    kept = len(list(worker.current.directory(layer).glob("*.blocks/*.block")))
     assert kept >= 10
     read: list[int] = []
     real = LabelLayer.read
@@ -50,7 +50,7 @@ def test_pages_go_on_from_the_old_catalog_until_the_build_has_gone_on(
     assert len(read) == BLOCKS - kept
     assert first_page(worker.catalog(layer)) == first_page(new) != page
     assert worker.status(layer).state == DONE
-    folder = worker.directory(layer) / str(new.version)
+    folder = worker.current.directory(layer) / str(new.version)
     resumed = content(folder)
     shutil.rmtree(folder)
     assert keeper_at(tmp_path).build(layer).version == new.version
@@ -82,17 +82,17 @@ def test_a_process_beside_the_service_that_is_ended_leaves_the_old_catalog(
     old = keeper.catalog(stack)
     for number in (signal.SIGTERM, signal.SIGKILL):
         with monkeypatch.context() as patch:  # it is not done before it is ended
-            patch.setattr(keeper, "_start_build", starting_with(WAITING))
+            patch.setattr(keeper._processes, "_start", starting_with(WAITING))
             keeper.start(stack)
-        wait_for(lambda: list(keeper.directory(stack).glob("*.partial")))
-        (process,) = keeper._processes.values()
+        wait_for(lambda: list(keeper.current.directory(stack).glob("*.partial")))
+        (process,) = keeper._processes.running.values()
         process.send_signal(number)
         assert process.wait(30) == -number
         assert keeper.catalog(stack).version == keeper_at(tmp_path).catalog(stack).version == old.version
         assert keeper.status(stack).state == FAILED
-        for path in keeper.directory(stack).glob("*.partial"):
+        for path in keeper.current.directory(stack).glob("*.partial"):
             shutil.rmtree(path)
     keeper.start(stack)
     wait_for(lambda: keeper.status(stack).state == DONE, 60.0)
     assert keeper.catalog(stack).meta["counts"]["features"] == 300 * 22 * 22
-    assert list(keeper.directory(stack).glob("*.*[!n]")) == []
+    assert list(keeper.current.directory(stack).glob("*.*[!n]")) == []

@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster
 
 from roiservice.catalog import cluster as cluster_module
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
-from roiservice.catalog.elsewhere import FAILURE
+from roiservice.catalog.failures import FAILURE
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
@@ -294,7 +294,7 @@ def test_what_fails_for_want_of_a_cluster_is_no_failure_of_the_layer(tmp_path: P
         keeper = Keeper(tmp_path / "catalogs", registry, RULES, Limits(), engine=engine)
         with pytest.raises(EngineFailed):
             keeper.build(layer)
-    assert not (keeper.directory(layer) / FAILURE).exists()
+    assert not (keeper.current.directory(layer) / FAILURE).exists()
     assert keeper.status(layer).state == NONE
     assert keeper_at(tmp_path).catalog(layer).meta["counts"]["features"] > 0
 

@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import builder as builder_module
 from roiservice.catalog import changes, retrace, splice, versions
-from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog.elsewhere import LayerKey
+from roiservice.catalog.current import CurrentCatalogs
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.pointers import pointer_stamp
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import NotWritten, SourceRefused, TooManyObjects
 from roiservice.sources.layer import BY_COMPONENT, ValueSource
@@ -250,7 +251,7 @@ def test_what_was_killed_while_a_version_was_kept_is_made_good(
         keeper = keeper_at(tmp_path)
         catalog = keeper.build(layer.key(tmp_path))
         assert (catalog.version, catalog.meta["token"]) == (layer.first.version, layer.first.meta["token"])
-        pointers.add(pointer_stamp(keeper._pointer(layer.key(tmp_path))))
+        pointers.add(pointer_stamp(keeper.current.pointer(layer.key(tmp_path))))
     assert len(pointers) == 1
     assert contents(catalog) == contents(layer.from_scratch())
 
@@ -295,7 +296,7 @@ def test_a_version_whose_record_cannot_be_replaced_stays(
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(keeper_module, "chunk_state"), (build_module, "chunk_digests"), (build_module, "columns_of")],
+    [(builder_module, "chunk_state"), (build_module, "chunk_digests"), (build_module, "columns_of")],
 )
 def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
@@ -305,7 +306,7 @@ def test_a_shard_that_is_written_meanwhile_is_traced_by_the_next_build(
 
     def with_a_change(*arguments: Any) -> Any:
         """Change pixels once the files were looked at, before their chunks are, or once all is traced."""
-        found = plain(*arguments) if module is keeper_module else None
+        found = plain(*arguments) if module is builder_module else None
         layer.array[100:104, 60:70] = 7777
         return plain(*arguments) if found is None else found
 
@@ -529,12 +530,12 @@ def test_blocks_of_another_state_are_not_gone_on_with(
     monkeypatch.setattr(build_module, "SPILL_PIXELS_OF_PLANES", 0)
     layer = Layer(tmp_path, squares(160, 240))
     layer.array[0:4, 0:4] = 8888
-    monkeypatch.setattr(keeper_module, "source_token", lambda *_: "the same")
+    monkeypatch.setattr(builder_module, "source_token", lambda *_: "the same")
 
     def stop(pixels: int, _: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keeper_module.Keeper, "existing", lambda *_: None)
+    monkeypatch.setattr(CurrentCatalogs, "get", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         layer.keeper.build(layer.key(tmp_path), progress=stop)
     layer.array[50:60, 100:108] = 9999
@@ -549,9 +550,9 @@ def test_other_metadata_than_those_of_the_catalog_count(
         tmp_path, squares(160, 240), image_shape=(320, 480), scale=[1.0, 1.0], label_scale=[2.0, 2.0]
     )
     document = layer.store / "labels/cells/zarr.json"
-    state = keeper_module.chunk_state(layer.key(tmp_path).source, Limits())
+    state = builder_module.chunk_state(layer.key(tmp_path).source, Limits())
     document.write_text(document.read_text().replace("2.0", "1.5"))
-    monkeypatch.setattr(keeper_module, "chunk_state", lambda *_: state)
+    monkeypatch.setattr(builder_module, "chunk_state", lambda *_: state)
     windows.clear()
     assert layer.rebuilt().meta["frame"][0] == 1.5
     assert [window[3:] for window in windows] == [(0, 160, 0, 240)]

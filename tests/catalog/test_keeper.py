@@ -24,13 +24,16 @@ import pytest
 import zarr
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import builder as builder_module
 from roiservice.catalog import columns as columns_module
-from roiservice.catalog import elsewhere
+from roiservice.catalog import elsewhere, filelocks
 from roiservice.catalog import keeper as keeper_module
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, locked
+from roiservice.catalog.failures import FAILURE
+from roiservice.catalog.filelocks import locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.pointers import NUMBERS, highest_number
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.errors import (
     Building,
     NoRoom,
@@ -63,7 +66,7 @@ import contextlib, logging, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.catalog.support import keeper_at, layer_key
-from roiservice.catalog import keeper as module
+from roiservice.catalog import builder as module
 from roiservice.catalog.registry import Registry
 looked = module.source_token
 def at_the_end(*given):
@@ -100,11 +103,11 @@ def change(store: Path, **options: Any) -> None:
 
 
 def versions_on_disk(keeper: Keeper, layer: LayerKey) -> list[int]:
-    return sorted(int(path.name) for path in keeper.directory(layer).iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in keeper.current.directory(layer).iterdir() if path.name.isdigit())
 
 
 def partials(keeper: Keeper, layer: LayerKey) -> list[str]:
-    return [path.name for path in keeper.directory(layer).iterdir() if "partial" in path.name]
+    return [path.name for path in keeper.current.directory(layer).iterdir() if "partial" in path.name]
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -229,7 +232,7 @@ def test_a_version_just_replaced_is_kept_however_old_it_is(
 ) -> None:
     keeper = keeper_at(tmp_path, keep_replaced=600.0)
     old = keeper.build(layer)
-    age(keeper.directory(layer) / str(old.version), 86_400)  # it was built yesterday
+    age(keeper.current.directory(layer) / str(old.version), 86_400)  # it was built yesterday
     change(store)
     new = keeper.build(layer)
     assert versions_on_disk(keeper, layer) == [old.version, new.version]
@@ -268,7 +271,7 @@ def test_a_source_that_takes_long_to_look_at_is_not_queued_again_and_again(
     keeper.build(layer)
     looked = threading.Semaphore(0)
     begun, go_on = threading.Event(), threading.Event()
-    real = keeper_module.source_token
+    real = builder_module.source_token
 
     def source_token(*source: Any) -> str:
         begun.set()
@@ -276,7 +279,7 @@ def test_a_source_that_takes_long_to_look_at_is_not_queued_again_and_again(
         looked.release()
         return real(*source)
 
-    monkeypatch.setattr(keeper_module, "source_token", source_token)
+    monkeypatch.setattr(builder_module, "source_token", source_token)
     for _ in range(50):
         keeper.catalog(layer)
     assert begun.wait(60)
@@ -286,6 +289,19 @@ def test_a_source_that_takes_long_to_look_at_is_not_queued_again_and_again(
     wait_for(lambda: not keeper._refreshing)
     keeper.catalog(layer)
     assert looked.acquire(timeout=60), "it is looked at again"
+
+
+def test_who_looks_how_far_a_build_is_keeps_no_change_from_being_noticed(
+    tmp_path: Path, layer: LayerKey, store: Path
+) -> None:
+    keeper = keeper_at(tmp_path, check_interval=0.0)
+    first = keeper.build(layer)
+    change(store)
+    with filelocks.builders_kept_out(keeper.current.directory(layer)):
+        keeper.catalog(layer)
+        time.sleep(0.1)  # as long as somebody looks
+    wait_for(lambda: not keeper._refreshing)
+    assert keeper.catalog(layer).version != first.version
 
 
 def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
@@ -302,7 +318,7 @@ def test_what_keeps_a_changed_layer_from_being_built_elsewhere_is_logged(
         raise BlockingIOError(errno.EAGAIN, "no process can be started")
 
     keeper = keeper_at(tmp_path, check_interval=0.0, inline_pixels=1)
-    monkeypatch.setattr(keeper, "_start_build", start_build)
+    monkeypatch.setattr(keeper._processes, "_start", start_build)
     keeper.catalog(layer)
     keeper.catalog(layer)
     wait_for(lambda: "no process can be started" in caplog.text)
@@ -320,7 +336,7 @@ def test_what_a_process_that_ends_cannot_read_is_not_called_damaged(
     )
     assert "the catalog stays as it was: the process that built it was stopped" in ended.stderr
     assert "1.zarr" not in ended.stderr
-    assert not (keeper.directory(layer) / FAILURE).exists()
+    assert not (keeper.current.directory(layer) / FAILURE).exists()
 
 
 def test_a_source_is_looked_at_again_once_there_can_be_a_thread_for_it(
@@ -348,11 +364,11 @@ def test_who_asks_while_no_process_can_be_started_is_to_try_again(
     def start_build(*_arguments: Any) -> Any:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(keeper, "_start_build", start_build)
+    monkeypatch.setattr(keeper._processes, "_start", start_build)
     for ask in (keeper.catalog, keeper.start):
         with pytest.raises(Building, match="temporarily unavailable"):
             ask(layer)
-    monkeypatch.setattr(keeper, "_start_build", real)
+    monkeypatch.setattr(keeper._processes, "_start", real)
     with pytest.raises(Building):
         keeper.catalog(layer)
     wait_for(lambda: keeper.existing(layer) is not None)
@@ -406,7 +422,7 @@ def test_roi_ids_last_and_shape_ids_do_not(tmp_path: Path, layer: LayerKey, stor
 def test_building_by_force_gives_the_same_bytes(tmp_path: Path, layer: LayerKey, builds: list[int]) -> None:
     keeper = keeper_at(tmp_path)
     version = keeper.build(layer).version
-    directory = keeper.directory(layer) / str(version)
+    directory = keeper.current.directory(layer) / str(version)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert keeper.build(layer).version == version
     assert len(builds) == 1
@@ -446,7 +462,7 @@ def test_a_damaged_catalog_is_built_again(
 ) -> None:
     version = keeper_at(tmp_path).catalog(layer).version
     keeper = keeper_at(tmp_path)
-    path = keeper.directory(layer) / str(version) / name
+    path = keeper.current.directory(layer) / str(version) / name
     if damage == "missing":
         path.unlink()
     else:
@@ -485,7 +501,7 @@ def test_a_catalog_that_cannot_be_opened_for_a_moment_stays(
 def test_a_damaged_current_file_is_written_again(tmp_path: Path, layer: LayerKey, text: str) -> None:
     version = keeper_at(tmp_path).catalog(layer).version
     keeper = keeper_at(tmp_path)
-    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    (pointer,) = keeper.current.directory(layer).glob("current-*.json")
     pointer.write_text(text)
     assert keeper.catalog(layer).version == version
     assert json.loads(pointer.read_text())["version"] == version
@@ -497,7 +513,7 @@ def test_a_damaged_current_file_of_other_options_keeps_nobody_from_building(
 ) -> None:
     keeper_at(tmp_path, outline=Outline(min_area=5)).catalog(layer)
     keeper = keeper_at(tmp_path)
-    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    (pointer,) = keeper.current.directory(layer).glob("current-*.json")
     pointer.write_text(text)
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
 
@@ -521,9 +537,12 @@ def test_a_failure_is_remembered_for_a_while(
     )
     chunk.write_bytes(b"garbage")
     keeper = keeper_at(tmp_path)
-    for _ in range(2):
-        with pytest.raises(SourceDamaged, match="labels/cells/0"):
+    told = []
+    for _ in range(3):
+        with pytest.raises(SourceDamaged, match="labels/cells/0") as error:
             keeper.catalog(layer)
+        told.append(error.value)
+    assert told[1] is not told[2], "it would hold on to all who were told"
     assert partials(keeper, layer) == []
     change(store)
     monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
@@ -571,31 +590,31 @@ def test_a_process_that_ends_before_it_has_read_its_task_is_one_that_ended(
 def test_no_more_than_a_few_processes_build_at_once(
     tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elsewhere, "AT_ONCE", 2)
+    monkeypatch.setattr(filelocks, "AT_ONCE", 2)
     workers = [keeper_at(tmp_path, inline_pixels=10) for _ in range(2)]
     state = tmp_path / "state"
     with contextlib.ExitStack() as others:
         for _ in range(2):
-            others.enter_context(elsewhere.one_of_few(state))
+            others.enter_context(filelocks.one_of_few(state))
         for worker in workers:
             for ask in (worker.catalog, worker.start):
                 with pytest.raises(NoRoom, match="2 other layers"):
                     ask(layer)
             assert worker.status(layer).state == "none"
-            assert worker._processes == {}
+            assert worker._processes.running == {}
     workers[0].start(layer)
-    with elsewhere.one_of_few(state), pytest.raises(NoRoom), elsewhere.one_of_few(state):
+    with filelocks.one_of_few(state), pytest.raises(NoRoom), filelocks.one_of_few(state):
         pass  # the process holds its place
     wait_for(lambda: workers[1].existing(layer) is not None)
-    workers[0]._processes[layer.number].wait()
-    with elsewhere.one_of_few(state), elsewhere.one_of_few(state):
+    workers[0]._processes.running[layer.number].wait()
+    with filelocks.one_of_few(state), filelocks.one_of_few(state):
         pass
 
 
 def test_processes_that_ended_are_let_go_of(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10)
     keeper.start(layer)
-    process = keeper._processes[layer.number]
+    process = keeper._processes.running[layer.number]
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     keeper.start(LayerKey(Registry(tmp_path / "state").layer_number(2, "labels:cells"), layer.source))
     assert not Path(f"/proc/{process.pid}").exists()
@@ -618,9 +637,9 @@ def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: La
     keeper = keeper_at(tmp_path, inline_pixels=10)
     with pytest.raises(Building):
         keeper.catalog(layer)
-    failure = keeper.directory(layer) / FAILURE
+    failure = keeper.current.directory(layer) / FAILURE
     wait_for(failure.exists)
-    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
+    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.running.values()))
     with pytest.raises(SourceDamaged, match="labels/cells/0"):
         keeper.catalog(layer)
     assert partials(keeper, layer) == []
@@ -635,16 +654,17 @@ def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: La
 def test_another_process_that_is_killed_is_reported_and_replaced(
     tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper = keeper_at(tmp_path, inline_pixels=10, check_interval=0.0)
     with pytest.raises(Building):
         keeper.catalog(layer)
-    (process,) = keeper._processes.values()
+    (process,) = keeper._processes.running.values()
     process.kill()
     process.wait()
     with pytest.raises(RoiServiceError) as told:
         keeper.catalog(layer)
     assert not isinstance(told.value, Building)
-    monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
+    for module in (keeper_module, elsewhere):
+        monkeypatch.setattr(module, "REMEMBER_FAILURE", 0.0)
     with pytest.raises(Building):
         keeper.catalog(layer)
     wait_for(lambda: keeper.existing(layer) is not None)
@@ -657,8 +677,8 @@ def test_a_damaged_report_of_a_failure_keeps_nobody_from_building(
     tmp_path: Path, layer: LayerKey, text: str
 ) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10)
-    keeper.directory(layer).mkdir(parents=True)
-    (keeper.directory(layer) / FAILURE).write_text(text)
+    keeper.current.directory(layer).mkdir(parents=True)
+    (keeper.current.directory(layer) / FAILURE).write_text(text)
     with pytest.raises(Building):
         keeper.catalog(layer)
     wait_for(lambda: keeper.existing(layer) is not None)
@@ -668,8 +688,8 @@ def test_a_refusal_of_the_other_process_is_reported(tmp_path: Path, layer: Layer
     keeper = keeper_at(tmp_path, inline_pixels=10, max_vertices=20)
     with pytest.raises(Building):
         keeper.catalog(layer)
-    wait_for((keeper.directory(layer) / FAILURE).exists)
-    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
+    wait_for((keeper.current.directory(layer) / FAILURE).exists)
+    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.running.values()))
     with pytest.raises(SourceRefused, match="20 vertices"):
         keeper.catalog(layer)
 
@@ -698,7 +718,7 @@ def test_a_build_that_is_killed_leaves_nothing_half(tmp_path: Path, delay: float
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     go(process)
-    wait_for(lambda: keeper.directory(layer).exists() and bool(partials(keeper, layer)))
+    wait_for(lambda: keeper.current.directory(layer).exists() and bool(partials(keeper, layer)))
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -720,10 +740,10 @@ def test_the_lock_of_a_killed_builder_is_free(tmp_path: Path, layer: LayerKey) -
     keeper = keeper_at(tmp_path)
     context = multiprocessing.get_context("fork")
     holding = context.Event()
-    holder = context.Process(target=hold, args=(str(keeper.directory(layer)), holding))
+    holder = context.Process(target=hold, args=(str(keeper.current.directory(layer)), holding))
     holder.start()
     assert holding.wait(10)
-    with pytest.raises(TimeoutError), locked(keeper.directory(layer), 0.1):
+    with pytest.raises(TimeoutError), locked(keeper.current.directory(layer), 0.1):
         pass
     holder.kill()
     holder.join()
@@ -735,7 +755,7 @@ def test_who_waits_too_long_for_another_builder_is_told(
 ) -> None:
     monkeypatch.setattr(keeper_module, "LONGEST_WAIT", 0.1)
     keeper = keeper_at(tmp_path)
-    with locked(keeper.directory(layer)), pytest.raises(Building):
+    with locked(keeper.current.directory(layer)), pytest.raises(Building):
         keeper.catalog(layer)
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
 
@@ -843,17 +863,17 @@ def test_nobody_waits_for_the_lock_while_a_large_layer_is_built(
 ) -> None:
     """The lock is held for minutes then; threads that wait for it would be missing elsewhere."""
     waits: list[float] = []
-    real = elsewhere.lock_within
+    real = filelocks.lock_within
 
     def counted(file: Any, timeout: float) -> None:
-        if timeout not in (0.0, elsewhere.LONGEST_LOOK):  # these are for the marks
+        if timeout not in (0.0, filelocks.LONGEST_LOOK):  # these are for the marks
             waits.append(timeout)
         real(file, 0.0)
 
-    monkeypatch.setattr(elsewhere, "lock_within", counted)
+    monkeypatch.setattr(filelocks, "lock_within", counted)
     large = keeper_at(tmp_path, inline_pixels=10)
     many_vertices = keeper_at(tmp_path)
-    with open_lock(large.directory(layer)):
+    with open_lock(large.current.directory(layer)):
         with pytest.raises(Building):
             many_vertices.catalog(layer)
         assert waits == [LONGEST_WAIT], "the lock of a small layer is waited for"

@@ -19,17 +19,20 @@ import numpy as np
 import pytest
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import builder as builder_module
 from roiservice.catalog import columns as columns_module
+from roiservice.catalog import current as current_module
 from roiservice.catalog import indexes as indexes_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import pointers as pointers_module
 from roiservice.catalog import reader as reader_module
-from roiservice.catalog.elsewhere import LayerKey, locked
+from roiservice.catalog.filelocks import locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
 from roiservice.catalog.pointers import NUMBERS, highest_number, version_in, write_pointer
 from roiservice.catalog.progress import NONE
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.errors import NotWritten
 from roiservice.metrics import REMOVED
 from roiservice.sources.planes import LabelLayer
@@ -98,9 +101,9 @@ MOMENTS: dict[str, Callable[[], Any]] = {
     "while columns are written": lambda: before(columns_module, "write_columns"),
     "before the columns are in place": renaming_of(".partial"),
     "before the catalog is in place": renaming_of(".new"),
-    "before it is in service": lambda: before(keeper_module, "write_pointer"),
+    "before it is in service": lambda: before(current_module, "write_pointer"),
     "while it is put into service": replacing_of("current-"),
-    IN_SERVICE: lambda: before(keeper_module, "sweep"),
+    IN_SERVICE: lambda: before(builder_module, "sweep"),
     "while its blocks are deleted": lambda: before(
         shutil, "rmtree", lambda arguments: str(arguments[0]).endswith(".blocks")
     ),
@@ -120,11 +123,11 @@ def kill(tmp_path: Path, layer: LayerKey, moment: str, **rules: Any) -> None:
 
 
 def names(keeper: Keeper, layer: LayerKey) -> list[str]:
-    return sorted(path.name for path in keeper.directory(layer).iterdir())
+    return sorted(path.name for path in keeper.current.directory(layer).iterdir())
 
 
 def clean(keeper: Keeper, layer: LayerKey, versions: Sequence[int]) -> list[str]:
-    pointer = Path(keeper._pointer(layer)).name
+    pointer = Path(keeper.current.pointer(layer)).name
     return sorted([pointer, "lock", *map(str, versions)])
 
 
@@ -134,7 +137,7 @@ def test_nothing_is_left_after_the_next_build(tmp_path: Path, layer: LayerKey, m
     keeper = keeper_at(tmp_path)
     catalog = keeper.build(layer)
     assert names(keeper, layer) == clean(keeper, layer, [catalog.version])
-    assert len(list((keeper.directory(layer) / str(catalog.version)).iterdir())) == 12 + 1
+    assert len(list((keeper.current.directory(layer) / str(catalog.version)).iterdir())) == 12 + 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -221,7 +224,7 @@ def test_columns_that_cannot_be_written_leave_nothing(
     try:
         with pytest.raises(NotWritten, match="No space left"):
             keeper.build(layer)
-        held = Path("/proc/self/maps").read_text().count(f"{keeper.directory(layer)}/")
+        held = Path("/proc/self/maps").read_text().count(f"{keeper.current.directory(layer)}/")
     finally:
         gc.enable()
     assert names(keeper, layer) == ["failure.json", "lock"]
@@ -234,22 +237,22 @@ def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKe
     other.build(layer)
     kill(tmp_path, layer, "in the middle")
     keeper = keeper_at(tmp_path)
-    (blocks,) = keeper.directory(layer).glob("*.blocks")
+    (blocks,) = keeper.current.directory(layer).glob("*.blocks")
     for tidy in (keeper.tidy, other.tidy, lambda: other.build(layer)):
         tidy()
         assert len(list(blocks.iterdir())) >= 10
-    assert list(keeper.directory(layer).glob("*.partial")) == []
+    assert list(keeper.current.directory(layer).glob("*.partial")) == []
     age(blocks, KEPT_BLOCKS + 1)
     keeper.tidy()
     assert not blocks.exists()
-    assert samples(keeper._metrics.text())[REMOVED, 'reason="unfinished"'] == 2
+    assert samples(keeper._builder._metrics.text())[REMOVED, 'reason="unfinished"'] == 2
 
 
 def test_a_service_that_starts_leaves_alone_what_is_being_built(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
-    half = keeper.directory(layer) / "9.new.partial"
+    half = keeper.current.directory(layer) / "9.new.partial"
     half.mkdir(parents=True)
-    with locked(keeper.directory(layer)):
+    with locked(keeper.current.directory(layer)):
         keeper_at(tmp_path).tidy()
         assert half.exists()
     keeper.tidy()
@@ -278,7 +281,7 @@ def test_catalogs_of_another_format_go_when_nobody_uses_them_any_more(
     keeper = keeper_at(tmp_path, keep_replaced=60.0)
     assert keeper.existing(layer) is None
     version = keeper.build(layer).version
-    folder = keeper.directory(layer) / str(earlier)
+    folder = keeper.current.directory(layer) / str(earlier)
     for seconds, is_there in ((30.0 + USE_NOTED, True), (120.0 + USE_NOTED, False)):
         age(folder, seconds)
         if with_another_build:
@@ -292,7 +295,7 @@ def test_catalogs_of_another_format_go_when_nobody_uses_them_any_more(
 def test_a_current_file_without_a_catalog_of_another_format_goes(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
     keeper.build(layer)
-    other = keeper.directory(layer) / "current-0123456789ab.json"
+    other = keeper.current.directory(layer) / "current-0123456789ab.json"
     other.write_text('{"version": 77, "options": "format=1,min_area=0"}')
     keeper.tidy()
     assert not other.exists()
@@ -301,7 +304,7 @@ def test_a_current_file_without_a_catalog_of_another_format_goes(tmp_path: Path,
 
 def test_catalogs_that_are_taken_away_while_they_are_built_are_said(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
-    with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+    with pytest.raises(NotWritten, match=str(keeper.current.directory(layer))):
         keeper.build(layer, progress=lambda *_: shutil.rmtree(tmp_path / "catalogs", ignore_errors=True))
     assert keeper.build(layer).meta["counts"]["features"] > 0
 
@@ -309,10 +312,10 @@ def test_catalogs_that_are_taken_away_while_they_are_built_are_said(tmp_path: Pa
 def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, layer: LayerKey) -> None:
     """As on a disk that is read-only: a file where the layer's folder is to be."""
     keeper = keeper_at(tmp_path, inline_pixels=10)
-    keeper.directory(layer).parent.mkdir(parents=True)
-    keeper.directory(layer).write_text("in the way")
+    keeper.current.directory(layer).parent.mkdir(parents=True)
+    keeper.current.directory(layer).write_text("in the way")
     for act in (keeper.build, keeper.catalog, keeper.start):
-        with pytest.raises(NotWritten, match=str(keeper.directory(layer))):
+        with pytest.raises(NotWritten, match=str(keeper.current.directory(layer))):
             act(layer)
     keeper.tidy()
 
@@ -339,7 +342,7 @@ def test_a_number_is_noted_before_the_catalog_is_in_service(tmp_path: Path, laye
     version = keeper.build(layer).version
     assert highest_number(keeper._root) == version
     (keeper._root / NUMBERS).unlink()
-    pointer = Path(keeper._pointer(layer))
+    pointer = Path(keeper.current.pointer(layer))
     kill(tmp_path, write_store(tmp_path, blobs(*SHAPE) * 2), "while it is put into service")
     assert highest_number(keeper._root) == version + 1
     assert version_in(pointer) == version
@@ -397,8 +400,8 @@ def test_who_hangs_while_a_number_is_noted_keeps_nobody_from_building(
 def test_nothing_goes_while_it_cannot_be_read_what_is_in_service(tmp_path: Path, layer: LayerKey) -> None:
     """As for a moment where files are short, or storage of other machines has another one by that name."""
     keeper = keeper_at(tmp_path, keep_replaced=60.0)
-    folder = keeper.directory(layer) / str(keeper.build(layer).version)
-    (pointer,) = keeper.directory(layer).glob("current-*.json")
+    folder = keeper.current.directory(layer) / str(keeper.build(layer).version)
+    (pointer,) = keeper.current.directory(layer).glob("current-*.json")
     content = pointer.read_text()
     pointer.unlink()
     pointer.symlink_to(pointer)  # which leads nowhere

@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 
 from roiservice.catalog import build as build_module
+from roiservice.catalog import builder as builder_module
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import keeper as keeper_module
 from roiservice.catalog import locks as locks_module
 from roiservice.catalog import tracing
-from roiservice.catalog.elsewhere import FAILURE, TRY_AGAIN, LayerKey, Task, being_built, start_build
+from roiservice.catalog.elsewhere import TRY_AGAIN, start_build
+from roiservice.catalog.failures import FAILURE
+from roiservice.catalog.filelocks import being_built
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.locks import CLAIM, SharedLocks
 from roiservice.catalog.progress import note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey, Task
 from roiservice.errors import Building, RegistryFailed
 from roiservice.sources.limits import Limits
 from tests.catalog.support import RULES, layer_key, squares, wait_for
@@ -41,8 +45,8 @@ class Machines:
         self.store = write_image(folder / "1.zarr", labels={"cells": squares(40, 50)})
         self.one, self.other = self.keeper("a"), self.keeper("b")
         self.layer: LayerKey = layer_key(self.registry("a"), self.store)
-        self.directory = self.one.directory(self.layer)
-        self.progress = progress_path(self.one._pointer(self.layer))
+        self.directory = self.one.current.directory(self.layer)
+        self.progress = progress_path(self.one.current.pointer(self.layer))
 
     def registry(self, name: str) -> Registry:
         return Registry(self.folder / name, self.url)
@@ -157,7 +161,7 @@ def test_what_another_machine_builds_is_not_built_here(
             keeper.catalog(machines.layer)
         keeper.start(machines.layer)
     assert builds == []
-    assert keeper._processes == {}
+    assert keeper._processes.running == {}
     assert not (machines.directory / FAILURE).exists()
 
 
@@ -177,7 +181,7 @@ def test_the_process_that_builds_gets_the_address_where_nobody_sees_it(
     keeper = machines.keeper("a", inline_pixels=10)
     with pytest.raises(Building):
         keeper.catalog(machines.layer)
-    (process,) = keeper._processes.values()
+    (process,) = keeper._processes.running.values()
     command = Path(f"/proc/{process.pid}/cmdline").read_text()
     wait_for(lambda: keeper.existing(machines.layer) is not None)
     process.wait(60)
@@ -199,7 +203,7 @@ def test_a_process_without_the_registry_says_nothing_of_the_layer(
     assert "pa55word" not in "".join(capfd.readouterr())
     assert not (machines.directory / FAILURE).exists()
     keeper = machines.keeper("a", inline_pixels=10)
-    keeper._processes[machines.layer.number] = process
+    keeper._processes.running[machines.layer.number] = process
     with pytest.raises(Building):
         keeper.catalog(machines.layer)
     wait_for(lambda: keeper.existing(machines.layer) is not None)
@@ -217,7 +221,7 @@ def test_what_is_built_is_served_without_the_registry(
         for _ in range(2):
             with pytest.raises(RegistryFailed):
                 keeper.catalog(fresh)
-        assert not (keeper.directory(fresh) / FAILURE).exists()
+        assert not (keeper.current.directory(fresh) / FAILURE).exists()
 
     def again() -> bool:
         try:
@@ -280,7 +284,7 @@ def locked_here(directory: Path, _timeout: float | None = None) -> Iterator[None
 def many_blocks(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> LayerKey:
     """A layer of nine blocks, built by machines that see no other's files of locks."""
     small_pieces(monkeypatch.setattr)
-    monkeypatch.setattr(keeper_module, "locked", locked_here)
+    monkeypatch.setattr(builder_module, "locked", locked_here)
     store = write_image(machines.folder / "2.zarr", labels={"cells": squares(90, 70)}, chunks=(10, 70))
     return layer_key(machines.registry("a"), store)
 
@@ -317,7 +321,7 @@ def test_a_builder_that_is_cut_off_from_postgresql_leaves_the_layer_to_the_next(
         catalog = others[0].result(60)
     assert machines.one.catalog(many_blocks).version == catalog.version
     assert catalog.meta["counts"]["features"] == squares(90, 70).max()
-    folder = machines.one.directory(many_blocks)
+    folder = machines.one.current.directory(many_blocks)
     assert [path.name for path in folder.iterdir() if path.is_dir()] == [str(catalog.version)]
     assert not (folder / FAILURE).exists()
 

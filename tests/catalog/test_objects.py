@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.encode import omero
 from roiservice.errors import SourceRefused
 from roiservice.query.columns import read_features

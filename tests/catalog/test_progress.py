@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from roiservice.catalog import progress
-from roiservice.catalog.elsewhere import LOCK, LayerKey, being_built
+from roiservice.catalog.filelocks import LOCK, being_built
 from roiservice.catalog.progress import BuildStatus, note_start, progress_path, written_progress
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from tests.catalog.support import keeper_at, layer_key, squares
 from tests.stores import write_image
 
@@ -26,12 +27,12 @@ def layer(tmp_path: Path) -> LayerKey:
 def test_a_builder_that_has_said_nothing_yet_is_waited_for(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
     assert keeper.status(layer).state == "none"
-    keeper.directory(layer).mkdir(parents=True)
-    with open(keeper.directory(layer) / LOCK, "w", encoding="ascii") as file:
+    keeper.current.directory(layer).mkdir(parents=True)
+    with open(keeper.current.directory(layer) / LOCK, "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert keeper.status(layer).state == "waiting"
     assert keeper.status(layer).state == "none"
-    with being_built(keeper.directory(layer)):
+    with being_built(keeper.current.directory(layer)):
         assert keeper.status(layer).state == "waiting"
     assert keeper.status(layer).state == "none"
 
@@ -41,7 +42,7 @@ def test_who_only_looks_at_the_source_of_a_built_layer_builds_nothing(
 ) -> None:
     keeper = keeper_at(tmp_path)
     keeper.build(layer)
-    with open(keeper.directory(layer) / LOCK, "w", encoding="ascii") as file:
+    with open(keeper.current.directory(layer) / LOCK, "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert keeper.status(layer).state == "done"
 
@@ -50,8 +51,8 @@ def test_a_process_that_has_built_a_layer_does_not_wait_again_while_it_ends(
     tmp_path: Path, layer: LayerKey
 ) -> None:
     keeper = keeper_at(tmp_path)
-    with being_built(keeper.directory(layer)):
-        note_start(progress_path(keeper._pointer(layer)))
+    with being_built(keeper.current.directory(layer)):
+        note_start(progress_path(keeper.current.pointer(layer)))
         assert keeper.status(layer).state == "waiting"
         keeper.build(layer)
         assert keeper.status(layer) == BuildStatus("building", 1.0)
@@ -61,7 +62,7 @@ def test_a_process_that_has_built_a_layer_does_not_wait_again_while_it_ends(
 def test_those_who_look_do_not_take_each_other_for_builders(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
     keeper.build(layer)
-    with being_built(keeper.directory(layer)):
+    with being_built(keeper.current.directory(layer)):
         pass  # so that there is a mark to look at
     with ThreadPoolExecutor(8) as pool:
         states = set(pool.map(lambda _: keeper.status(layer).state, range(2000)))
@@ -81,7 +82,7 @@ def test_those_who_look_keep_nobody_from_building(tmp_path: Path, layer: LayerKe
         thread.start()
     try:
         for _ in range(5):
-            with being_built(keeper.directory(layer)):
+            with being_built(keeper.current.directory(layer)):
                 assert keeper.build(layer, force=True).meta["counts"]["features"] > 0
     finally:
         stop.set()

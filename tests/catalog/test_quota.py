@@ -25,13 +25,15 @@ from roiservice.catalog import columns as columns_module
 from roiservice.catalog import engine as engine_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import tracing
-from roiservice.catalog.elsewhere import FAILURE, LayerKey, being_built, locked
+from roiservice.catalog.failures import FAILURE
+from roiservice.catalog.filelocks import being_built, locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import USE_NOTED
 from roiservice.catalog.progress import DONE, FAILED
 from roiservice.catalog.quota import TOO_LARGE, Quota
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.errors import Building, NoRoom, SourceRefused
 from roiservice.metrics import REMOVED, Metrics
 from roiservice.vectorize.outlines import Outline
@@ -81,7 +83,7 @@ def catalog_bytes(root: Path) -> int:
 
 
 def catalog_folder(keeper: Keeper, layer: LayerKey, catalog: Catalog) -> Path:
-    return keeper.directory(layer) / str(catalog.version)
+    return keeper.current.directory(layer) / str(catalog.version)
 
 
 def kept(keeper: Keeper, layers: Sequence[LayerKey]) -> list[bool]:
@@ -89,7 +91,7 @@ def kept(keeper: Keeper, layers: Sequence[LayerKey]) -> list[bool]:
 
 
 def make_old(keeper: Keeper, layer: LayerKey, seconds: float) -> None:
-    for folder in keeper.directory(layer).iterdir():
+    for folder in keeper.current.directory(layer).iterdir():
         if folder.is_dir():
             age(folder, seconds)
 
@@ -169,9 +171,9 @@ def test_replaced_versions_go_before_any_that_is_in_service(
         make_old(keeper, layer, 1000)
     change(tmp_path, NAMES[0])
     keeper.build(layers[0])
-    assert len([path for path in keeper.directory(layers[0]).iterdir() if path.name.isdigit()]) == 2
+    assert len([path for path in keeper.current.directory(layers[0]).iterdir() if path.name.isdigit()]) == 2
     keeper.build(layers[2])
-    assert len([path for path in keeper.directory(layers[0]).iterdir() if path.name.isdigit()]) == 1
+    assert len([path for path in keeper.current.directory(layers[0]).iterdir() if path.name.isdigit()]) == 1
     assert kept(keeper, layers) == [True, True, True, False]
 
 
@@ -182,7 +184,7 @@ def test_what_killed_builds_have_left_goes_first_of_all(
     keeper.build(layers[0])
     make_old(keeper, layers[0], 1000)
     for left in ("77.new.partial", "78.new.blocks", "79.gone"):
-        folder = keeper.directory(layers[1]) / left
+        folder = keeper.current.directory(layers[1]) / left
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(one))
     monkeypatch.setattr(quota_module, "USAGE_HOLDS", 0.0)
@@ -197,7 +199,7 @@ def test_what_others_have_put_there_is_not_counted_and_stays(
     keeper = keeper_at(tmp_path, catalog_bytes=one)
     keeper.build(layers[0])
     elsewhere = tmp_path / "elsewhere"
-    folder = keeper.directory(layers[0])
+    folder = keeper.current.directory(layers[0])
     for each in (elsewhere, folder / "kept", keeper._root / "²", keeper._root / "7"):
         each.mkdir()
         (each / "file").write_bytes(bytes(2 * one))
@@ -222,10 +224,10 @@ def test_a_layer_that_is_being_built_makes_no_room(
     for number, layer in enumerate(layers[:2]):
         keeper.build(layer)
         make_old(keeper, layer, 1000 - number)
-    with locked(keeper.directory(layers[0])):
+    with locked(keeper.current.directory(layers[0])):
         keeper.build(layers[2])
         assert kept(keeper, layers) == [True, False, True, False]
-    with being_built(keeper.directory(layers[0])):
+    with being_built(keeper.current.directory(layers[0])):
         keeper.build(layers[3])
         assert kept(keeper, layers) == [True, False, False, True]
 
@@ -262,7 +264,7 @@ def test_a_catalog_larger_than_the_quota_is_refused_and_the_others_stay(
     monkeypatch.setattr(quota_module, "LOOK_INTERVAL", look_interval)
     with pytest.raises(SourceRefused, match=rf"\d+ bytes .* ROISERVICE_CATALOG_BYTES allows {2 * one}$"):
         keeper.build(large)
-    assert [path.name for path in keeper.directory(large).iterdir() if path.is_dir()] == []
+    assert [path.name for path in keeper.current.directory(large).iterdir() if path.is_dir()] == []
     assert kept(keeper, layers) == [True, False, False, False]
 
 
@@ -289,7 +291,7 @@ def built_until(keeper: Keeper, layer: LayerKey) -> int:
 
 
 def test_a_build_stops_when_its_files_pass_the_quota(tmp_path: Path, stack: LayerKey) -> None:
-    folder = keeper_at(tmp_path).directory(stack)
+    folder = keeper_at(tmp_path).current.directory(stack)
     done = built_until(keeper_at(tmp_path, catalog_bytes=300_000), stack)
     assert 0 < done < 30 * 60 * 60
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []
@@ -307,10 +309,10 @@ def test_what_a_build_has_traced_is_looked_at_before_its_catalog_is_written(
     """What lies in blocks, and in the columns that are collected, comes on top of the catalog itself."""
     free = keeper_at(tmp_path)
     size = folder_bytes(catalog_folder(free, stack, free.build(stack)))
-    shutil.rmtree(free.directory(stack))
+    shutil.rmtree(free.current.directory(stack))
     monkeypatch.setattr(quota_module, "COST", 10**9)  # one look while it is traced, when little is there
     assert built_until(keeper_at(tmp_path, catalog_bytes=size + 4096), stack) == 30 * 60 * 60
-    assert [path.name for path in free.directory(stack).iterdir() if path.is_dir()] == []
+    assert [path.name for path in free.current.directory(stack).iterdir() if path.is_dir()] == []
 
 
 def test_a_build_makes_room_while_it_goes_on(
@@ -351,7 +353,7 @@ def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
 ) -> None:
     """What the other has collected it will need once more, for columns."""
     keeper = keeper_at(tmp_path, catalog_bytes=2_000_000)
-    other = keeper.directory(layers[0])
+    other = keeper.current.directory(layers[0])
     with locked(other):
         (other / "9.new.partial").mkdir()
         (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
@@ -360,7 +362,7 @@ def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
         ) as told:
             keeper.build(stack)
         assert told.value.retry_after > 0
-        assert [path for path in keeper.directory(stack).iterdir() if path.is_dir()] == []
+        assert [path for path in keeper.current.directory(stack).iterdir() if path.is_dir()] == []
         status = keeper.status(stack)
         assert (status.state, str(status.error)) == (FAILED, str(told.value))
     assert keeper.build(stack).meta["counts"]["features"] == 30 * 100
@@ -374,8 +376,8 @@ def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(
     keeper = keeper_at(tmp_path, inline_pixels=10, catalog_bytes=one - 1)
     with pytest.raises(Building):
         keeper.catalog(layers[0])
-    wait_for((keeper.directory(layers[0]) / FAILURE).exists)
-    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.values()))
+    wait_for((keeper.current.directory(layers[0]) / FAILURE).exists)
+    wait_for(lambda: all(process.poll() is not None for process in keeper._processes.running.values()))
     with pytest.raises(SourceRefused, match=f"ROISERVICE_CATALOG_BYTES allows {one - 1}"):
         keeper.catalog(layers[0])
 
@@ -387,8 +389,8 @@ def test_a_process_that_found_no_room_is_followed_by_another(
     tmp_path: Path, layers: Sequence[LayerKey], stack: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10, catalog_bytes=2_000_000)
-    monkeypatch.setattr(keeper, "_start_build", starting_with(LOOKING_AT_ONCE))
-    other = keeper.directory(layers[0])
+    monkeypatch.setattr(keeper._processes, "_start", starting_with(LOOKING_AT_ONCE))
+    other = keeper.current.directory(layers[0])
     with locked(other):
         (other / "9.new.partial").mkdir()
         (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
@@ -430,13 +432,13 @@ def test_a_version_whose_folder_is_gone_is_built_again_under_its_number(
 ) -> None:
     keeper, other = keeper_at(tmp_path), keeper_at(tmp_path)
     version = keeper.build(layers[0]).version
-    for each in keeper.directory(layers[0]).glob("*"):
+    for each in keeper.current.directory(layers[0]).glob("*"):
         shutil.rmtree(each, ignore_errors=True)
     assert other.existing(layers[0]) is None
     assert other.catalog(layers[0]).version == version
-    for pointer in keeper.directory(layers[0]).glob("current-*"):
+    for pointer in keeper.current.directory(layers[0]).glob("current-*"):
         pointer.unlink()
-        shutil.rmtree(keeper.directory(layers[0]) / str(version))
+        shutil.rmtree(keeper.current.directory(layers[0]) / str(version))
     assert keeper.build(layers[0]).version == version
     assert keeper_at(tmp_path).existing(layers[0]) is not None, "named, but only in the memory of one process"
 
@@ -447,7 +449,7 @@ def test_what_is_built_by_force_after_its_catalog_went_is_another_version(
     """Nobody can tell whether it is the same: pages and ids of the old one must not be taken for the new."""
     keeper = keeper_at(tmp_path)
     version = keeper.build(layers[0]).version
-    shutil.rmtree(keeper.directory(layers[0]))
+    shutil.rmtree(keeper.current.directory(layers[0]))
     assert keeper_at(tmp_path).build(layers[0], force=True).version > version
 
 
@@ -565,15 +567,15 @@ def test_a_damaged_note_keeps_nobody_from_building(
     tmp_path: Path, layers: Sequence[LayerKey], one: int, text: str
 ) -> None:
     keeper = keeper_at(tmp_path, catalog_bytes=2 * one)
-    keeper.directory(layers[0]).mkdir(parents=True)
-    (keeper.directory(layers[0]) / TOO_LARGE).write_text(text)
+    keeper.current.directory(layers[0]).mkdir(parents=True)
+    (keeper.current.directory(layers[0]) / TOO_LARGE).write_text(text)
     assert keeper.build(layers[0]).meta["counts"]["features"] > 0
 
 
 def test_what_went_is_counted(tmp_path: Path, layers: Sequence[LayerKey], one: int) -> None:
     metrics = Metrics()
     keeper = keeper_at(tmp_path, catalog_bytes=2 * one)
-    keeper._quota = Quota(keeper._root, keeper._rules, locked, metrics)
+    keeper._builder._quota = Quota(keeper._root, keeper._rules, locked, metrics)
     for layer in layers:
         keeper.build(layer)
     assert samples(metrics.text())[REMOVED, 'reason="quota"'] == 2

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from roiservice.catalog import keeper as keeper_module
+from roiservice.catalog import builder as builder_module
+from roiservice.catalog import current as current_module
 from roiservice.catalog import quota as quota_module
 from roiservice.catalog import splice
 from roiservice.catalog.columns import read_columns, write_columns
@@ -257,7 +258,7 @@ def test_a_build_that_fails_leaves_nothing(layer: Layer, monkeypatch: pytest.Mon
     there = names(layer)
     layer.array[50:60, 100:108] = 7777
     monkeypatch.setattr(splice, "write_indexes", full)
-    with pytest.raises(keeper_module.NotWritten):
+    with pytest.raises(builder_module.NotWritten):
         layer.rebuilt()
     assert names(layer) == there | {"failure.json"}
 
@@ -316,9 +317,9 @@ MOMENTS: dict[str, Callable[[], Any]] = {
     "before the indexes are": lambda: before(splice, "write_indexes"),
     "before it is whole": renaming_of(".partial"),
     "before it is in place": renaming_of(".new"),
-    "before it is in service": lambda: before(keeper_module, "write_pointer"),
+    "before it is in service": lambda: before(current_module, "write_pointer"),
     "while it is put into service": replacing_of("current-"),
-    IN_SERVICE: lambda: before(keeper_module, "sweep"),
+    IN_SERVICE: lambda: before(builder_module, "sweep"),
 }
 
 
@@ -345,5 +346,5 @@ def test_a_build_that_is_killed_harms_nobody(layer: Layer, moment: str) -> None:
     assert contents(new) == contents(layer.from_scratch())
     assert [contents(open_catalog(each.directory)) for each in (layer.first, old)] == told
     assert {name for name in names(layer) if "." in name} == {
-        Path(layer.keeper._pointer(layer.key(layer.folder))).name
+        Path(layer.keeper.current.pointer(layer.key(layer.folder))).name
     }

@@ -489,7 +489,7 @@ def test_a_forced_build_does_not_trust_what_another_has_left(
 
     with pytest.raises(KeyboardInterrupt):
         keeper.build(layer, progress=interrupt)
-    assert list(keeper.directory(layer).glob("*.blocks/*"))
+    assert list(keeper.current.directory(layer).glob("*.blocks/*"))
     assert keeper.existing(layer) is None
     traced.clear()
     keeper.build(layer, force=True)

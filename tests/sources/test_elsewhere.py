@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from roiservice.catalog.elsewhere import LayerKey, Rules, Task
-from roiservice.catalog.process import _task
+from roiservice.catalog.task import LayerKey, Rules, Task, as_json, from_json
 from roiservice.errors import SourceDamaged
 from roiservice.sources.elsewhere import label_elsewhere, label_place
 from roiservice.sources.images import ImageSource
@@ -111,4 +110,4 @@ def test_a_process_of_its_own_gets_the_whole_layer(tmp_path: Path) -> None:
     assert layer.own_store
     rules = Rules(Outline(0.0, 0.0, False), 1, 1, 1, 1, 1.0, 1.0, 5)
     task = Task(LayerKey(1, layer), tmp_path, tmp_path, "uuid", rules, Limits())
-    assert _task(json.loads(json.dumps(asdict(task), default=str))) == task
+    assert from_json(json.loads(as_json(task))) == task

@@ -316,7 +316,7 @@ def test_a_session_starts_builds_from_pages_of_its_own_host_alone(
         (site.bearer(PRIVATE), 202),
     ):
         assert site.ask("POST", url, headers, {}).status == status, headers
-    for process in site.service.services.layers._keeper._processes.values():
+    for process in site.service.services.layers._keeper._processes.running.values():
         assert process.wait(60) == 0
 
 

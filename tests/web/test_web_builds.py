@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from roiservice.catalog.elsewhere import AT_ONCE, LOCK, one_of_few
+from roiservice.catalog.filelocks import AT_ONCE, LOCK, one_of_few
 from roiservice.catalog.progress import STATES
 from roiservice.settings import Settings
 from tests.catalog.support import squares
@@ -140,7 +140,7 @@ def test_a_process_that_is_killed_before_it_begins(folder):
     service = start_service(folder, inline_pixels=300)
     other = start_service(folder, inline_pixels=300)
     assert service.client.get(f"{LAYER}/items").status_code == 503
-    (process,) = service.services.layers._keeper._processes.values()
+    (process,) = service.services.layers._keeper._processes.running.values()
     assert other.client.get(BUILD).json["state"] == "waiting"
     process.kill()
     process.wait(60)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.errors import SourceDamaged
 from roiservice.sources.chunks import chunk_files
 from roiservice.sources.layer import LayerSource

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import zarr
 
-from roiservice.catalog.elsewhere import LayerKey
 from roiservice.catalog.registry import Registry
+from roiservice.catalog.task import LayerKey
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.images import ImageSource
 from roiservice.sources.limits import Limits

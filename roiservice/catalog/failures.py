@@ -1,0 +1,98 @@
+"""What a build failed with: a file in the layer's folder, for whoever asks next, in whichever process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from roiservice.errors import (
+    Building,
+    CatalogDamaged,
+    EngineFailed,
+    NoRoom,
+    NotWritten,
+    RegistryFailed,
+    RoiServiceError,
+    SourceDamaged,
+    SourceError,
+    SourceRefused,
+    TooManyObjects,
+)
+
+FAILURE = "failure.json"
+REMEMBER_FAILURE = 10.0  # seconds for which nobody tries again
+
+
+@contextlib.contextmanager
+def failure_kept(directory: Path) -> Iterator[None]:
+    """Leave what a build of a layer fails with in its directory.
+
+    What fails because this process is ending, which starts no threads any more, is EngineFailed.
+    """
+    try:
+        yield
+    except NoRoom as error:
+        keep_failure(directory, error)  # nobody builds it, unless somebody asks again
+        raise
+    except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
+        raise
+    except Exception as error:
+        if _is_ending():
+            raise EngineFailed("the process that built it was stopped") from error
+        keep_failure(directory, error)
+        raise
+
+
+def keep_failure(directory: Path, error: Exception) -> None:
+    """Leave what a build of the layer in `directory` failed with there, if that can be written."""
+    parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
+    failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
+    beside = directory / f"{FAILURE}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(failure), encoding="utf-8")
+        os.replace(beside, directory / FAILURE)
+
+
+def _is_ending() -> bool:
+    """Whether this process has done its work, and only waits for its threads."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return True
+    return False
+
+
+def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
+    """What the last build of a layer failed with and how many seconds ago, unless one succeeded since."""
+    path = directory / FAILURE
+    try:
+        age = time.time() - path.stat().st_mtime
+        return age, _failure(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # there is none, or none that can be read
+
+
+def raise_last_failure(directory: Path, younger_than: float) -> None:
+    """Raise what the last build of a layer failed with, if that was less than so many seconds ago.
+
+    Where it found no room, there may be some by now.
+    """
+    failure = last_failure(directory)
+    if failure is not None and failure[0] < younger_than and not isinstance(failure[1], NoRoom):
+        raise failure[1]
+
+
+def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
+    source = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
+    if source is not None:
+        return source(*parts)
+    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged, "NoRoom": NoRoom}.get(kind)
+    # What nobody foresaw may say anything, names of files among it.
+    return RoiServiceError("building it failed; the log says more") if own is None else own(text)
