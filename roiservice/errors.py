@@ -66,6 +66,10 @@ class SourceRefused(SourceError):
     """The part may be sound, but a limit or a rule of this service forbids reading it."""
 
 
+class TooManyVertices(SourceRefused):
+    """The shapes of a table have more vertices than were allowed."""
+
+
 class CatalogDamaged(RoiServiceError):
     """A catalog file on disk is not what was written; rebuilding it helps."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,20 @@ from roiservice.catalog.tables import describe_objects, extent_size, write_table
 from roiservice.catalog.tracing import VertexLimits, block_rows, blocks_are_planes, traced_features
 from roiservice.catalog.versions import LayerVersion, blocks_folder
 from roiservice.catalog.writer import CatalogWriter
-from roiservice.errors import CatalogDamaged, EngineFailed, RegistryFailed, SourceError
+from roiservice.errors import (
+    CatalogDamaged,
+    EngineFailed,
+    RegistryFailed,
+    SourceError,
+    TooManyObjects,
+    TooManyVertices,
+)
 from roiservice.records import dataclass
 from roiservice.sources.layer import BY_LABEL, LayerSource
 from roiservice.sources.objects import packed
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import Size, TableLayer, read_values
-from roiservice.sources.tables.table import NO_COLOR, ValueTable
+from roiservice.sources.tables.table import NO_COLOR, ShapeTable, ValueTable
 from roiservice.vectorize.regions import region_measures
 
 # Blocks of layers with more pixels on all planes are kept in files: to save memory, and for builds that are
@@ -70,12 +77,12 @@ def build_catalog(
     Nothing is left behind on failure. What a build has traced when it is interrupted or killed lies in the
     `blocks_folder` of `directory`, unless it was over soon, and the next build of the same version goes on
     from there. Tables of values that cannot be used cost a warning. `engine` None: the threads of this
-    process. Raises SourceError naming the part at fault; SourceRefused if a plane has more than
+    process. Raises SourceError naming the part at fault; SourceRefused if a plane of labels has more than
     `max_vertices` outline vertices; TooManyObjects once the whole layer has more than `stop_at_vertices`;
     EngineFailed.
     """
     if isinstance(layer, TableLayer):
-        _build_table(layer, version, directory, registry)
+        _build_table(layer, version, directory, registry, stop_at_vertices)
         return False
     build = _Build(layer, version, directory, registry, progress)
     mended = None if before is None else _mended(build, before, max_vertices, stop_at_vertices)
@@ -210,8 +217,14 @@ def _mend(build: _Build, before: Catalog, changes: Changes, max_vertices: int | 
     return splice
 
 
-def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, registry: Registry) -> None:
-    table = layer.read()
+def _build_table(
+    layer: TableLayer,
+    version: LayerVersion,
+    directory: Path,
+    registry: Registry,
+    stop_at_vertices: int | None,
+) -> None:
+    table = _read_table(layer, stop_at_vertices)
     size = layer.image_size or extent_size(table)
     warnings = [*layer.warnings, *table.warnings]
     writer = write_table(table, directory, version.outline.min_area)
@@ -225,6 +238,17 @@ def _build_table(layer: TableLayer, version: LayerVersion, directory: Path, regi
     except BaseException:
         writer.discard()
         raise
+
+
+def _read_table(layer: TableLayer, stop_at_vertices: int | None) -> ShapeTable:
+    """The table; TooManyObjects where the other limit is the lower one, and it has more vertices."""
+    allowed = layer.limits.table_vertices
+    if stop_at_vertices is None or stop_at_vertices >= allowed:
+        return layer.read()
+    try:
+        return replace(layer, limits=replace(layer.limits, table_vertices=stop_at_vertices)).read()
+    except TooManyVertices as error:
+        raise TooManyObjects(str(error)) from error
 
 
 def _joined(layer: LabelLayer) -> tuple[list[ValueTable], list[str]]:

@@ -26,6 +26,9 @@ from roiservice.errors import (
 
 FAILURE = "failure.json"
 REMEMBER_FAILURE = 10.0  # seconds for which nobody tries again
+_KINDS: dict[str, type[RoiServiceError]] = {
+    kind.__name__: kind for kind in (SourceRefused, SourceDamaged, NotWritten, CatalogDamaged, NoRoom)
+}
 
 
 @contextlib.contextmanager
@@ -51,7 +54,8 @@ def failure_kept(directory: Path) -> Iterator[None]:
 def keep_failure(directory: Path, error: Exception) -> None:
     """Leave what a build of the layer in `directory` failed with there, if that can be written."""
     parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
-    failure = {"kind": type(error).__name__, "text": str(error) or repr(error), "parts": parts}
+    kind = next((each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS), "")
+    failure = {"kind": kind, "text": str(error) or repr(error), "parts": parts}
     beside = directory / f"{FAILURE}.{os.getpid()}"
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
@@ -90,9 +94,8 @@ def raise_last_failure(directory: Path, younger_than: float) -> None:
 
 
 def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
-    source = {"SourceRefused": SourceRefused, "SourceDamaged": SourceDamaged}.get(kind)
-    if source is not None:
-        return source(*parts)
-    own = {"NotWritten": NotWritten, "CatalogDamaged": CatalogDamaged, "NoRoom": NoRoom}.get(kind)
+    known = _KINDS.get(kind)
     # What nobody foresaw may say anything, names of files among it.
-    return RoiServiceError("building it failed; the log says more") if own is None else own(text)
+    if known is None:
+        return RoiServiceError("building it failed; the log says more")
+    return known(*parts) if issubclass(known, SourceError) else known(text)

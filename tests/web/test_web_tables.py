@@ -14,6 +14,7 @@ from roiservice.bootstrap import build_services
 from roiservice.errors import SettingsError
 from roiservice.settings import Settings
 from roiservice.web import create_app
+from tests.catalog.support import wait_for
 from tests.stores import write_image
 
 SHAPES = {
@@ -291,3 +292,20 @@ def test_of_two_tables_with_one_column_the_later_has_the_say_where_it_has_a_valu
     }
     (warning,) = get(client, "/images/7/collections/labels:cells")["warnings"]
     assert warning.startswith("b.csv: ")
+
+
+@pytest.mark.parametrize(("inline_vertices", "status"), [(10, 503), (1000, 200)])
+def test_tables_of_many_vertices_are_built_by_another_process(
+    tmp_path: Path, inline_vertices: int, status: int
+) -> None:
+    """However few bytes hold them."""
+    image = write_image(tmp_path / "images/7.zarr", labels={"cells": np.zeros((40, 40), np.uint16)})
+    (tmp_path / "drawn.geojson").write_text(json.dumps(SHAPES))
+    folders = {"catalog_dir": tmp_path / "catalogs", "state_dir": tmp_path / "state"}
+    settings = Settings(**folders, inline_vertices=inline_vertices)
+    services = build_services(settings, [(None, str(image))], [(7, str(tmp_path / "drawn.geojson"))])
+    client = create_app(services).test_client()
+    drawn = "/images/7/collections/tables:drawn/items"
+    assert client.get(drawn).status_code == status
+    wait_for(lambda: client.get(drawn).status_code == 200)
+    assert get(client, drawn)["numberMatched"] == 3

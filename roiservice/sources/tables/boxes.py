@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.errors import SourceDamaged, SourceRefused, TooManyVertices
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.kinds import RECTANGLE
 from roiservice.geometry.polygons import Polygons
@@ -89,13 +89,13 @@ class Boxes:
     ) -> ShapeTable:
         """The boxes as rectangles on each of their planes; `labels`, `keys`, `columns` are of all rows.
 
-        Columns of positions are left out. SourceRefused above the limit of vertices.
+        Columns of positions are left out. TooManyVertices above the limit.
         """
         per_box = self.z.count * self.t.count
         total = int(per_box.sum())
         if 4 * total > limits.table_vertices:
             reason = f"its boxes cover {total} planes together; {limits.table_vertices // 4} are allowed"
-            raise SourceRefused(self.grid.location, self.grid.part, reason)
+            raise TooManyVertices(self.grid.location, self.grid.part, reason)
         box = np.repeat(np.arange(len(per_box)), per_box)
         along = np.arange(total) - np.repeat(np.cumsum(per_box) - per_box, per_box)
         z, t = self.z.take(box), self.t.take(box)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.errors import SourceDamaged, SourceRefused, TooManyVertices
 from roiservice.sources.limits import Limits
 from roiservice.sources.tables.columns import encodable, typed_columns
 from roiservice.sources.tables.geometries import Reasons
@@ -94,7 +94,7 @@ def _read_document(file: TableFile, document: bytes, rows: _Rows) -> None:
         _add(rows, _parsed(document, starts[first:end], ends[first:end], rows))
         if rows.vertices > limits.table_vertices:
             reason = f"its shapes have more than the {limits.table_vertices} vertices allowed"
-            raise SourceRefused(file.location, file.part, reason)
+            raise TooManyVertices(file.location, file.part, reason)
 
 
 def _table(rows: _Rows) -> ShapeTable:

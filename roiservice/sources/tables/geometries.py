@@ -10,7 +10,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from roiservice.errors import SourceRefused
+from roiservice.errors import TooManyVertices
 from roiservice.geometry.compiled import compiled
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.kinds import (
@@ -115,7 +115,7 @@ def from_geometries(
 
     Refused, as of column `column`, are rows without a geometry, with an empty one, with coordinates that are
     not finite or beyond 2**40, or with a radius below 0; rows with an invalid polygon if it cannot be
-    repaired. Raises SourceRefused for more than `most_vertices`.
+    repaired. Raises TooManyVertices for more than `most_vertices`.
     """
     reasons = Reasons() if reasons is None else reasons
     rows = _usable(geometries, radius, reasons, column)
@@ -129,7 +129,7 @@ def from_geometries(
     total = int(shapely.get_num_coordinates(atoms).sum()) + ELLIPSE_VERTICES * (len(boxed) + len(round_))
     if total > most_vertices:
         reason = f"its shapes have more than the {most_vertices} vertices allowed"
-        raise SourceRefused(reasons.location, reasons.part, reason)
+        raise TooManyVertices(reasons.location, reasons.part, reason)
     groups = [
         _polygons(atoms[areas], of_row[areas], reasons, column, most_vertices),
         _boxed_ellipses(atoms[boxed], of_row[boxed], reasons, column),

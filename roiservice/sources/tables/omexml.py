@@ -12,7 +12,7 @@ import pyarrow as pa
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
-from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.errors import SourceDamaged, SourceRefused, TooManyVertices
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.kinds import ELLIPSE, RECTANGLE
 from roiservice.sources.limits import Limits
@@ -146,7 +146,8 @@ def _add_shape(document: _Document, element: Any, kind: str) -> None:
         kind = next((name for name in inner if name in KINDS), kind)
         shape = inner.get(kind, element)
     roi = document.rois[-1]
-    _check_count(document, document.count, document.limits.table_rows, "shapes")
+    if document.count > document.limits.table_rows:
+        raise SourceRefused(*_refusal(document, document.limits.table_rows, "shapes"))
     try:
         if kind not in KINDS:
             raise BadShape(kind, "is no kind of shape of the schema")
@@ -162,7 +163,8 @@ def _add_shape(document: _Document, element: Any, kind: str) -> None:
         return
     _note(roi, element.attrib)
     document.vertices += outline.count
-    _check_count(document, document.vertices, document.limits.table_vertices, "vertices")
+    if document.vertices > document.limits.table_vertices:
+        raise TooManyVertices(*_refusal(document, document.limits.table_vertices, "vertices"))
     document.outlines.append(outline)
     document.owners.append(roi.number - 1)
     document.numbers.append(document.count)
@@ -214,10 +216,8 @@ def _color(text: str | None) -> int:
     return value & 0xFFFFFFFF if text is not None and -(2**31) <= value < 2**32 else NO_COLOR
 
 
-def _check_count(document: _Document, count: int, allowed: int, what: str) -> None:
-    if count > allowed:
-        reason = f"has more than {allowed} {what}, which are allowed"
-        raise SourceRefused(document.file.location, document.file.part, reason)
+def _refusal(document: _Document, allowed: int, what: str) -> tuple[str, str, str]:
+    return document.file.location, document.file.part, f"has more than {allowed} {what}, which are allowed"
 
 
 def _chosen(document: _Document, image: int | None) -> list[int]:

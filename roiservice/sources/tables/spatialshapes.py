@@ -15,7 +15,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.errors import SourceDamaged, SourceRefused, TooManyVertices
 from roiservice.geometry.kinds import ELLIPSE_VERTICES, ellipse_outlines
 from roiservice.geometry.polygons import Polygons
 from roiservice.records import dataclass
@@ -145,7 +145,7 @@ def _circles(
     count = ELLIPSE_VERTICES * int(round_.sum())
     if count > limits.table_vertices:
         reason = f"its tilted circles have {count} vertices; {limits.table_vertices} are allowed"
-        raise SourceRefused(reasons.location, reasons.part, reason)
+        raise TooManyVertices(reasons.location, reasons.part, reason)
     both = np.repeat(radius[round_, None], 2, axis=1)
     outlines = ellipse_outlines(shapely.get_coordinates(geometries[round_]), both)
     mapped[round_] = shapely.polygons(affine.apply(outlines.reshape(-1, 2)).reshape(outlines.shape))
