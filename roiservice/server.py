@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +30,7 @@ _STATES = {
 # Per process. Most of them wait: for builds, OMERO.web, slow clients, or their turn, as pages and what else
 # keeps a processor at work are made a few at once (`roiservice.web.pages`).
 THREADS = 32
+LONGEST_SEND = 30  # seconds that a client may take nothing of its answer, and hold a thread
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17
@@ -51,6 +54,7 @@ def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
     # gunicorn sets this as well, but for clients that came before it starts: each short answer that they get
     # on such a connection would wait 40 ms for their system's word that it has the head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", LONGEST_SEND, 0))
     try:
         listener.bind(address)
         listener.listen(1024)
@@ -82,6 +86,13 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
         pool, it waits for a lock this very thread holds, until the process is killed.
         """
         self.handle_exit(sig, frame)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request; a client that does not read on is one that has gone."""
+        try:
+            return super().handle_request(req, conn)
+        except BlockingIOError:  # the socket's own limit, which gunicorn would take for a fault
+            raise BrokenPipeError(errno.EPIPE, f"{LONGEST_SEND} s without reading") from None
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP request, or one that failed on its way.

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
@@ -21,6 +22,25 @@ server = Server(lambda: None, listen("127.0.0.1", 0, public_address=False), 1)
 server.cfg.set("post_fork", lambda arbiter, worker: os.kill(worker.pid, signal.SIGQUIT))
 server.cfg.set("worker_exit", lambda arbiter, worker: os.kill(os.getppid(), signal.SIGTERM))
 server.run()
+"""
+
+
+# Answers never end; there is one thread to send them.
+UNREAD = """
+import sys
+from roiservice import server
+
+server.LONGEST_SEND = server.THREADS = 1
+listener = server.listen("127.0.0.1", 0, public_address=False)
+print(server.address_of(listener), flush=True)
+
+
+def app(environ, begin):
+    begin("200 OK", [("Content-Type", "text/plain")])
+    return iter([b"x" * 2**20] * (2000 if environ["PATH_INFO"] == "/long" else 1))
+
+
+server.Server(lambda: app, listener, 1).run()
 """
 
 
@@ -49,3 +69,21 @@ def test_short_answers_do_not_wait_on_connections_that_came_before_the_workers()
         listener.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_clients_that_read_nothing_are_let_go() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    base = process.stdout.readline().strip()
+    host, port = base.removeprefix("http://").split(":")
+    try:
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+            with urllib.request.urlopen(f"{base}/short", timeout=20) as answer:
+                assert len(answer.read()) == 2**20
+    finally:
+        process.terminate()
+    assert process.communicate(timeout=20)[1] == ""
