@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import total_ordering
@@ -296,6 +297,11 @@ def _planes(
         keys = [PlaneKey(*key) for key in itertools.product(t_keys[t], c_keys[c], z_keys[z])]
         if keys:
             planes.append(LayerPlane((t, c, z), tuple(sorted(keys, key=_order))))
+    for name, keys_of_axis in (("t", t_keys), ("z", z_keys)):
+        counts = Counter(itertools.chain.from_iterable(keys_of_axis))
+        if shared := sum(count > 1 for count in counts.values()):
+            reason = "several of the layer: objects that are on several of them have a feature for each"
+            warnings.append(f"on {shared} planes of its image along {name} lie {reason}")
     missing = len(t_keys) * len(c_keys) * len(z_keys) - len(planes)
     if missing:
         warnings.append(f"{missing} planes of the layer lie outside its image and are left out")

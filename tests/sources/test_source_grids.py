@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,11 @@ def test_z_of_another_spacing(
         label_translation=None if translation is None else (translation, 0, 0),
     )
     assert shown(path) == expected
-    assert any("outside its image" in text for text in layer_at(path).warnings) == (len(expected) < count)
+    warnings = " ".join(layer_at(path).warnings)
+    assert ("outside its image" in warnings) == (len(expected) < count)
+    on_each = Counter(z for keys in expected.values() for z in keys)
+    several = sum(count > 1 for count in on_each.values())
+    assert (f"on {several} planes of its image along z lie several" in warnings) == (several > 0)
 
 
 def test_z_of_a_label_without_pixel_size(tmp_path: Path) -> None:
