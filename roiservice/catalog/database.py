@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Values = Mapping[str, object]
-Rows = list[tuple[Any, ...]]
-Ask = Callable[[str, "Values | Sequence[Values]"], Rows]  # with several values: once for each, no rows
+Records = list[tuple[Any, ...]]
+Ask = Callable[[str, "Values | Sequence[Values]"], Records]  # with several values: once for each, no rows
 
 PAUSE = 2.0  # seconds for which PostgreSQL is not asked once it did not answer
 LONGEST_TEXT = 500  # characters; an entry of PostgreSQL's indexes holds 2704 bytes
@@ -61,7 +61,7 @@ class Database(Protocol):
     def words(self) -> Mapping[str, str]:
         """How the schema says `integer`, `counter` (of the key of numbers) and `options` of a table."""
 
-    def read(self, statement: str, values: Values) -> Rows:
+    def read(self, statement: str, values: Values) -> Records:
         """The rows of a statement that changes nothing."""
 
     def writing(self) -> AbstractContextManager[Ask]:
@@ -97,7 +97,7 @@ class SqliteDatabase:
             self._connect().execute("pragma journal_mode=wal")
         self._file = self._identity()
 
-    def read(self, statement: str, values: Values) -> Rows:
+    def read(self, statement: str, values: Values) -> Records:
         """The rows of a statement."""
         with _sqlite_answers():
             return self._connection().execute(statement, values).fetchall()
@@ -147,7 +147,7 @@ class SqliteDatabase:
         return connection
 
 
-def _ask_sqlite(connection: sqlite3.Connection, statement: str, values: Values | Sequence[Values]) -> Rows:
+def _ask_sqlite(connection: sqlite3.Connection, statement: str, values: Values | Sequence[Values]) -> Records:
     if isinstance(values, Mapping):
         return connection.execute(statement, values).fetchall()
     connection.executemany(statement, values)
@@ -195,7 +195,7 @@ class PostgresDatabase:
         sqlalchemy.event.listen(self._engine, "connect", _check_encoding)
         self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    def read(self, statement: str, values: Values) -> Rows:
+    def read(self, statement: str, values: Values) -> Records:
         """The rows of a statement."""
         with self.answers(), self.connect() as connection:
             return _ask_postgres(connection, statement, values)
@@ -293,7 +293,7 @@ def _options(address: sqlalchemy.URL) -> dict[str, str]:
 
 def _ask_postgres(
     connection: sqlalchemy.Connection, statement: str, values: Values | Sequence[Values]
-) -> Rows:
+) -> Records:
     from sqlalchemy import text
 
     result = connection.execute(text(statement), values)

@@ -30,7 +30,7 @@ THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 
 
 @dataclass(frozen=True)
-class Rows:
+class Strip:
     """Rows `row0` to `row1` of the plane `index` (t, c, z) of a layer; with `last` they end the plane."""
 
     index: Index
@@ -44,7 +44,7 @@ class Rows:
         return "-".join(map(str, (*self.index, self.row0)))
 
 
-Batch = Sequence[Rows]
+Batch = Sequence[Strip]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def cut_rows(layer: LabelLayer, rows: int) -> list[tuple[int, int]]:
 
 def batches(layer: LabelLayer, rows: int, pixels: int) -> Iterator[Batch]:
     """All blocks; rows of planes that share chunks together, else as many as have up to so many `pixels`."""
-    batch: list[Rows] = []
+    batch: list[Strip] = []
     filled = 0
     for group in _groups(layer, rows):
         size = sum((each.row1 - each.row0) * layer.width for each in group)
@@ -128,7 +128,7 @@ def _groups(layer: LabelLayer, rows: int) -> Iterator[Batch]:
         for row0, row1 in cut_rows(layer, rows):
             most = shared_pixels(layer) // ((row1 - row0) * layer.width)
             for some in _within(planes, most):
-                yield [Rows(index, row0, row1, row1 == layer.height) for index in some]
+                yield [Strip(index, row0, row1, row1 == layer.height) for index in some]
 
 
 def _within(planes: Sequence[Index], most: int) -> Iterator[Sequence[Index]]:
@@ -163,10 +163,10 @@ def _most_pixels(layer: LabelLayer, rows: int) -> int:
 
 def trace_batch(layer: LabelLayer, batch: Batch, max_vertices: int | None) -> Iterator[Block]:
     """The blocks of a batch, one after the other. Raises SourceDamaged, and TooManyObjects."""
-    for _, group in groupby(batch, lambda rows: (_slab(layer, rows.index), rows.row0)):
+    for _, group in groupby(batch, lambda strip: (_slab(layer, strip.index), strip.row0)):
         together = list(group)
-        for rows, pixels in zip(together, _pixels(layer, together), strict=True):
-            yield trace_rows(pixels, rows, max_vertices)
+        for strip, pixels in zip(together, _pixels(layer, together), strict=True):
+            yield trace_strip(pixels, strip, max_vertices)
 
 
 def _pixels(layer: LabelLayer, together: Batch) -> Iterator[NDArray[Any]]:
@@ -175,16 +175,16 @@ def _pixels(layer: LabelLayer, together: Batch) -> Iterator[NDArray[Any]]:
     if len(together) == 1:
         yield layer.read(together[0].index, row0, row1)
     else:
-        yield from layer.read_planes([rows.index for rows in together], row0, row1)
+        yield from layer.read_planes([strip.index for strip in together], row0, row1)
 
 
-def trace_rows(pixels: NDArray[Any], rows: Rows, max_vertices: int | None) -> Block:
+def trace_strip(pixels: NDArray[Any], strip: Strip, max_vertices: int | None) -> Block:
     """One block, from its pixels; without its first row, unless it is the plane's. Raises TooManyObjects."""
-    above, first = np.zeros_like(pixels[0]), rows.row0
+    above, first = np.zeros_like(pixels[0]), strip.row0
     if first:
         above, pixels, first = pixels[0], pixels[1:], first + 1
-    with plane_named(rows.index):
-        return trace_block(above, pixels, first, last=rows.last, max_vertices=max_vertices)
+    with plane_named(strip.index):
+        return trace_block(above, pixels, first, last=strip.last, max_vertices=max_vertices)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class RoiColumns:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CatalogRows:
     """All rows of a catalog, and its ROIs.
 
     `place` and `part_count` (n,); `blocks` (b, 4), the boxes of the rows of each block; `planes` (p, 5), a
@@ -74,7 +74,7 @@ class Rows:
 
 def write_indexes(
     folder: Path,
-    rows: Rows,
+    rows: CatalogRows,
     meta: Mapping[str, Any],
     chunks: Mapping[str, Any] | None,
     release: Callable[[], None] | None = None,

@@ -26,7 +26,7 @@ STATES = (NONE, WAITING, BUILDING, DONE, FAILED)
 WRITE_INTERVAL = 0.5  # seconds
 
 Progress = Callable[[int, int], None]
-"""Told of pixels that were done since the last call, and of features, or parts of these, so far."""
+"""Told of pixels that were done since the last call, and of features, or parts of these, so far in all."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ RESERVED = frozenset({"label", "layer", "z", "t", "c", "area", "color", "drawn_a
 RESERVED_PREFIX = "property:"
 
 Columns = dict[str, pa.Array]
-Rows = Mapping[int, Mapping[str, Any]]
+Stated = Mapping[int, Mapping[str, Any]]
 
 
-def stated_columns(rows: Rows, labels: NDArray[Any]) -> Columns:
+def stated_columns(rows: Stated, labels: NDArray[Any]) -> Columns:
     """Properties of `labels` (m,), given as rows by label, as columns (m,) in the order names first appear.
 
     A column is bool, int64, float64 or string if its values are, else JSON as binary. What a row lacks is

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.database import Ask, Database, PostgresDatabase, Rows, SqliteDatabase, Values
+from roiservice.catalog.database import Ask, Database, PostgresDatabase, Records, SqliteDatabase, Values
 from roiservice.catalog.locks import LayerLocks, SharedLocks
 from roiservice.errors import NotWritten, RegistryFailed, SettingsError
 from roiservice.records import dataclass
@@ -198,7 +198,7 @@ class Registry:
                 ask("insert into registry values (:uuid)", {"uuid": str(uuids.uuid4())})
             return str(ask(_UUID, {})[0][0])
 
-    def _check_uuid(self, found: Rows) -> None:
+    def _check_uuid(self, found: Records) -> None:
         if found != [(self.uuid,)]:
             raise NotWritten(f"the registry of lasting ids is not {self.uuid} any more")
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from roiservice.catalog.before import PlaneBefore, meet
 from roiservice.catalog.changes import Boxes, Changes
-from roiservice.catalog.engine import THREADS, trace_rows
-from roiservice.catalog.engine import Rows as BlockRows
+from roiservice.catalog.engine import THREADS, Strip, trace_strip
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.writer import plane_index
 from roiservice.geometry.polygons import Polygons, measure
@@ -31,6 +30,7 @@ BLOCK_PIXELS = 2**21  # of a window that are traced at once
 PLANE_SHARE = 4  # all windows of a plane are at most one so many-th of it
 
 Rows = NDArray[np.int64]
+Box = NDArray[np.int64]  # (4,): x0, y0, x1, y1
 
 
 class TooMuch(Exception):
@@ -90,7 +90,7 @@ class _Window:
     `rows` are those of the features before that may be other ones or gone.
     """
 
-    box: Rows
+    box: Box
     labels: NDArray[Any]
     polygons: Polygons
     rows: Rows
@@ -136,7 +136,7 @@ def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed:
         boxes = wider
 
 
-def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Rows, changed: Boxes) -> _Window:
+def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Box, changed: Boxes) -> _Window:
     labels, polygons = _traced(layer, plane, box)
     inside = changed[meet(changed, box)]
     own = measure(polygons).boxes
@@ -147,14 +147,14 @@ def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Rows
     return _Window(box, labels[concerned], polygons.take(concerned), rows)
 
 
-def _traced(layer: LabelLayer, plane: LayerPlane, box: Rows) -> tuple[NDArray[Any], Polygons]:
+def _traced(layer: LabelLayer, plane: LayerPlane, box: Box) -> tuple[NDArray[Any], Polygons]:
     """Labels and polygons of a box, in the plane's frame. Blocks of its rows are traced on all processors."""
     x0, y0, x1, y1 = box.tolist()
     cuts = _cuts(y0, y1, layer.strip_rows(BLOCK_PIXELS * layer.width // (x1 - x0)))
 
     def trace(cut: tuple[int, int]) -> Block:
         pixels = layer.read(plane.index, *cut, (x0, x1))
-        return trace_rows(pixels, BlockRows(plane.index, cut[0] - y0, cut[1] - y0, cut[1] == y1), None)
+        return trace_strip(pixels, Strip(plane.index, cut[0] - y0, cut[1] - y0, cut[1] == y1), None)
 
     joiner = PlaneJoiner(layer.dtype)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -182,28 +182,28 @@ def _sharing(windows: Sequence[_Window]) -> Iterator[tuple[int, int]]:
                 yield other, number
 
 
-def _check_size(layer: LabelLayer, boxes: Sequence[Rows]) -> None:
+def _check_size(layer: LabelLayer, boxes: Sequence[Box]) -> None:
     pixels = [int((box[2] - box[0]) * (box[3] - box[1])) for box in boxes]
     if max(pixels) > WINDOW_PIXELS or sum(pixels) * PLANE_SHARE > layer.height * layer.width:
         raise TooMuch
 
 
-def _around(before: PlaneBefore, box: Rows, rows: Rows) -> Rows:
+def _around(before: PlaneBefore, box: Box, rows: Rows) -> Box:
     """The box around `box` and those of these rows."""
     return _hull(np.concatenate([box[None], before.boxes(rows).astype(np.int64)]))
 
 
-def _union(one: Rows, other: Rows) -> Rows:
+def _union(one: Box, other: Box) -> Box:
     return _hull(np.stack([one, other]))
 
 
-def _hull(boxes: Boxes) -> Rows:
+def _hull(boxes: Boxes) -> Box:
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 
-def _apart(boxes: Sequence[Rows]) -> list[Rows]:
+def _apart(boxes: Sequence[Box]) -> list[Box]:
     """Boxes that do not meet, each around some of these."""
-    done: list[Rows] = []
+    done: list[Box] = []
     for box in boxes:
         while True:
             met = [bool(meet(other[None], box)[0]) for other in done]

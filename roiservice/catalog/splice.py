@@ -22,8 +22,8 @@ from roiservice.catalog.columns import write_columns
 from roiservice.catalog.indexes import (
     BLOCK_ROWS,
     PLANE_COLUMNS,
+    CatalogRows,
     RoiColumns,
-    Rows,
     block_boxes,
     write_indexes,
 )
@@ -110,7 +110,7 @@ def write_splice(
             place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
         boxes = Spliced(before.base.columns["box"], later.columns["box"], stored)
         vertices = before.meta["counts"]["vertices"] - int(vertex_counts(before, come.gone).sum())
-        after = Rows(
+        after = CatalogRows(
             place,
             part_count.result(),
             _blocks_after(before, boxes, splice.rows),

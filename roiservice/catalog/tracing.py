@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from roiservice.catalog.engine import Batch, Engine, Rows, Tracer, cut_rows, plane_named, shared_pixels
+from roiservice.catalog.engine import Batch, Engine, Strip, Tracer, cut_rows, plane_named, shared_pixels
 from roiservice.catalog.spill import BlockFiles
 from roiservice.errors import SourceRefused, TooManyObjects
 from roiservice.geometry.polygons import Polygons
@@ -33,7 +33,7 @@ AHEAD = 16  # batches that are traced while planes before them are joined, and l
 TICK = 0.2  # seconds
 WRITTEN_SHARE = 4  # the part of the time, about, that features of a large plane take once it is traced
 
-Advance = Callable[[int, int], None]  # pixels that are done since the last call, parts that were found
+Found = Callable[[int, int], None]  # pixels that are done and parts that were found, both since the last call
 Run = tuple[int, int]  # first and last feature, of those of a plane
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -116,7 +116,7 @@ def traced_features(
     engine: Engine,
     limits: VertexLimits,
     files: BlockFiles | None,
-    advance: Advance,
+    advance: Found,
     prepare: Callable[[LayerPlane, NDArray[Any], Polygons], Result],
     *,
     whole: bool,
@@ -169,28 +169,28 @@ def _blocks(
     rows: int,
     files: BlockFiles | None,
     at_once: int,
-    advance: Advance,
+    advance: Found,
 ) -> Iterator[Block]:
     """All blocks plane by plane, from their files or their pixels."""
     pixels = layer.height * layer.width - _written_pixels(layer)
 
-    def trace(batch: Batch) -> dict[Rows, Callable[[], Block]]:
+    def trace(batch: Batch) -> dict[Strip, Callable[[], Block]]:
         """What gives each block; of those in files only when it is its turn, as there may be very many."""
         if files is None:
             blocks = zip(batch, tracer.trace(batch), strict=True)
             return {each: partial(_same, block) for each, block in blocks}
         missing = [each for each in batch if not files.has(each.name)]
-        given: dict[Rows, Callable[[], Block]] = {each: partial(files.load, each.name) for each in batch}
+        given: dict[Strip, Callable[[], Block]] = {each: partial(files.load, each.name) for each in batch}
         for each, block in zip(missing, tracer.trace(missing) if missing else (), strict=True):
             files.keep(each.name, block)
             if blocks_are_planes(layer):
                 given[each] = partial(_same, block)
         return given
 
-    traced: dict[Rows, Callable[[], Block]] = {}
+    traced: dict[Strip, Callable[[], Block]] = {}
     batches = _in_order(tracer.crew, trace, tracer.batches, at_once, lambda: advance(0, 0))
     for plane, (row0, row1) in itertools.product(layer.planes, cut_rows(layer, rows)):
-        block = Rows(plane.index, row0, row1, row1 == layer.height)
+        block = Strip(plane.index, row0, row1, row1 == layer.height)
         while block not in traced:  # batches go through all planes that share chunks, strip by strip
             more = next(batches)
             traced |= more

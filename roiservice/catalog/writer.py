@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiservice.catalog.columns import GrowingColumn, Spool, columns_written
-from roiservice.catalog.indexes import RoiColumns, Rows, block_boxes, write_indexes
+from roiservice.catalog.indexes import CatalogRows, RoiColumns, block_boxes, write_indexes
 from roiservice.geometry.features import EVERY_INDEX
 from roiservice.geometry.frames import Frame
 from roiservice.geometry.grouping import distinct, grouped
@@ -209,7 +209,7 @@ class CatalogWriter:
         columns: Mapping[str, NDArray[Any]],
         planes: NDArray[np.int64],
         describe: Callable[[NDArray[np.int64], NDArray[Any]], RoiColumns],
-    ) -> Rows:
+    ) -> CatalogRows:
         """What the indexes are made from."""
         objects, first, which = distinct(columns["object"])
         labels = columns["label"][first]
@@ -218,7 +218,7 @@ class CatalogWriter:
         place = grouped(order, len(order))[0].astype(np.int32, copy=False)[which]
         del first, which
         boxes, rois = block_boxes(columns["box"]), rois.taken(order)
-        return Rows(place, columns["part_count"], boxes, planes, labels[order], rois, self._vertices)
+        return CatalogRows(place, columns["part_count"], boxes, planes, labels[order], rois, self._vertices)
 
 
 def plane_index(key: PlaneKey) -> PlaneIndex:

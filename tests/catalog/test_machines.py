@@ -331,8 +331,8 @@ def test_a_machine_goes_on_from_the_blocks_of_another(
 ) -> None:
     monkeypatch.setattr(tracing, "AHEAD", 1)
     traced: list[Any] = []
-    real = engine_module.trace_rows
-    monkeypatch.setattr(engine_module, "trace_rows", lambda *a: traced.append(a) or real(*a))
+    real = engine_module.trace_strip
+    monkeypatch.setattr(engine_module, "trace_strip", lambda *a: traced.append(a) or real(*a))
 
     def interrupt(pixels: int, _features: int) -> None:
         if pixels and len(traced) > 4:

@@ -150,9 +150,9 @@ def test_options_give_the_same_bytes_in_pieces(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of blocks as they are traced from now on."""
     names: list[str] = []
-    real = engine.trace_rows
+    real = engine.trace_strip
     monkeypatch.setattr(
-        engine, "trace_rows", lambda pixels, rows, most: names.append(rows.name) or real(pixels, rows, most)
+        engine, "trace_strip", lambda pixels, rows, most: names.append(rows.name) or real(pixels, rows, most)
     )
     return names
 
@@ -281,13 +281,13 @@ def test_who_waits_for_a_block_is_asked_now_and_then(
     monkeypatch.setattr(tracing, "TICK", 0.01)
     asked = threading.Event()
 
-    real = engine.trace_rows
+    real = engine.trace_strip
 
     def trace(*arguments: Any) -> Any:
         assert asked.wait(30)
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "trace_rows", trace)
+    monkeypatch.setattr(engine, "trace_strip", trace)
     build(stack, tmp_path / "2", progress=lambda *_: asked.set())
     assert (tmp_path / "2").exists()
 
