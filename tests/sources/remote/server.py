@@ -25,8 +25,8 @@ class Faults:
 
     `missing` and `folders`: the state for files that are not there, and for folders; `folders` 200 gives an
     HTML listing, as many servers do. `on` has what happens to paths that match, and how often (-1: always):
-    a state, `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to
-    redirect to.
+    a state, `silent` (no answer at all), `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`,
+    `wrong part`, or a URL to redirect to.
     """
 
     missing: int = 404
@@ -58,7 +58,7 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
+def served(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Served]:
     faults = Faults()
     asked: Counter[str] = Counter()
     headers: list[dict[str, str]] = []
@@ -67,7 +67,7 @@ def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
         pass
 
     Handler.root, Handler.faults, Handler.asked, Handler.seen = folder, faults, asked, headers
-    with ThreadingHTTPServer((host, 0), Handler) as server:
+    with ThreadingHTTPServer((host, port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
@@ -124,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault, b"no luck", {"Retry-After": "0"} if fault == 503 else {})
         elif isinstance(fault, str) and "://" in fault:
             self._answer(302, b"", {"Location": fault})
+        elif fault == "silent":
+            self.faults.hurry.wait(10)
+            self.close_connection = True
         elif fault == "html":
             self._answer(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
         elif file.is_dir():
