@@ -112,25 +112,25 @@ class HttpObjects:
             raise self._replaced(key)
         return Content(reply.data[span] if whole and span is not None else reply.data, found)
 
-    def get_part(self, key: str, start: int, stop: int, version: Version) -> bytes:
-        """Bytes [start, stop) of an object of this version, without ever reading it whole.
+    def get_part(self, start: int, stop: int, version: Version) -> bytes:
+        """Bytes [start, stop) of the object at the root, of this version, without ever reading it whole.
 
         Raises as `get`; SourceRefused if the server knows no ranges.
         """
         if start >= stop:
             return b""
         span = slice(start, stop)
-        reply = self._send("GET", key, stop - start, _conditions(span, version), wanted=(206,))
+        reply = self._send("GET", "", stop - start, _conditions(span, version), wanted=(206,))
         if reply.status in (404, 412):
-            raise self._replaced(key)
+            raise self._replaced("")
         if reply.status == 200:
-            self._check_page(key, reply)
+            self._check_page("", reply)
             reason = "the server does not support range requests, without which no zip file can be read"
-            raise SourceRefused(self.location, key, reason)
+            raise SourceRefused(self.location, "", reason)
         if reply.status != 206:
-            raise self._refusal(key, reply)
-        if self._checked_part(key, reply, span) != version:
-            raise self._replaced(key)
+            raise self._refusal("", reply)
+        if self._checked_part("", reply, span) != version:
+            raise self._replaced("")
         return reply.data
 
     def head(self, key: str) -> Version | None:
