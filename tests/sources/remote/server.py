@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,12 +78,12 @@ def served(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Ser
 
 
 @contextmanager
-def answering(status: int, body: bytes, headers: dict[str, str]) -> Iterator[str]:
-    """The address of a server that gives one answer to everything."""
+def answering(status: int, body: bytes | Callable[[], bytes], headers: dict[str, str]) -> Iterator[str]:
+    """The address of a server that gives one answer to everything, or the next one."""
 
     class Handler(_Handler):
         def _serve(self) -> None:
-            self._answer(status, body, headers)
+            self._answer(status, body() if callable(body) else body, headers)
 
     Handler.faults = Faults()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
