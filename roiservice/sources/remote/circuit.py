@@ -58,9 +58,11 @@ class Circuit:
     def answered(self) -> None:
         """A state has come."""
         self._answered_at = time.monotonic()
-        if self._failing:
-            with self._lock:
-                self._failing = False
+        if not self._failing:
+            return
+        with self._lock:
+            again, self._failing = self._failing, False
+        if again:
             log.warning("%s answers again", self._name)
 
     def failed(self, reason: str, began: float) -> None:

@@ -14,6 +14,7 @@ from roiservice.errors import SourceDamaged
 from roiservice.sources.remote import circuit, transport
 from roiservice.sources.remote.circuit import Circuit
 from roiservice.sources.remote.objects import HttpObjects
+from roiservice.sources.remote.transport import Patience
 from tests.e2e.support import Home, serving
 from tests.sources.remote.server import Served, served
 
@@ -150,14 +151,16 @@ def test_what_is_under_way_goes_on(files: HttpObjects, server: Served) -> None:
 def test_a_service_that_is_busy_with_a_host_does_not_leave_it_out(
     files: HttpObjects, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = transport.Patience(connect=2, stall=9, whole=1, tries=2, pause=0.01)
-    monkeypatch.setattr(transport, "PATIENCE", quick)
+    monkeypatch.setattr(transport, "PATIENCE", Patience(pause=0.01))
     server.faults.on = {"a": ("silent", -1)}
     with ThreadPoolExecutor(transport.CONNECTIONS) as threads:
         reading = [threads.submit(read, files, "a") for _ in range(transport.CONNECTIONS)]
         until(lambda: server.asked["a"] == transport.CONNECTIONS)
-        with pytest.raises(SourceDamaged, match="busy with other requests of this service"):
-            files.get("b", 2000)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(transport, "PATIENCE", Patience(whole=0.1, tries=2, pause=0.01))
+            with pytest.raises(SourceDamaged, match="busy with other requests of this service"):
+                files.get("b", 2000)
+        assert circuit_of(server).tries(2) == 2
         server.faults.on = {}
         server.faults.hurry.set()
         assert {each.result() for each in reading} == {b"a" * 1000}
