@@ -27,6 +27,7 @@ from roiservice.sources.remote.transport import Origin, Reply, Request
 from roiservice.sources.remote.urls import encoded
 
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
+_NO_HEAD = (401, 405, 501, *transport.PASSING)  # states that may be about the method
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -134,10 +135,15 @@ class HttpObjects:
         return reply.data
 
     def head(self, key: str) -> Version | None:
-        """The version of an object; None if there is none. Raises as `get`."""
+        """The version of an object; None if there is none. Raises as `get`.
+
+        Where HEAD fails, GET decides: there are servers that answer that alone.
+        """
         reply = self._send("HEAD", key, 0, {})
-        if reply.status in (405, 501):  # servers that answer GET only
+        if reply.status in _NO_HEAD:
             reply = self._send("GET", key, 1, {"Range": "bytes=0-0"}, wanted=(206,))
+        if reply.status == 416:  # it has no first byte
+            reply = self._send("GET", key, 0, {})
         if reply.status == 404:
             return None
         if reply.status not in (200, 206):

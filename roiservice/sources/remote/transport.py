@@ -31,7 +31,7 @@ _ERROR_BYTES = 2**16  # of the text that comes with an error; connections with l
 _SLOWEST = 2**16  # bytes per second below which a large answer is given up
 _REDIRECTS = 3
 _MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may be over in a moment
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may be over in a moment
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ class Origin:
     def send(self, request: Request) -> Reply:
         """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
 
-        What comes is whole: an answer that is cut short, or whose end cannot be told, is an error.
+        A state that may be over in a moment is tried again, and then SourceDamaged as well; to HEAD it is an
+        answer, since some servers fail at nothing else, and who asks can ask by GET. What comes is whole: an
+        answer that is cut short, or whose end cannot be told, is an error.
         """
         for _ in range(_REDIRECTS + 1):
             reply = self._with_retries(request)
@@ -181,7 +183,7 @@ class Origin:
         self.circuit.answered()
         whole = False
         try:
-            if response.status in _PASSING:
+            if response.status in PASSING and request.method != "HEAD":
                 raise _TryAgain(_passing(response), _pause(response))
             if request.method == "HEAD" or response.status not in request.wanted:
                 data, whole = _start_of(response, deadline)

@@ -24,9 +24,9 @@ class Faults:
     """How the server behaves; may be changed while it runs.
 
     `missing` and `folders`: the state for files that are not there, and for folders; `folders` 200 gives an
-    HTML listing, as many servers do. `on` has what happens to paths that match, and how often (-1: always):
-    a state, `silent` (no answer at all), `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`,
-    `wrong part`, or a URL to redirect to.
+    HTML listing, as many servers do. `head`: the state of all answers to HEAD unless 200. `on` has what
+    happens to paths that match, and how often (-1: always): a state, `silent` (no answer at all), `stall`,
+    `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to redirect to.
     """
 
     missing: int = 404
@@ -35,7 +35,7 @@ class Faults:
     etags: bool = True
     dates: bool = True
     conditions: bool = True
-    head: bool = True
+    head: int = 200
     on: dict[str, tuple[str | int, int]] = field(default_factory=dict)
     hurry: threading.Event = field(default_factory=threading.Event)
 
@@ -104,8 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
     seen: list[dict[str, str]]
 
     def do_HEAD(self) -> None:
-        if not self.faults.head:
-            self._answer(405, b"")
+        if self.faults.head != 200:
+            self._answer(self.faults.head, b"")
         else:
             self._serve()
 
