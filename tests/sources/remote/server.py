@@ -67,8 +67,7 @@ def served(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Ser
         pass
 
     Handler.root, Handler.faults, Handler.asked, Handler.seen = folder, faults, asked, headers
-    with ThreadingHTTPServer((host, port), Handler) as server:
-        server.daemon_threads = True
+    with _Server((host, port), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield Served(f"http://{host}:{server.server_port}", faults, asked, headers)
@@ -86,13 +85,17 @@ def answering(status: int, body: bytes | Callable[[], bytes], headers: dict[str,
             self._answer(status, body() if callable(body) else body, headers)
 
     Handler.faults = Faults()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # all that a client opens at once: none is to try again after a second
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -125,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, str) and "://" in fault:
             self._answer(302, b"", {"Location": fault})
         elif fault == "silent":
-            self.faults.hurry.wait(10)
+            self.faults.hurry.wait(60)
             self.close_connection = True
         elif fault == "html":
             self._answer(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
