@@ -21,6 +21,7 @@ from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
+from roiservice.sources.remote.circuit import leave_out_hosts
 from roiservice.warmed import is_warm
 from roiservice.web import create_app
 
@@ -63,6 +64,7 @@ def serve_on(
 
     def make_app() -> Any:
         metrics.claim()
+        leave_out_hosts()
         # A worker that is replaced while the registry is away serves what it can.
         services = build_services(
             settings, locations, tables, metrics=metrics, registry_uuid=uuid, start_build=forks.start

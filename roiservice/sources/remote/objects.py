@@ -27,6 +27,7 @@ from roiservice.sources.remote.transport import Origin, Reply, Request
 from roiservice.sources.remote.urls import encoded
 
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
+_NO_HEAD = (401, 405, 501, *transport.PASSING)  # states that may be about the method
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -112,32 +113,37 @@ class HttpObjects:
             raise self._replaced(key)
         return Content(reply.data[span] if whole and span is not None else reply.data, found)
 
-    def get_part(self, key: str, start: int, stop: int, version: Version) -> bytes:
-        """Bytes [start, stop) of an object of this version, without ever reading it whole.
+    def get_part(self, start: int, stop: int, version: Version) -> bytes:
+        """Bytes [start, stop) of the object at the root, of this version, without ever reading it whole.
 
         Raises as `get`; SourceRefused if the server knows no ranges.
         """
         if start >= stop:
             return b""
         span = slice(start, stop)
-        reply = self._send("GET", key, stop - start, _conditions(span, version), wanted=(206,))
+        reply = self._send("GET", "", stop - start, _conditions(span, version), wanted=(206,))
         if reply.status in (404, 412):
-            raise self._replaced(key)
+            raise self._replaced("")
         if reply.status == 200:
-            self._check_page(key, reply)
+            self._check_page("", reply)
             reason = "the server does not support range requests, without which no zip file can be read"
-            raise SourceRefused(self.location, key, reason)
+            raise SourceRefused(self.location, "", reason)
         if reply.status != 206:
-            raise self._refusal(key, reply)
-        if self._checked_part(key, reply, span) != version:
-            raise self._replaced(key)
+            raise self._refusal("", reply)
+        if self._checked_part("", reply, span) != version:
+            raise self._replaced("")
         return reply.data
 
     def head(self, key: str) -> Version | None:
-        """The version of an object; None if there is none. Raises as `get`."""
+        """The version of an object; None if there is none. Raises as `get`.
+
+        Where HEAD fails, GET decides: there are servers that answer that alone.
+        """
         reply = self._send("HEAD", key, 0, {})
-        if reply.status in (405, 501):  # servers that answer GET only
+        if reply.status in _NO_HEAD:
             reply = self._send("GET", key, 1, {"Range": "bytes=0-0"}, wanted=(206,))
+        if reply.status == 416:  # it has no first byte
+            reply = self._send("GET", key, 0, {})
         if reply.status == 404:
             return None
         if reply.status not in (200, 206):

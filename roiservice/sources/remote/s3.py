@@ -25,6 +25,8 @@ _PAGE_BYTES = (
     2**24
 )  # of one listing: 1000 keys of 1024 bytes each, percent-encoded, with what is said of them
 _PAGE_KEYS = 1000
+_SPARE_PAGES = 20  # of one listing: some may be empty, where what they would hold was deleted
+_LEAST_FILLED = 10  # servers may give a tenth of the keys that are asked for
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -56,20 +58,28 @@ class S3Objects(HttpObjects):
         self._base = _bucket_url(self._account, bucket)
 
     def listing(self, key: str, most: int, *, deep: bool = False) -> Listing | None:
-        """As the base class; None where the bucket does not let itself be listed."""
+        """As the base class; None where the bucket does not let itself be listed.
+
+        Raises SourceDamaged where the server goes on with pages that hold next to nothing, or again the same.
+        """
         prefix = "/".join(part for part in (self._prefix, key) if part)
         query = {"list-type": "2", "prefix": f"{prefix}/" if prefix else "", "encoding-type": "url"}
         if not deep:
             query["delimiter"] = "/"
-        found = Page()
-        while True:
+        found, tokens = Page(), set[str]()
+        for _ in range(_SPARE_PAGES + most * _LEAST_FILLED // _PAGE_KEYS):
             page = self._page(key, {**query, "max-keys": str(min(_PAGE_KEYS, most - len(found)))})
             if page is None:
                 return None
             found = found.joined(page)
             if page.token is None or len(found) >= most:
                 return _below(query["prefix"], found, complete=page.token is None)
+            if page.token in tokens:
+                raise SourceDamaged(self.location, key, "the server repeats itself in its listing")
+            tokens.add(page.token)
             query["continuation-token"] = page.token
+        reason = f"the server does not end its listing: {len(tokens)} pages hold {len(found)} entries"
+        raise SourceDamaged(self.location, key, reason)
 
     def _page(self, key: str, query: Mapping[str, str]) -> Page | None:
         asked = urlencode(sorted(query.items()), safe="-._~", quote_via=quote)  # spaces are signed as %20

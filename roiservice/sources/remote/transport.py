@@ -17,12 +17,13 @@ from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, SSLError
+from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError, LocationValueError, SSLError
 
 from roiservice import __version__
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.records import dataclass
 from roiservice.sources.remote.addresses import LOOPBACK, AddressRefused, checked_pools
+from roiservice.sources.remote.circuit import Circuit
 
 CONNECTIONS = 8  # to one host, from one process
 _BLOCK = 2**18
@@ -30,7 +31,7 @@ _ERROR_BYTES = 2**16  # of the text that comes with an error; connections with l
 _SLOWEST = 2**16  # bytes per second below which a large answer is given up
 _REDIRECTS = 3
 _MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may be over in a moment
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may be over in a moment
 
 
 @dataclass(frozen=True)
@@ -111,19 +112,23 @@ class _TryAgain(Exception):
 class Origin:
     """One scheme, host and port. Safe to use from several threads, not across a fork.
 
-    `executor` has as many threads as there are connections; `traffic` is what was sent and came so far.
+    `executor` has as many threads as there are connections; `traffic` is what was sent and came so far;
+    `circuit` is open while the host is left out.
     """
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.traffic = Traffic()
+        self.circuit = Circuit(base)
         self.executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="remote")
         self._manager = _manager(base)
 
     def send(self, request: Request) -> Reply:
         """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
 
-        What comes is whole: an answer that is cut short, or whose end cannot be told, is an error.
+        A state that may be over in a moment is tried again, and then SourceDamaged as well; to HEAD it is an
+        answer, since some servers fail at nothing else, and who asks can ask by GET. What comes is whole: an
+        answer that is cut short, or whose end cannot be told, is an error.
         """
         for _ in range(_REDIRECTS + 1):
             reply = self._with_retries(request)
@@ -142,23 +147,22 @@ class Origin:
         return url
 
     def _with_retries(self, request: Request) -> Reply:
-        patience = PATIENCE
-        for attempt in range(1, patience.tries + 1):
+        patience, began = PATIENCE, time.monotonic()
+        tries = self.circuit.tries(patience.tries)
+        if tries == 0:
+            raise _problem(request, self.circuit.reason)
+        for attempt in range(1, tries + 1):
             try:
                 return self._once(request, patience)
-            except _TryAgain as error:
-                reason, pause = str(error), error.pause
-            except AddressRefused as error:
-                raise SourceRefused(
-                    request.location, request.part, f"the server cannot be asked: {error}"
-                ) from error
-            except (SSLError, LocationValueError, DecodeError) as error:
-                raise _problem(request, _said(error)) from error
-            except (HTTPError, OSError) as error:
-                reason, pause = _said(error), None
-            if attempt < patience.tries:
+            except (_TryAgain, HTTPError, OSError) as error:
+                _check_may_pass(request, error)
+                failure, pause = error, error.pause if isinstance(error, _TryAgain) else None
+            if attempt < tries:
                 time.sleep(min(pause or patience.pause * 2 ** (attempt - 1), patience.stall))
-        raise _problem(request, f"{reason} ({patience.tries} tries)")
+        reason = f"{_said(failure)} ({tries} {'tries' if tries > 1 else 'try'})"
+        if not isinstance(failure, EmptyPoolError):  # that is this service's own doing
+            self.circuit.failed(reason, began)
+        raise _problem(request, reason)
 
     def _once(self, request: Request, patience: Patience) -> Reply:
         deadline = time.monotonic() + patience.whole
@@ -176,9 +180,10 @@ class Origin:
             timeout=urllib3.Timeout(connect=patience.connect, read=patience.stall),
             pool_timeout=patience.whole,
         )
+        self.circuit.answered()
         whole = False
         try:
-            if response.status in _PASSING:
+            if response.status in PASSING and request.method != "HEAD":
                 raise _TryAgain(_passing(response), _pause(response))
             if request.method == "HEAD" or response.status not in request.wanted:
                 data, whole = _start_of(response, deadline)
@@ -223,6 +228,14 @@ def _manager(base: str) -> urllib3.PoolManager:
     secret = f"{user.username}:{user.password or ''}" if user.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
     return urllib3.ProxyManager(proxy, 1, proxy_headers=headers, maxsize=CONNECTIONS, block=True)
+
+
+def _check_may_pass(request: Request, error: Exception) -> None:
+    """Raise what `error` means, unless another try may go better."""
+    if isinstance(error, AddressRefused):
+        raise SourceRefused(request.location, request.part, f"the server cannot be asked: {error}") from error
+    if isinstance(error, (SSLError, LocationValueError, DecodeError)):
+        raise _problem(request, _said(error)) from error
 
 
 def _start_of(response: urllib3.BaseHTTPResponse, deadline: float) -> tuple[bytes, bool]:
@@ -294,6 +307,8 @@ _REASONS = {
 
 def _said(error: Exception) -> str:
     """What went wrong, in words that hold neither URL nor secret."""
+    if isinstance(error, _TryAgain):
+        return str(error)
     for kind in type(error).__mro__:
         if kind.__name__ in _REASONS:
             return _REASONS[kind.__name__]

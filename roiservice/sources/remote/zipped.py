@@ -171,7 +171,7 @@ class RemoteZip(Remote):
 
     def _part(self, start: int, stop: int, path: str) -> bytes:
         try:
-            return self._objects.get_part("", start, stop, self._file_version)
+            return self._objects.get_part(start, stop, self._file_version)
         except SourceError as error:
             raise type(error)(self.location, path, error.reason) from None
 
@@ -191,7 +191,7 @@ class _RangeFile(io.RawIOBase):
         self._most = most
         self._position = 0
         self._tail_start = max(0, version.size - _TAIL)
-        self._tail = objects.get_part("", self._tail_start, version.size, version)
+        self._tail = objects.get_part(self._tail_start, version.size, version)
 
     def seekable(self) -> bool:
         return True
@@ -220,5 +220,5 @@ class _RangeFile(io.RawIOBase):
         self._position = stop
         if start >= self._tail_start:
             return self._tail[start - self._tail_start : stop - self._tail_start]
-        before = self._objects.get_part("", start, min(stop, self._tail_start), self._version)
+        before = self._objects.get_part(start, min(stop, self._tail_start), self._version)
         return before + self._tail[: max(0, stop - self._tail_start)]

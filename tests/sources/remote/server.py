@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +24,9 @@ class Faults:
     """How the server behaves; may be changed while it runs.
 
     `missing` and `folders`: the state for files that are not there, and for folders; `folders` 200 gives an
-    HTML listing, as many servers do. `on` has what happens to paths that match, and how often (-1: always):
-    a state, `stall`, `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to
-    redirect to.
+    HTML listing, as many servers do. `head`: the state of all answers to HEAD unless 200. `on` has what
+    happens to paths that match, and how often (-1: always): a state, `silent` (no answer at all), `stall`,
+    `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to redirect to.
     """
 
     missing: int = 404
@@ -35,7 +35,7 @@ class Faults:
     etags: bool = True
     dates: bool = True
     conditions: bool = True
-    head: bool = True
+    head: int = 200
     on: dict[str, tuple[str | int, int]] = field(default_factory=dict)
     hurry: threading.Event = field(default_factory=threading.Event)
 
@@ -58,7 +58,7 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
+def served(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Served]:
     faults = Faults()
     asked: Counter[str] = Counter()
     headers: list[dict[str, str]] = []
@@ -67,8 +67,7 @@ def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
         pass
 
     Handler.root, Handler.faults, Handler.asked, Handler.seen = folder, faults, asked, headers
-    with ThreadingHTTPServer((host, 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server((host, port), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield Served(f"http://{host}:{server.server_port}", faults, asked, headers)
@@ -78,21 +77,25 @@ def served(folder: Path, host: str = "127.0.0.1") -> Iterator[Served]:
 
 
 @contextmanager
-def answering(status: int, body: bytes, headers: dict[str, str]) -> Iterator[str]:
-    """The address of a server that gives one answer to everything."""
+def answering(status: int, body: bytes | Callable[[], bytes], headers: dict[str, str]) -> Iterator[str]:
+    """The address of a server that gives one answer to everything, or the next one."""
 
     class Handler(_Handler):
         def _serve(self) -> None:
-            self._answer(status, body, headers)
+            self._answer(status, body() if callable(body) else body, headers)
 
     Handler.faults = Faults()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # all that a client opens at once: none is to try again after a second
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
     seen: list[dict[str, str]]
 
     def do_HEAD(self) -> None:
-        if not self.faults.head:
-            self._answer(405, b"")
+        if self.faults.head != 200:
+            self._answer(self.faults.head, b"")
         else:
             self._serve()
 
@@ -124,6 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault, b"no luck", {"Retry-After": "0"} if fault == 503 else {})
         elif isinstance(fault, str) and "://" in fault:
             self._answer(302, b"", {"Location": fault})
+        elif fault == "silent":
+            self.faults.hurry.wait(60)
+            self.close_connection = True
         elif fault == "html":
             self._answer(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
         elif file.is_dir():

@@ -148,11 +148,19 @@ def test_without_versions_no_state_is_told(tmp_path: Path, server: Served) -> No
     assert source_token(source, LIMITS) != token
 
 
-def test_servers_without_head(tmp_path: Path, server: Served) -> None:
-    source, _ = source_of(server, tmp_path, **FORMATS[0])
-    state = state_of(source)
-    server.faults.head = False
+@pytest.mark.parametrize("head", [401, 405, 500, 503])
+def test_servers_without_head(tmp_path: Path, server: Served, head: int) -> None:
+    """What GET says in place of HEAD is as certain: the same state, and errors where it fails as well."""
+    source, level = source_of(server, tmp_path, **FORMATS[0])
+    (level / "c" / "1" / "1").unlink()
+    state, token = state_of(source), source_token(source, LIMITS)
+    server.faults.head = head
     assert state_of(source) == state
+    assert source_token(source, LIMITS) == token
+    for status in (401, 503):
+        server.faults.on = {"c/2/1": (status, -1)}
+        with pytest.raises(SourceDamaged, match=str(status)):
+            chunk_state(source, LIMITS)
 
 
 @pytest.mark.parametrize("status", [403, 404])

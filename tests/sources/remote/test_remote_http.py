@@ -403,16 +403,23 @@ def test_wrong_parts_are_errors(server: Served, store_with_cells: str) -> None:
         store.chunk(CHUNK, slice(0, 4))
 
 
+@pytest.mark.parametrize("head", [401, 405, 500, 501, 503])
 def test_servers_without_head_are_asked_otherwise(
-    tmp_path: Path, server: Served, store_with_cells: str
+    tmp_path: Path, server: Served, store_with_cells: str, head: int
 ) -> None:
-    server.faults.head = False
+    server.faults.head = head
     (tmp_path / "a.zarr" / "table.csv").write_text("label,area\n1,2\n")
     store = open_store(store_with_cells, LIMITS)
     assert store.file_exists("table.csv")
     assert store.stamp("table.csv") is not None
     assert store.stamp("table.csv")[1] == 15  # type: ignore[index]
     assert not store.file_exists("none.csv")
+    (tmp_path / "a.zarr" / "table.csv").write_text("")
+    assert store.stamp("table.csv")[1] == 0  # type: ignore[index]
+    for status in (401, 503):
+        server.faults.on = {"table.csv": (status, -1)}
+        with pytest.raises(SourceDamaged, match=str(status)):
+            store.stamp("table.csv")
 
 
 def test_folders_are_no_files(server: Served, store_with_cells: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +329,57 @@ def test_pages_are_read() -> None:
 def test_pages_that_are_none(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         read_page(data)
+
+
+def pages(tokens: Iterable[str], last: bytes = b"") -> Iterator[bytes]:
+    """Empty pages with these tokens, then a last one that holds `last`."""
+    for token in tokens:
+        more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+        yield f"<ListBucketResult>{more}</ListBucketResult>".encode()
+    yield b"<ListBucketResult>" + last + b"</ListBucketResult>"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (map(str, range(1000)), "does not end its listing: 20 pages hold 0 entries"),
+        (["a", "b", "a"], "repeats itself in its listing"),
+    ],
+)
+def test_listings_that_do_not_end(
+    monkeypatch: pytest.MonkeyPatch, tokens: Iterable[str], reason: str
+) -> None:
+    sent = pages(tokens)
+    with answering(200, lambda: next(sent), {}) as url:
+        settings(monkeypatch, url)
+        with pytest.raises(SourceDamaged, match=reason) as caught:
+            S3Objects("s3://data/a").listing("b", 1)
+    assert (caught.value.store, caught.value.part) == ("s3://data/a", "b")
+
+
+def test_empty_pages_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = pages(map(str, range(10)), b"<Contents><Key>a/b</Key><Size>3</Size></Contents>")
+    with answering(200, lambda: next(sent), {}) as url:
+        settings(monkeypatch, url)
+        listing = S3Objects("s3://data/a").listing("", 1)
+    assert listing is not None
+    assert [name for name, _ in listing.files] == ["b"]
+    assert listing.complete
+
+
+def test_pages_may_hold_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of servers that give no more than 100 at a time."""
+    entries = b"<Contents><Key>a/b</Key><Size>3</Size></Contents>" * 100
+    sent = (
+        page.replace(b"</ListBucketResult>", entries + b"</ListBucketResult>")
+        for page in pages(map(str, range(99)))
+    )
+    with answering(200, lambda: next(sent), {}) as url:
+        settings(monkeypatch, url)
+        listing = S3Objects("s3://data/a").listing("", remote_store.LISTED_KEYS)
+    assert listing is not None
+    assert len(listing.files) == 10_000
+    assert listing.complete
 
 
 def test_names_that_are_no_paths_are_left_out() -> None:

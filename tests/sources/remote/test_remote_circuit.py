@@ -1,0 +1,191 @@
+"""Hosts that do not answer are left out for a while, by what serves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from roiservice.errors import SourceDamaged
+from roiservice.sources.remote import circuit, transport
+from roiservice.sources.remote.circuit import Circuit
+from roiservice.sources.remote.objects import HttpObjects
+from roiservice.sources.remote.transport import Patience
+from tests.e2e.support import Home, serving
+from tests.sources.remote.server import Served, served
+
+SILENT = r"the server has stopped sending \(3 tries\)"
+
+
+@pytest.fixture(autouse=True)
+def leaving_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a service; the pause is longer than a test takes."""
+    monkeypatch.setattr(circuit, "_leaving_out", threading.Event())
+    circuit.leave_out_hosts()
+
+
+@pytest.fixture
+def files(tmp_path: Path, server: Served) -> HttpObjects:
+    """`a` and `b` behind the server."""
+    for name in "ab":
+        (tmp_path / name).write_text(name * 1000)
+    return HttpObjects(server.url)
+
+
+def read(files: HttpObjects, name: str) -> bytes:
+    content = files.get(name, 2000)
+    assert content is not None
+    return content.data
+
+
+def circuit_of(served: Served) -> Circuit:
+    return transport.connect(served.url).circuit
+
+
+def end_pause(served: Served) -> None:
+    circuit_of(served)._left_out_until = 0.0
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_silent_host_is_left_out(
+    files: HttpObjects, server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults.on = {".*": ("silent", -1)}
+    with pytest.raises(SourceDamaged, match=SILENT):
+        files.get("a", 2000)
+    other = HttpObjects(f"{server.url}/images")
+    for ask in (lambda: other.get("b", 2000), lambda: other.head("b")):
+        with pytest.raises(SourceDamaged, match=SILENT) as caught:
+            ask()
+        assert (caught.value.store, caught.value.part) == (other.location, "b")
+    assert server.asked == {"a": 3}
+    left_out = f"{server.url} is left out until it answers again: it has stopped sending (3 tries)"
+    assert caplog.messages == [left_out]
+
+
+def test_one_tries_and_one_answer_is_enough(
+    files: HttpObjects, server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults.on = {".*": ("silent", -1)}
+    with pytest.raises(SourceDamaged, match=SILENT):
+        files.get("a", 2000)
+    server.asked.clear()
+    end_pause(server)
+    with ThreadPoolExecutor(1) as threads:
+        trying = threads.submit(files.get, "a", 2000)
+        until(lambda: server.asked["a"] == 1)
+        with pytest.raises(SourceDamaged, match=SILENT):
+            files.get("b", 2000)
+        with pytest.raises(SourceDamaged, match=r"has stopped sending \(1 try\)"):
+            trying.result()
+    with pytest.raises(SourceDamaged, match="has stopped sending"):
+        files.get("b", 2000)
+    assert server.asked == {"a": 1}
+    end_pause(server)
+    server.faults.on = {"b": ("silent", 2)}
+    assert files.get("c", 2000) is None
+    assert read(files, "b") == b"b" * 1000  # with all of its tries
+    assert [message.partition(" ")[2] for message in caplog.messages][1:] == ["answers again"]
+
+
+def test_a_host_that_is_gone_is_left_out_until_it_is_back(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    with served(tmp_path) as gone:
+        files = HttpObjects(gone.url)
+    for _ in range(2):
+        with pytest.raises(SourceDamaged, match=r"cannot be reached \(3 tries\)"):
+            files.get("a", 2000)
+    assert transport.connect(gone.url).traffic.requests == 3
+    with served(tmp_path, port=int(gone.url.rpartition(":")[2])) as back:
+        end_pause(back)
+        assert read(files, "a") == b"a"
+
+
+@pytest.mark.parametrize("fault", [401, 403, 404, 500, 503, "cut", "stall", "reset", "html", "no length"])
+def test_what_is_wrong_with_one_object_holds_up_no_other(
+    files: HttpObjects, server: Served, fault: int | str
+) -> None:
+    server.faults.on = {"a": (fault, -1)}
+    for _ in range(2):
+        if fault == 404:
+            assert files.get("a", 2000) is None
+        else:
+            with pytest.raises(SourceDamaged):
+                files.get("a", 2000)
+        assert read(files, "b") == b"b" * 1000
+
+
+def test_a_host_that_answers_others_is_not_left_out(files: HttpObjects, server: Served) -> None:
+    server.faults.on = {"a": ("silent", -1)}
+    with ThreadPoolExecutor(1) as threads:
+        failing = threads.submit(files.get, "a", 2000)
+        until(lambda: server.asked["a"] == 1)
+        assert files.get("c", 2000) is None  # an error is an answer as well
+        with pytest.raises(SourceDamaged, match=SILENT):
+            failing.result()
+    assert read(files, "b") == b"b" * 1000
+
+
+def test_what_is_under_way_goes_on(files: HttpObjects, server: Served) -> None:
+    server.faults.on = {"a": ("silent", 2)}
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read, files, "a")
+        until(lambda: server.asked["a"] == 1)
+        circuit_of(server).failed("does not answer (3 tries)", time.monotonic())
+        with pytest.raises(SourceDamaged, match="does not answer"):
+            files.get("b", 2000)
+        assert reading.result() == b"a" * 1000
+    assert read(files, "b") == b"b" * 1000
+
+
+def test_a_service_that_is_busy_with_a_host_does_not_leave_it_out(
+    files: HttpObjects, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PATIENCE", Patience(pause=0.01))
+    server.faults.on = {"a": ("silent", -1)}
+    with ThreadPoolExecutor(transport.CONNECTIONS) as threads:
+        reading = [threads.submit(read, files, "a") for _ in range(transport.CONNECTIONS)]
+        until(lambda: server.asked["a"] == transport.CONNECTIONS)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(transport, "PATIENCE", Patience(whole=0.1, tries=2, pause=0.01))
+            with pytest.raises(SourceDamaged, match="busy with other requests of this service"):
+                files.get("b", 2000)
+        assert circuit_of(server).tries(2) == 2
+        server.faults.on = {}
+        server.faults.hurry.set()
+        assert {each.result() for each in reading} == {b"a" * 1000}
+    assert read(files, "b") == b"b" * 1000
+
+
+def test_what_builds_asks_each_time(
+    files: HttpObjects, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit, "_leaving_out", threading.Event())
+    server.faults.on = {"a": ("silent", 3)}
+    with pytest.raises(SourceDamaged, match=SILENT):
+        files.get("a", 2000)
+    assert read(files, "a") == b"a" * 1000
+
+
+def test_the_command_that_serves_leaves_hosts_out(tmp_path: Path) -> None:
+    with served(tmp_path) as gone:
+        pass
+    home = Home(tmp_path / "home")
+    with serving(home, f"{gone.url}/{{image_id}}.zarr", "--workers", 1) as service:
+        for image in (7, 8):
+            began = time.monotonic()
+            assert service.get(f"/images/{image}")[0] >= 400
+        assert time.monotonic() - began < 3  # where all tries take 3.5 s
+        service.process.terminate()
+        said = service.process.communicate()[1]
+    assert said.count(f"{gone.url} is left out until it answers again: it cannot be reached") == 1
