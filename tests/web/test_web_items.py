@@ -4,10 +4,15 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 import shapely
+
+from tests.conftest import start_service
+from tests.stores import write_image
 
 ITEMS = "/images/1/collections/labels:squares/items"
 RINGS = "/images/1/collections/labels:rings/items"
@@ -212,3 +217,21 @@ def test_layers_that_are_not_there(client):
         response = get(client, f"/images/1/collections/{layer}/items", 404)
         assert response.content_type == "application/problem+json"
     get(client, "/images/3/collections/labels:squares/items", 404)
+
+
+def test_links_are_remembered_without_the_names_of_all_columns(tmp_path):
+    """A table may have a column for each gene; what is remembered of its pages is bounded by number alone."""
+    plane = np.zeros((20, 20), np.uint8)
+    plane[2:8, 2:8] = 1
+    genes = {f"gene-{number:05d}": number for number in range(3000)}
+    image_label = {"properties": [{"label-value": 1, **genes}]}
+    write_image(tmp_path / "images" / "1.zarr", labels={"cells": plane}, image_label=image_label)
+    client = start_service(tmp_path / "images").client
+    url = f"/images/{client.get('/images').json['images'][0]['id']}/collections/labels:cells/items?f=wkt"
+    size = len(get(client, url, Host="host").data)
+    tracemalloc.start()
+    for number in range(50):  # one page, in links of as many hosts
+        assert len(get(client, url, Host=f"host-{number}").data) == size
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / 50 < size / 4, (kept, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from roiservice.bootstrap import Layer
+from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import FORMATS, Format
 from roiservice.errors import BadParameter, NotFound
 from roiservice.query.columns import read_features
@@ -35,7 +37,7 @@ from roiservice.web.links import (
 from roiservice.web.negotiate import format_name
 from roiservice.web.pages import LARGEST, PAGES, cached, items_page, items_stream, page_key
 from roiservice.web.params import check_known
-from roiservice.web.responses import body_answer, digest, not_modified, page_answer, stream_answer
+from roiservice.web.responses import Envelope, body_answer, digest, not_modified, page_answer, stream_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("items", __name__)
@@ -72,10 +74,11 @@ def items(image_id: int, layer: str) -> Response:
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     lane = PAGES if asked.largest is None else LARGEST
     page = cached(service.cache, key, partial(items_page, catalog, *selection), lane)
-    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket(), walk)
+    place = _Place(here, image_id, found.collection, form.name, ticket(), walk)
+    span = _Span(limit, offset, page.returned, page.matched)
     # As with what was parsed: links of long query strings would fill the memory.
-    surround = _envelope if len(request.query_string) <= params.LONGEST_KEPT else _envelope.__wrapped__
-    envelope = surround(place, asked, _Span(limit, offset, page.returned, page.matched))
+    linked = _linked if len(request.query_string) <= params.LONGEST_KEPT else _linked.__wrapped__
+    envelope = _envelope(form, catalog, span, *linked(place, asked, span))
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
 
@@ -111,7 +114,6 @@ class _Place:
     image_id: int
     collection: str
     format: str
-    property_names: tuple[str, ...]
     ticket: str | None  # in all links
     walk: Walk | None  # where a cursor tells where the page begins
 
@@ -126,20 +128,27 @@ class _Span:
     matched: int
 
 
-@lru_cache(512)
-def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[bytes, bytes, dict[str, str]]:
-    """What goes around a page's features; remembered, as links cost more than all else of a warm page."""
-    form = FORMATS[place.format]
-    links = _links(place, asked, span)
+def _envelope(
+    form: Format, catalog: Catalog, span: _Span, links: bytes, headers: Mapping[str, str]
+) -> Envelope:
+    """What goes around a page's features, with the links in GeoJSON."""
     if form.name == "geojson":
-        head, tail = _HEAD % (span.matched, span.returned, orjson.dumps(links)), b"]}"
-        in_header = link_header(links)
-    else:
-        head = form.begin(place.property_names)
-        # Lines end where there are any; an empty page of lines is no bytes at all.
-        tail = form.end if head or span.returned else b""
-        in_header = link_header(links, needed="next")  # the body has no place for it
-    return head, tail, {**_crs_header(), "Link": in_header}
+        return _HEAD % (span.matched, span.returned, links), b"]}", headers
+    head = form.begin(tuple(catalog.properties))
+    # Lines end where there are any; an empty page of lines is no bytes at all.
+    return head, form.end if head or span.returned else b"", headers
+
+
+@lru_cache(512)
+def _linked(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[bytes, Mapping[str, str]]:
+    """The links of a page as JSON, where its body has a place for them, and its headers.
+
+    Remembered, as they cost more than all else of a warm page; so names of properties have no place here.
+    """
+    links = _links(place, asked, span)
+    in_body = place.format == "geojson"
+    in_header = link_header(links, needed="" if in_body else "next")  # some bodies have no place for it
+    return orjson.dumps(links) if in_body else b"", {**_crs_header(), "Link": in_header}
 
 
 def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
