@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from roiservice.bootstrap import Layer
 from roiservice.catalog.reader import Catalog
-from roiservice.encode.formats import FORMATS, Format
+from roiservice.encode.formats import ENCODER_VERSION, FORMATS, Format
 from roiservice.errors import BadParameter, NotFound
 from roiservice.query.columns import read_features
 from roiservice.query.cursor import Walk, walk_of
@@ -35,7 +35,7 @@ from roiservice.web.links import (
     whole_link,
 )
 from roiservice.web.negotiate import format_name
-from roiservice.web.pages import LARGEST, PAGES, cached, items_page, items_stream, page_key
+from roiservice.web.pages import LARGEST, PAGES, ItemsRequest, cached, items_page, items_stream, page_key
 from roiservice.web.params import check_known
 from roiservice.web.responses import Envelope, body_answer, digest, not_modified, page_answer, stream_answer
 from roiservice.web.routes import services
@@ -49,8 +49,7 @@ _HEAD = b'{"type":"FeatureCollection","numberMatched":%d,"numberReturned":%d,"li
 def items(image_id: int, layer: str) -> Response:
     """Features of a layer: a page of them, or all as a stream of lines."""
     service, here = services(), base()
-    settings = service.settings
-    asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", settings.items_limit_max)
+    asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", service.settings.items_limit_max)
     form = _format(asked.f)
     refusal = _refusal(form, asked)
     if refusal is not None:
@@ -58,14 +57,12 @@ def items(image_id: int, layer: str) -> Response:
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and asked.is_whole
-    limit = asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max)
     query = with_properties(asked, catalog.properties)
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
     offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
-    paged = (offset, 0 if streamed else limit, settings.shapes_per_page)
-    selection = (form, query, *paged, asked.detail, asked.largest is not None, asked.vertices)
-    key = page_key(service.registry.uuid, (catalog.version,), *selection)
-    tag = digest(key, here, asked.f, asked.filters, asked.cursor, ticket())
+    wanted = _wanted(asked, query, offset)
+    key = page_key(service.registry.uuid, (catalog.version,), form, wanted)
+    tag = digest(key, streamed, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -73,9 +70,9 @@ def items(image_id: int, layer: str) -> Response:
         chunks = items_stream(catalog, form, query, offset, asked.detail)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     lane = PAGES if asked.largest is None else LARGEST
-    page = cached(service.cache, key, partial(items_page, catalog, *selection), lane)
+    page = cached(service.cache, key, partial(items_page, catalog, form, wanted), lane)
     place = _Place(here, image_id, found.collection, form.name, ticket(), walk)
-    span = _Span(limit, offset, page.returned, page.matched)
+    span = _Span(wanted.limit, offset, page.returned, page.matched)
     # As with what was parsed: links of long query strings would fill the memory.
     linked = _linked if len(request.query_string) <= params.LONGEST_KEPT else _linked.__wrapped__
     envelope = _envelope(form, catalog, span, *linked(place, asked, span))
@@ -91,8 +88,8 @@ def item(image_id: int, layer: str, feature_id: int) -> Response:
     catalog = services().layers.catalog(found)
     _check_owner(feature_id, found)
     row = feature_row(catalog, feature_id)
-    key = page_key(services().registry.uuid, (catalog.version,), form, RoiQuery(), feature_id, 1, 1)
-    tag = digest(key, base(), request.args.get("f"), ticket())
+    bytes_of = (services().registry.uuid, catalog.version, ENCODER_VERSION, form.name, feature_id)
+    tag = digest(bytes_of, base(), request.args.get("f"), ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -181,6 +178,20 @@ def _near(
     end = span.offset + span.returned
     following = place.walk.cursor(end) if span.returned and end < span.matched else None
     return cursor_links(href, given, span.limit, asked.cursor, following)
+
+
+def _wanted(asked: params.ItemsParams, query: RoiQuery, offset: int) -> ItemsRequest:
+    """What the page is to hold, with the limit of a request that states none."""
+    settings = services().settings
+    return ItemsRequest(
+        query=query,
+        offset=offset,
+        limit=asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max),
+        max_shapes=settings.shapes_per_page,
+        detail=asked.detail,
+        largest=asked.largest is not None,
+        vertices=asked.vertices,
+    )
 
 
 def _format(asked: str | None) -> Format:
