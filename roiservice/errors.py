@@ -81,25 +81,24 @@ class NotWritten(RoiServiceError):
 class Building(RoiServiceError):
     """The catalog of a layer is being built; try again in `retry_after` seconds."""
 
-    def __init__(self, what: str, retry_after: int = 5) -> None:
-        super().__init__(f"{what} is being built; try again in {retry_after} s")
-        self.retry_after = retry_after
+    retry_after = 5
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is being built; try again in {self.retry_after} s")
 
 
 class NoRoom(Building):
     """A catalog finds no room while others are being built; try again in `retry_after` seconds."""
 
-    def __init__(self, reason: str, retry_after: int = 5) -> None:
-        RoiServiceError.__init__(self, reason)
-        self.retry_after = retry_after
+    def __init__(self, reason: str) -> None:
+        RoiServiceError.__init__(self, reason)  # not that of Building: nothing is being built
 
 
 class NotOpened(Building):
     """A catalog is there, but cannot be opened while files or memory are short; try again later."""
 
-    def __init__(self, reason: str, retry_after: int = 5) -> None:
-        RoiServiceError.__init__(self, reason)
-        self.retry_after = retry_after
+    def __init__(self, reason: str) -> None:
+        RoiServiceError.__init__(self, reason)  # not that of Building: nothing is being built
 
 
 class Busy(RoiServiceError):
@@ -187,9 +186,7 @@ class ForeignOrigin(RoiServiceError):
 class Unavailable(RoiServiceError):
     """Whether the caller may read cannot be found out now; try again in `retry_after` seconds."""
 
-    def __init__(self, reason: str, retry_after: int = 5) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
+    retry_after = 5
 
 
 class RegistryFailed(RoiServiceError):
@@ -198,10 +195,11 @@ class RegistryFailed(RoiServiceError):
     Clients get the same words whatever it is; `reason` is for the log and never holds a password.
     """
 
-    def __init__(self, reason: str, retry_after: int = 5) -> None:
+    retry_after = 5
+
+    def __init__(self, reason: str) -> None:
         super().__init__("the registry of lasting ids does not answer")
         self.reason = reason
-        self.retry_after = retry_after
 
 
 class SharedStoreFailed(RoiServiceError):

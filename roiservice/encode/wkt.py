@@ -25,8 +25,14 @@ _TAKEN = frozenset(name.casefold() for name in _COLUMNS)
 
 
 def header(property_names: tuple[str, ...]) -> bytes:
-    """The first line."""
-    return b",".join(map(_cell, [*_COLUMNS, *map(_column, property_names)])) + _LINE_END
+    """The first line. All pages have it, of thousands of columns at times, and most names need no quotes."""
+    if not _TAKEN.isdisjoint(map(str.casefold, property_names)):
+        property_names = tuple(map(_column, property_names))
+    names = [*_COLUMNS, *property_names]
+    together = "".join(names)
+    if any(each in together for each in '",\r\n'):  # several times as fast as `_SPECIAL`
+        return b",".join(map(_cell, names)) + _LINE_END
+    return ",".join(names).encode() + _LINE_END
 
 
 def rows(features: Features) -> list[bytes]:

@@ -22,6 +22,7 @@ from roiservice.query.subsets import BATCH, BATCH_GROUPS, Masks, Rows, Spans, Su
 from roiservice.query.subsets import Span as Span
 from roiservice.records import dataclass
 
+MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
 _FEW = 4  # features are few if they are less than this part of the ROIs
 Box = tuple[float, float, float, float]
 Value = int | float | str | bool
@@ -31,7 +32,7 @@ Value = int | float | str | bool
 class PropertyFilter:
     """Objects whose property lies from `low` to `high`, both included; None: no bound. Null never does.
 
-    Names of properties, or `area` and `perimeter` of the feature.
+    Names of properties, or of the feature's `MEASURES`.
     """
 
     name: str

@@ -13,12 +13,11 @@ from roiservice.catalog.reader import Catalog
 from roiservice.query.columns import taken
 from roiservice.query.numbers import numbers
 from roiservice.query.pages import matching_places
-from roiservice.query.select import RoiQuery, selected
+from roiservice.query.select import MEASURES, RoiQuery, selected
 from roiservice.query.subsets import Spans, Subset
 
 COMMON = 20  # values that are listed
 LONGEST = 200  # characters that are given of a value
-MEASURES = ("area", "perimeter")
 
 
 def summary(catalog: Catalog, query: RoiQuery) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -26,6 +27,7 @@ from roiservice.web.routes import services
 
 _SESSION = re.compile(r"[A-Za-z0-9._~:+/=-]{1,512}", re.ASCII)
 _CHECKED_AT_ONCE = 4  # OMERO.web has few workers
+MOST_CHECKED = 500  # images in one request for a list of them
 NOBODYS_IMAGE = 2**53 - 1  # OMERO never gets so far
 
 
@@ -128,20 +130,24 @@ def layer_of(kind: str, identifier: int) -> tuple[Layer, Place]:
         raise NotFound(f"there is no {kind} {identifier}") from None
 
 
-def readable_numbers(offset: int, limit: int) -> list[int]:
-    """Numbers of images `offset` to `offset + limit` of those that the caller may read, sorted.
+def listed_at_once(most: int) -> int:
+    """Images of a list that a request may look at: `most`, or fewer where each may have to be asked about."""
+    return most if isinstance(services().policy, PublicPolicy) else min(most, MOST_CHECKED)
 
-    No more are looked at than it takes to find these.
+
+def readable_among(numbers: Sequence[int]) -> Iterator[int]:
+    """Those of the images that the caller may read, in the same order; a few are looked at at once.
+
+    Raises what `Policy.require` does of who is asking, also where there are no images: nobody learns from a
+    page beyond the end how many there are.
     """
-    policy, who, numbers = services().policy, identity(), services().images.numbers
+    policy, who = services().policy, identity()
     if isinstance(policy, PublicPolicy):
-        return numbers[offset : offset + limit]
-    found: list[int] = []
+        yield from numbers
+        return
+    numbers = numbers or [NOBODYS_IMAGE]
     with ThreadPoolExecutor(_CHECKED_AT_ONCE) as checkers:
         for first in range(0, len(numbers), _CHECKED_AT_ONCE):
             some = numbers[first : first + _CHECKED_AT_ONCE]
             allowed = checkers.map(partial(may_read, policy, who), some)
-            found += [number for number, may in zip(some, allowed, strict=True) if may]
-            if len(found) >= offset + limit:
-                break
-    return found[offset : offset + limit]
+            yield from (number for number, may in zip(some, allowed, strict=True) if may)

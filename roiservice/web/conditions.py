@@ -10,10 +10,9 @@ from decimal import Decimal
 import pyarrow as pa
 
 from roiservice.errors import BadParameter
-from roiservice.query.select import PropertyFilter, RoiQuery, Value
+from roiservice.query.select import MEASURES, PropertyFilter, RoiQuery, Value
 from roiservice.web.params import ITEMS, Selection, finite
 
-MEASURES = ("area", "perimeter")  # of every feature, beside the objects' own properties
 NAMED = 20  # properties, where a name is not known
 
 

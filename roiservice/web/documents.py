@@ -12,9 +12,9 @@ from roiservice.bootstrap import Image, Layer, LayerListing
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import RoiServiceError
+from roiservice.query.select import MEASURES
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
-from roiservice.web.conditions import MEASURES
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
 from roiservice.web.problems import reason_of
 

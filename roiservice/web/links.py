@@ -12,9 +12,9 @@ from werkzeug.exceptions import BadRequest
 
 from roiservice.web.access import ticket
 from roiservice.web.params import Pairs
+from roiservice.web.responses import JSON
 
 GEOJSON = "application/geo+json"
-JSON = "application/json"
 # OWSLib and GDAL look for exactly this type, with no blank and no other version.
 OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
 

@@ -96,42 +96,49 @@ def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PA
     return page
 
 
-def page_key(
-    registry: str,
-    versions: Sequence[int],
-    form: Format,
-    query: RoiQuery,
-    offset: int,
-    limit: int,
-    max_shapes: int,
-    *more: object,
-) -> str:
-    """The name of a page's bytes: all that they depend on, and nothing about who asks."""
-    return digest(registry, versions, ENCODER_VERSION, form.name, query, offset, limit, max_shapes, *more)
+@dataclass(frozen=True)
+class PageRequest:
+    """Which entries are wanted on a page, of whatever layers and format.
 
-
-def items_page(
-    catalog: Catalog,
-    form: Format,
-    query: RoiQuery,
-    offset: int,
-    limit: int,
-    max_shapes: int,
-    detail: Detail = FULL,
-    largest: bool = False,
-    vertices: int | None = None,
-) -> Page:
-    """One page of a layer; offset and limit count ROIs in formats that are by ROI, else features.
-
-    With `largest` it holds not the first but the largest features, and with `vertices` at most so many.
+    ROIs that have more than `max_shapes` shapes together come with those on the planes asked for alone.
     """
+
+    query: RoiQuery
+    offset: int
+    limit: int
+    max_shapes: int
+
+
+@dataclass(frozen=True)
+class ItemsRequest(PageRequest):
+    """The same of one layer; offset and limit count ROIs in formats that are by ROI, else features.
+
+    With `largest` not the first are wanted but the largest features, of no more than `vertices` in all.
+    """
+
+    detail: Detail
+    largest: bool
+    vertices: int | None
+
+
+def page_key(registry: str, versions: Sequence[int], form: Format, asked: PageRequest) -> str:
+    """The name of a page's bytes: all that they depend on, and nothing about who asks.
+
+    What is asked for is spelled with the names of its class and fields: no two kinds of pages share a key.
+    """
+    return digest(registry, versions, ENCODER_VERSION, form.name, asked)
+
+
+def items_page(catalog: Catalog, form: Format, asked: ItemsRequest) -> Page:
+    """One page of a layer."""
+    query, limit = asked.query, asked.limit
     if form.by_roi:
-        chosen = roi_page(catalog, query, offset, limit, max_shapes)
-    elif largest:
-        chosen = largest_features(catalog, query, limit, vertices)
+        chosen = roi_page(catalog, query, asked.offset, limit, asked.max_shapes)
+    elif asked.largest:
+        chosen = largest_features(catalog, query, limit, asked.vertices)
     else:
-        chosen = feature_page(catalog, query, offset, limit)
-    encoded = form.encode(read_detailed(catalog, chosen.rows, detail))
+        chosen = feature_page(catalog, query, asked.offset, limit)
+    encoded = form.encode(read_detailed(catalog, chosen.rows, asked.detail))
     return pack(form.separator.join(encoded), chosen.matched, len(encoded))
 
 
@@ -169,20 +176,19 @@ def _encoded(catalog: Catalog, form: Format, rows: Rows, detail: Detail) -> Iter
             yield from _encoded(catalog, form, some, detail)
 
 
-def roi_list_page(
-    catalogs: Sequence[Catalog], form: Format, query: RoiQuery, offset: int, limit: int, max_shapes: int
-) -> Page:
+def roi_list_page(catalogs: Sequence[Catalog], form: Format, asked: PageRequest) -> Page:
     """One page of the ROIs of several layers, one after the other; limit 0 counts only."""
     encoded: list[bytes] = []
     matched = 0
     for catalog in catalogs:
-        wanted = limit - len(encoded)
+        wanted = asked.limit - len(encoded)
         if wanted > 0:
-            chosen = roi_page(catalog, query, max(offset - matched, 0), wanted, max_shapes)
+            before = max(asked.offset - matched, 0)
+            chosen = roi_page(catalog, asked.query, before, wanted, asked.max_shapes)
             encoded += form.encode(read_features(catalog, chosen.rows))
             matched += chosen.matched
         else:
-            matched += roi_count(catalog, query)
+            matched += roi_count(catalog, asked.query)
     return pack(form.separator.join(encoded), matched, len(encoded))
 
 

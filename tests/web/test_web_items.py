@@ -4,10 +4,19 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 import shapely
+
+from roiservice.encode.formats import FORMATS
+from roiservice.query.detail import FULL, Detail
+from roiservice.query.select import RoiQuery
+from roiservice.web.pages import ItemsRequest, PageRequest, page_key
+from tests.conftest import start_service
+from tests.stores import write_image
 
 ITEMS = "/images/1/collections/labels:squares/items"
 RINGS = "/images/1/collections/labels:rings/items"
@@ -195,6 +204,36 @@ def test_one_feature(client):
     assert len(get(client, f"{RINGS}/{feature['id']}?f=omero").json["data"]) == 1
 
 
+def test_the_tag_of_a_feature_is_that_of_its_bytes(client):
+    one, other = (feature["id"] for feature in get(client, f"{ITEMS}?limit=2").json["features"])
+    urls = [f"{ITEMS}/{one}", f"{ITEMS}/{other}", f"{ITEMS}/{one}?f=geojson", f"{ITEMS}/{one}?f=wkt"]
+    tags = [get(client, url).headers["ETag"] for url in urls]
+    assert len(set(tags)) == len(urls)
+    for url, tag in zip(urls, tags, strict=True):
+        assert get(client, url, 304, **{"If-None-Match": tag}).headers["ETag"] == tag
+
+
+def test_lines_and_a_page_of_lines_have_tags_of_their_own(client):
+    assert (
+        get(client, f"{ITEMS}?f=ndjson").headers["ETag"]
+        != (get(client, f"{ITEMS}?f=ndjson&limit=200").headers["ETag"])
+    )
+
+
+def test_pages_that_differ_in_anything_have_keys_of_their_own():
+    plain = {"query": RoiQuery(), "offset": 1, "limit": 2, "max_shapes": 3}
+    page = {**plain, "detail": FULL, "largest": False, "vertices": None}
+    changes = [
+        {"query": RoiQuery(min_area=1.0)}, {"offset": 2}, {"limit": 1}, {"max_shapes": 2},
+        {"detail": Detail(simplify=1.0)}, {"largest": True}, {"vertices": 4},
+    ]  # fmt: skip
+    asked = [PageRequest(**plain), ItemsRequest(**page), *(ItemsRequest(**page | each) for each in changes)]
+    keys = {page_key("registry", (1,), FORMATS["geojson"], each) for each in asked}
+    keys.add(page_key("registry", (1,), FORMATS["wkt"], asked[0]))
+    keys.add(page_key("registry", (1, 1), FORMATS["geojson"], asked[0]))
+    assert len(keys) == len(asked) + 2
+
+
 def test_ids_that_are_no_features(client):
     first, second = (feature["id"] for feature in get(client, RINGS).json["features"])
     cell = get(client, CELLS).json["features"][0]["id"]
@@ -212,3 +251,21 @@ def test_layers_that_are_not_there(client):
         response = get(client, f"/images/1/collections/{layer}/items", 404)
         assert response.content_type == "application/problem+json"
     get(client, "/images/3/collections/labels:squares/items", 404)
+
+
+def test_links_are_remembered_without_the_names_of_all_columns(tmp_path):
+    """A table may have a column for each gene; what is remembered of its pages is bounded by number alone."""
+    plane = np.zeros((20, 20), np.uint8)
+    plane[2:8, 2:8] = 1
+    genes = {f"gene-{number:05d}": number for number in range(3000)}
+    image_label = {"properties": [{"label-value": 1, **genes}]}
+    write_image(tmp_path / "images" / "1.zarr", labels={"cells": plane}, image_label=image_label)
+    client = start_service(tmp_path / "images").client
+    url = f"/images/{client.get('/images').json['images'][0]['id']}/collections/labels:cells/items?f=wkt"
+    size = len(get(client, url, Host="host").data)
+    tracemalloc.start()
+    for number in range(50):  # one page, in links of as many hosts
+        assert len(get(client, url, Host=f"host-{number}").data) == size
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / 50 < size / 4, (kept, size)

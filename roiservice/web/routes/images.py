@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 
 from roiservice.images import Image
 from roiservice.web import documents, params
-from roiservice.web.access import readable, readable_numbers
+from roiservice.web.access import listed_at_once, readable, readable_among
 from roiservice.web.links import base, link, link_header, page_links
 from roiservice.web.params import check_known
 from roiservice.web.responses import json_answer
@@ -18,16 +18,18 @@ _NO_PARAMETERS: frozenset[str] = frozenset()
 
 @blueprint.get("/images")
 def images() -> Response:
-    """The images, a page at a time; no total."""
+    """The images, a page at a time; no total.
+
+    A page is so many of the images that are listed, without those that the caller may not read: however few
+    these leave, no more are looked at.
+    """
     check_known(request.args, frozenset({"limit", "offset"}))
     settings = services().settings
-    paging = params.paging(request.args, settings.page_limit, settings.items_limit_max)
-    found = readable_numbers(paging.offset, paging.limit + 1)
-    wanted = found[: paging.limit]
-    places = page_links(
-        f"{base()}/images", (), paging.limit, paging.offset, len(wanted), paging.offset + len(found)
-    )
-    shown = services().images.opened(wanted)
+    paging = params.paging(request.args, settings.page_limit, listed_at_once(settings.items_limit_max))
+    numbers = services().images.numbers
+    listed = numbers[paging.offset : paging.offset + paging.limit]
+    places = page_links(f"{base()}/images", (), paging.limit, paging.offset, len(listed), len(numbers))
+    shown = services().images.opened(list(readable_among(listed)))
     links = [link(rel, href) for rel, href in places]
     document = {"images": [documents.image_summary(image) for image in shown], "links": links}
     return json_answer(document, {"Link": link_header(links)})

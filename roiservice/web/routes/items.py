@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 
 import numpy as np
@@ -9,7 +10,8 @@ import orjson
 from flask import Blueprint, Response, request
 
 from roiservice.bootstrap import Layer
-from roiservice.encode.formats import FORMATS, Format
+from roiservice.catalog.reader import Catalog
+from roiservice.encode.formats import ENCODER_VERSION, FORMATS, Format
 from roiservice.errors import BadParameter, NotFound
 from roiservice.query.columns import read_features
 from roiservice.query.cursor import Walk, walk_of
@@ -33,9 +35,9 @@ from roiservice.web.links import (
     whole_link,
 )
 from roiservice.web.negotiate import format_name
-from roiservice.web.pages import LARGEST, PAGES, cached, items_page, items_stream, page_key
+from roiservice.web.pages import LARGEST, PAGES, ItemsRequest, cached, items_page, items_stream, page_key
 from roiservice.web.params import check_known
-from roiservice.web.responses import body_answer, digest, not_modified, page_answer, stream_answer
+from roiservice.web.responses import Envelope, body_answer, digest, not_modified, page_answer, stream_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("items", __name__)
@@ -47,8 +49,7 @@ _HEAD = b'{"type":"FeatureCollection","numberMatched":%d,"numberReturned":%d,"li
 def items(image_id: int, layer: str) -> Response:
     """Features of a layer: a page of them, or all as a stream of lines."""
     service, here = services(), base()
-    settings = service.settings
-    asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", settings.items_limit_max)
+    asked = params.items(request.query_string, f"{here}{PIXEL_CRS}", service.settings.items_limit_max)
     form = _format(asked.f)
     refusal = _refusal(form, asked)
     if refusal is not None:
@@ -56,14 +57,12 @@ def items(image_id: int, layer: str) -> Response:
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
     streamed = form.name == "ndjson" and asked.is_whole
-    limit = asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max)
     query = with_properties(asked, catalog.properties)
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
     offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
-    paged = (offset, 0 if streamed else limit, settings.shapes_per_page)
-    selection = (form, query, *paged, asked.detail, asked.largest is not None, asked.vertices)
-    key = page_key(service.registry.uuid, (catalog.version,), *selection)
-    tag = digest(key, here, asked.f, asked.filters, asked.cursor, ticket())
+    wanted = _wanted(asked, query, offset)
+    key = page_key(service.registry.uuid, (catalog.version,), form, wanted)
+    tag = digest(key, streamed, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -71,11 +70,12 @@ def items(image_id: int, layer: str) -> Response:
         chunks = items_stream(catalog, form, query, offset, asked.detail)
         return stream_answer(chunks, form.media_type, tag, _crs_header())
     lane = PAGES if asked.largest is None else LARGEST
-    page = cached(service.cache, key, partial(items_page, catalog, *selection), lane)
-    place = _Place(here, image_id, found.collection, form.name, tuple(catalog.properties), ticket(), walk)
+    page = cached(service.cache, key, partial(items_page, catalog, form, wanted), lane)
+    place = _Place(here, image_id, found.collection, form.name, ticket(), walk)
+    span = _Span(wanted.limit, offset, page.returned, page.matched)
     # As with what was parsed: links of long query strings would fill the memory.
-    surround = _envelope if len(request.query_string) <= params.LONGEST_KEPT else _envelope.__wrapped__
-    envelope = surround(place, asked, _Span(limit, offset, page.returned, page.matched))
+    linked = _linked if len(request.query_string) <= params.LONGEST_KEPT else _linked.__wrapped__
+    envelope = _envelope(form, catalog, span, *linked(place, asked, span))
     return page_answer(envelope, page, partial(service.cache.unpacked, key, page), form.media_type, tag)
 
 
@@ -88,8 +88,8 @@ def item(image_id: int, layer: str, feature_id: int) -> Response:
     catalog = services().layers.catalog(found)
     _check_owner(feature_id, found)
     row = feature_row(catalog, feature_id)
-    key = page_key(services().registry.uuid, (catalog.version,), form, RoiQuery(), feature_id, 1, 1)
-    tag = digest(key, base(), request.args.get("f"), ticket())
+    bytes_of = (services().registry.uuid, catalog.version, ENCODER_VERSION, form.name, feature_id)
+    tag = digest(bytes_of, base(), request.args.get("f"), ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
@@ -111,7 +111,6 @@ class _Place:
     image_id: int
     collection: str
     format: str
-    property_names: tuple[str, ...]
     ticket: str | None  # in all links
     walk: Walk | None  # where a cursor tells where the page begins
 
@@ -126,20 +125,27 @@ class _Span:
     matched: int
 
 
-@lru_cache(512)
-def _envelope(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[bytes, bytes, dict[str, str]]:
-    """What goes around a page's features; remembered, as links cost more than all else of a warm page."""
-    form = FORMATS[place.format]
-    links = _links(place, asked, span)
+def _envelope(
+    form: Format, catalog: Catalog, span: _Span, links: bytes, headers: Mapping[str, str]
+) -> Envelope:
+    """What goes around a page's features, with the links in GeoJSON."""
     if form.name == "geojson":
-        head, tail = _HEAD % (span.matched, span.returned, orjson.dumps(links)), b"]}"
-        in_header = link_header(links)
-    else:
-        head = form.begin(place.property_names)
-        # Lines end where there are any; an empty page of lines is no bytes at all.
-        tail = form.end if head or span.returned else b""
-        in_header = link_header(links, needed="next")  # the body has no place for it
-    return head, tail, {**_crs_header(), "Link": in_header}
+        return _HEAD % (span.matched, span.returned, links), b"]}", headers
+    head = form.begin(tuple(catalog.properties))
+    # Lines end where there are any; an empty page of lines is no bytes at all.
+    return head, form.end if head or span.returned else b"", headers
+
+
+@lru_cache(512)
+def _linked(place: _Place, asked: params.ItemsParams, span: _Span) -> tuple[bytes, Mapping[str, str]]:
+    """The links of a page as JSON, where its body has a place for them, and its headers.
+
+    Remembered, as they cost more than all else of a warm page; so names of properties have no place here.
+    """
+    links = _links(place, asked, span)
+    in_body = place.format == "geojson"
+    in_header = link_header(links, needed="" if in_body else "next")  # some bodies have no place for it
+    return orjson.dumps(links) if in_body else b"", {**_crs_header(), "Link": in_header}
 
 
 def _links(place: _Place, asked: params.ItemsParams, span: _Span) -> list[Link]:
@@ -172,6 +178,20 @@ def _near(
     end = span.offset + span.returned
     following = place.walk.cursor(end) if span.returned and end < span.matched else None
     return cursor_links(href, given, span.limit, asked.cursor, following)
+
+
+def _wanted(asked: params.ItemsParams, query: RoiQuery, offset: int) -> ItemsRequest:
+    """What the page is to hold, with the limit of a request that states none."""
+    settings = services().settings
+    return ItemsRequest(
+        query=query,
+        offset=offset,
+        limit=asked.largest or asked.limit or min(settings.page_limit, settings.items_limit_max),
+        max_shapes=settings.shapes_per_page,
+        detail=asked.detail,
+        largest=asked.largest is not None,
+        vertices=asked.vertices,
+    )
 
 
 def _format(asked: str | None) -> Format:

@@ -16,7 +16,7 @@ from roiservice.query.select import RoiQuery
 from roiservice.web import params
 from roiservice.web.access import layer_of
 from roiservice.web.beside import omeros_rois, or_omero_web
-from roiservice.web.pages import available, cached, page_key, roi_list_page
+from roiservice.web.pages import PageRequest, available, cached, page_key, roi_list_page
 from roiservice.web.responses import JSON, body_answer, digest, not_modified, page_answer
 from roiservice.web.routes import services
 
@@ -67,13 +67,13 @@ def roi_list(
     there = there.but(omero.missing)
     ours = omero.rest(paging)
     form = _form()
-    selection = (query, ours.offset, ours.limit, settings.shapes_per_page)
-    key = page_key(service.registry.uuid, there.versions, form, *selection)
+    asked = PageRequest(query, ours.offset, ours.limit, settings.shapes_per_page)
+    key = page_key(service.registry.uuid, there.versions, form, asked)
     tag = digest(key, there.missing, settings.page_limit_max, omero)
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    page = cached(service.cache, key, partial(roi_list_page, there.catalogs, form, *selection))
+    page = cached(service.cache, key, partial(roi_list_page, there.catalogs, form, asked))
     meta = {
         "totalCount": omero.total + page.matched,
         "limit": paging.limit,

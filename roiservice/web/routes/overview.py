@@ -20,7 +20,6 @@ from roiservice.web.access import readable
 from roiservice.web.compress import pack
 from roiservice.web.conditions import with_properties
 from roiservice.web.links import (
-    JSON,
     PIXEL_CRS,
     base,
     collection_path,
@@ -30,7 +29,7 @@ from roiservice.web.links import (
     whole_link,
 )
 from roiservice.web.pages import Lane, cached
-from roiservice.web.responses import digest, not_modified, page_answer
+from roiservice.web.responses import JSON, digest, not_modified, page_answer
 from roiservice.web.routes import services
 
 blueprint = Blueprint("overview", __name__)

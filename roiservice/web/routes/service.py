@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 
 from flask import Blueprint, Response, render_template, request
 
 from roiservice.errors import RoiServiceError
 from roiservice.metrics import MEDIA_TYPE as METRICS
 from roiservice.web import documents
-from roiservice.web.access import readable_numbers
+from roiservice.web.access import MOST_CHECKED, readable_among
 from roiservice.web.description import openapi_json, openapi_yaml, operations
 from roiservice.web.links import OPENAPI, base
 from roiservice.web.negotiate import prefers_html
@@ -33,9 +34,11 @@ def landing() -> Response:
     document = documents.landing()
     if not prefers_html(request.headers.get("Accept", "")):
         return json_answer(document)
-    images = services().images.opened(readable_numbers(0, _IMAGES_ON_LANDING + 1))
-    most = _IMAGES_ON_LANDING
-    page = render_template("landing.html", about=document, base=base(), images=images, most=most)
+    numbers = services().images.numbers
+    found = list(islice(readable_among(numbers[:MOST_CHECKED]), _IMAGES_ON_LANDING + 1))
+    images = services().images.opened(found[:_IMAGES_ON_LANDING])
+    more = len(found) > _IMAGES_ON_LANDING or len(numbers) > MOST_CHECKED
+    page = render_template("landing.html", about=document, base=base(), images=images, more=more)
     return body_answer(page.encode(), HTML, _HTML_HEADERS)
 
 
