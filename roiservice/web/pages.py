@@ -6,12 +6,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import field, replace
 from itertools import chain
 from typing import TypeVar
 
 import numpy as np
+from flask import Response
 
 from roiservice.cache import Page, PageCache
 from roiservice.catalog.reader import Catalog
@@ -76,7 +77,8 @@ class Lane:
 AT_ONCE = max(os.cpu_count() or 1, 2)
 PAGES = Lane(threading.BoundedSemaphore(AT_ONCE))
 LARGEST = Lane(threading.BoundedSemaphore(AT_ONCE))  # of the largest features, found among all of a layer
-_STREAMED = threading.BoundedSemaphore(AT_ONCE)
+# Each holds a thread until it is sent, however slow its client; of 32, 16 are for `density` and `summary`.
+STREAMS = Lane(threading.BoundedSemaphore(AT_ONCE), threading.BoundedSemaphore(8))
 
 
 def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PAGES) -> Page:
@@ -155,10 +157,22 @@ def items_stream(
     return chain([first], chunks)
 
 
+def streamed(make: Callable[[], Response]) -> Response:
+    """The streamed answer that `make` gives; its place is held until it is sent, or its client has gone.
+
+    Busy if there is none.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(STREAMS.place())
+        answer = make()
+        answer.call_on_close(stack.pop_all().close)
+    return answer
+
+
 def in_turn(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     """These parts of a streamed answer, each made when it is its turn: of all streams few are at once."""
     while True:
-        with _STREAMED:
+        with STREAMS.turn:
             chunk = next(chunks, None)
         if chunk is None:
             return

@@ -386,6 +386,20 @@ def test_what_looks_at_all_features_leaves_threads_to_others(tissue, monkeypatch
     get(tissue, f"{LAYER}/density?cells=9&min-area=0.3")
 
 
+@pytest.mark.parametrize("url", [f"{ITEMS}?f=ndjson", "/webgateway/get_rois_json/1/"])
+def test_streams_that_nobody_reads_leave_threads_to_others(tissue, monkeypatch, url):
+    few = pages.Lane(threading.BoundedSemaphore(2), threading.BoundedSemaphore(2))
+    monkeypatch.setattr(pages, "STREAMS", few)
+    unread = [tissue.get(url, buffered=False) for _ in range(2)]
+    assert get(tissue, url, 503).headers["Retry-After"] == "1"
+    get(tissue, f"{ITEMS}?limit=3")
+    for each in unread:
+        each.close()
+    assert get(tissue, url).data
+    assert tissue.head(url).status_code == 200
+    assert get(tissue, url).data
+
+
 def test_of_streams_few_are_made_at_once():
     at_work, most, lock = 0, 0, threading.Lock()
 

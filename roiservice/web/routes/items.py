@@ -35,7 +35,16 @@ from roiservice.web.links import (
     whole_link,
 )
 from roiservice.web.negotiate import format_name
-from roiservice.web.pages import LARGEST, PAGES, ItemsRequest, cached, items_page, items_stream, page_key
+from roiservice.web.pages import (
+    LARGEST,
+    PAGES,
+    ItemsRequest,
+    cached,
+    items_page,
+    items_stream,
+    page_key,
+    streamed,
+)
 from roiservice.web.params import check_known
 from roiservice.web.responses import Envelope, body_answer, digest, not_modified, page_answer, stream_answer
 from roiservice.web.routes import services
@@ -56,19 +65,19 @@ def items(image_id: int, layer: str) -> Response:
         raise refusal
     found = service.layers.named(readable(image_id), layer)
     catalog = service.layers.catalog(found)
-    streamed = form.name == "ndjson" and asked.is_whole
+    is_streamed = form.name == "ndjson" and asked.is_whole
     query = with_properties(asked, catalog.properties)
     walk = None if asked.cursor is None else walk_of(catalog, query, by_roi=form.by_roi)
     offset = asked.offset if asked.cursor is None or walk is None else walk.offset(asked.cursor)
     wanted = _wanted(asked, query, offset)
     key = page_key(service.registry.uuid, (catalog.version,), form, wanted)
-    tag = digest(key, streamed, here, asked.f, asked.filters, asked.cursor, ticket())
+    tag = digest(key, is_streamed, here, asked.f, asked.filters, asked.cursor, ticket())
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    if streamed:
-        chunks = items_stream(catalog, form, query, offset, asked.detail)
-        return stream_answer(chunks, form.media_type, tag, _crs_header())
+    if is_streamed:
+        make = partial(items_stream, catalog, form, query, offset, asked.detail)
+        return streamed(lambda: stream_answer(make(), form.media_type, tag, _crs_header()))
     lane = PAGES if asked.largest is None else LARGEST
     page = cached(service.cache, key, partial(items_page, catalog, form, wanted), lane)
     place = _Place(here, image_id, found.collection, form.name, ticket(), walk)
