@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.engine import THREADS
 from roiservice.catalog.progress import BUILDING
@@ -23,6 +23,8 @@ from roiservice.commands.console import Overall, check_given, complain, overall_
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
 from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
+from roiservice.images import Image, Location
+from roiservice.layers import Layer, LayerListing
 from roiservice.memory import use_memory_freely
 from roiservice.records import dataclass
 from roiservice.settings import load_settings

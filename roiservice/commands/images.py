@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Image, Layer, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.commands.console import check_given, complain
 from roiservice.errors import SourceError
+from roiservice.images import Image, Location
+from roiservice.layers import Layer
 from roiservice.settings import load_settings
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from roiservice.bootstrap import Layer, Services
+from roiservice.bootstrap import Services
 from roiservice.catalog.cluster import Cluster, DaskEngine
 from roiservice.catalog.elsewhere import Rules, Task
 from roiservice.catalog.engine import Threads
@@ -28,6 +28,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.registry import registry_again
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed, TooManyObjects
+from roiservice.layers import Layer
 from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Layer, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.forks import ForkServer
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
+from roiservice.images import Location
+from roiservice.layers import Layer
 from roiservice.memory import keep_memory_small
 from roiservice.metrics import Metrics
 from roiservice.server import Server, address_of, listen

@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from roiservice import __version__
-from roiservice.bootstrap import Image, Layer, LayerListing
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import FORMATS
 from roiservice.errors import RoiServiceError
+from roiservice.images import Image
+from roiservice.layers import Layer, LayerListing
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.web.conditions import MEASURES

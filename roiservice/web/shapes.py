@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from itertools import groupby
 
-from roiservice.bootstrap import Layer
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.errors import (
@@ -19,6 +18,7 @@ from roiservice.errors import (
     Unauthorized,
     Unavailable,
 )
+from roiservice.layers import Layer
 from roiservice.query.moments import Moments
 from roiservice.query.stats import PlacedShape, placed_shapes, shape_stats
 from roiservice.records import dataclass
