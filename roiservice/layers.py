@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from roiservice.catalog.elsewhere import LayerKey, Task
@@ -11,8 +11,9 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
-from roiservice.errors import NotFound, NotWritten, RegistryFailed, SettingsError, SourceError
+from roiservice.errors import NotFound, SettingsError, SourceError
 from roiservice.images import Image, ImageIndex, Location
+from roiservice.looks import Looks
 from roiservice.records import dataclass
 from roiservice.settings import Settings
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
@@ -24,6 +25,8 @@ from roiservice.sources.tables.files import stem
 
 if TYPE_CHECKING:
     from roiservice.catalog.build import Progress
+
+MOST_LISTINGS = 10_000  # of images whose layers are known; one takes some kilobytes
 
 
 @dataclass(frozen=True)
@@ -89,28 +92,15 @@ class Layers:
         self._keeper = keeper
         self._registry = registry
         self._limits = limits
-        self._interval = settings.check_interval
         self._root_labels = settings.root_labels
-        self._listings: dict[Image, tuple[float, LayerListing]] = {}
+        self._listings: Looks[Image, LayerListing] = Looks(MOST_LISTINGS, settings.check_interval)
 
     def of(self, image: Image) -> LayerListing:
-        """All layers of an image; looked for again once per check interval."""
-        known = self._listings.get(image)
-        if known is not None and time.monotonic() - known[0] < self._interval:
-            return known[1]
-        tables = self._tables.of(image.id)
-        try:
-            found = self._found(image, tables)
-        except (SourceError, RegistryFailed, NotWritten):
-            if known is None:
-                raise
-            # A host is down for a while, or no numbers can be given: what was there goes on being served.
-            found = known[1]
-        self._listings[image] = (time.monotonic(), found)
-        return found
+        """All layers of an image; looked for again once per check interval, by one for all who ask."""
+        return self._listings.get(image, partial(self._find, image))
 
-    def _found(self, image: Image, tables: tuple[str, ...]) -> LayerListing:
-        listing = find_layers(image.source, self._limits, tables)
+    def _find(self, image: Image) -> LayerListing:
+        listing = find_layers(image.source, self._limits, self._tables.of(image.id))
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
