@@ -11,7 +11,7 @@ from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.progress import BuildStatus
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
-from roiservice.errors import NotFound, SettingsError, SourceError
+from roiservice.errors import NotFound, RoiServiceError, SettingsError, SourceError
 from roiservice.images import Image, ImageIndex, Location
 from roiservice.looks import Looks
 from roiservice.records import dataclass
@@ -19,9 +19,13 @@ from roiservice.settings import Settings
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
 from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
+from roiservice.sources.opened import open_source
+from roiservice.sources.pixels import ImagePixels, open_pixels
+from roiservice.sources.planes import LabelLayer
 from roiservice.sources.roots import absolute
 from roiservice.sources.rules import applied, read_rules
 from roiservice.sources.tables.files import stem
+from roiservice.sources.tables.layers import Size, TableLayer
 
 if TYPE_CHECKING:
     from roiservice.catalog.build import Progress
@@ -125,6 +129,25 @@ class Layers:
         """As `named`, also by the path below `labels/`; `.` takes the image itself for labels."""
         source = layer_named(image.source, name, self._limits, self._tables.of(image.id))
         return self._numbered(image, source)
+
+    def opened(self, layer: Layer) -> LabelLayer | TableLayer:
+        """The layer at its source, nothing of it read yet. Raises SourceError naming the part at fault."""
+        return open_source(layer.source, self._limits)
+
+    def image_size(self, listing: LayerListing) -> Size | None:
+        """Size of the image as (t, c, z, y, x), by the first of its layers that is sound, or None."""
+        for layer in listing.layers:
+            try:
+                size = self.opened(layer).image_size
+            except RoiServiceError:
+                continue
+            if size is not None:
+                return size
+        return None
+
+    def pixels(self, image: Image) -> ImagePixels:
+        """The image's own pixels, none of them read yet. Raises what `open_pixels` does."""
+        return open_pixels(image.source, self._limits)
 
     def catalog(self, layer: Layer) -> Catalog:
         """The current catalog; a small layer's is built by the first to ask. Raises Building, SourceError."""

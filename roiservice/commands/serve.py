@@ -21,8 +21,6 @@ from roiservice.memory import keep_memory_small
 from roiservice.metrics import Metrics
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
-from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
 from roiservice.warmed import is_warm
 from roiservice.web import create_app
 
@@ -121,7 +119,7 @@ def example_layer(services: Services) -> Layer | None:
     for image in services.images.page(0, LOOKED_AT):
         with contextlib.suppress(SourceError):  # the service says so to who asks for that image
             for layer in services.layers.of(image).layers:
-                open_source(layer.source, Limits())
+                services.layers.opened(layer)
                 return layer
     return None
 
