@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ class Layers:
         self._limits = limits
         self._root_labels = settings.root_labels
         self._listings: Looks[Image, LayerListing] = Looks(MOST_LISTINGS, settings.check_interval)
+        self._sizes: Looks[Layer, Size | None] = Looks(MOST_LISTINGS, settings.check_interval)
 
     def of(self, image: Image) -> LayerListing:
         """All layers of an image; looked for again once per check interval, by one for all who ask."""
@@ -135,15 +137,19 @@ class Layers:
         return open_source(layer.source, self._limits)
 
     def image_size(self, listing: LayerListing) -> Size | None:
-        """Size of the image as (t, c, z, y, x), by the first of its layers that is sound, or None."""
+        """Size of the image as (t, c, z, y, x), by the first of its layers that is sound; None without one.
+
+        It is remembered as the listing is, and so is there while a host is down.
+        """
         for layer in listing.layers:
-            try:
-                size = self.opened(layer).image_size
-            except RoiServiceError:
-                continue
-            if size is not None:
-                return size
+            with suppress(RoiServiceError):
+                size = self._sizes.get(layer, partial(self._image_size, layer))
+                if size is not None:
+                    return size
         return None
+
+    def _image_size(self, layer: Layer) -> Size | None:
+        return self.opened(layer).image_size
 
     def pixels(self, image: Image) -> ImagePixels:
         """The image's own pixels, none of them read yet. Raises what `open_pixels` does."""

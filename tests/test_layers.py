@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,3 +114,15 @@ def test_layers_that_come_and_go_are_seen_by_the_next_request(tmp_path: Path, we
     more = {"cells": squares(20, 20), "more": squares(20, 20)}
     write_image(tmp_path / "data/7.zarr", labels=more)
     assert names(services.layers.of(image)) == ["cells", "more"]
+
+
+def test_what_is_known_is_answered_while_the_host_is_silent(tmp_path: Path, web: Served) -> None:
+    client = create_app(services_at(tmp_path, f"{web.url}/7.zarr")).test_client()
+    image, layer = "/images/7", "/images/7/collections/labels:cells"
+    paths = [f"{layer}/items", image, f"{image}/collections", layer, "/api/v0/m/rois/?image=7"]
+    before = [client.get(path).data for path in paths]
+    assert json.loads(before[1])["size"] == {"t": 1, "c": 1, "z": 1, "y": 20, "x": 20}
+    web.faults.on[".*"] = ("stall", -1)
+    begun = time.monotonic()
+    assert [client.get(path).data for path in paths] == before
+    assert time.monotonic() - begun < STALL - 1
