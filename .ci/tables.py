@@ -19,9 +19,10 @@ import numpy as np
 import pandas
 import shapely
 
-from roiservice.bootstrap import Layer, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.commands.export import export
 from roiservice.encode.formats import FORMATS
+from roiservice.layers import Layer
 from roiservice.query.columns import read_features
 from roiservice.settings import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,24 +10,16 @@ from roiservice.auth.policy import Policy, PublicPolicy
 from roiservice.cache import PageCache, connect_redis, make_cache
 from roiservice.catalog.elsewhere import StartBuild, start_build
 from roiservice.catalog.keeper import Keeper
-from roiservice.catalog.progress import BuildStatus, Progress
-from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry, open_registry
-from roiservice.catalog.task import LayerKey, Rules, Task
-from roiservice.errors import NotFound, NotWritten, RegistryFailed, SettingsError, SourceError
-from roiservice.images import Image as Image
-from roiservice.images import ImageIndex
-from roiservice.images import Location as Location
+from roiservice.catalog.task import Rules
+from roiservice.errors import SettingsError
+from roiservice.images import ImageIndex, Location
+from roiservice.layers import Layers, TableFiles
 from roiservice.metrics import Metrics
 from roiservice.records import dataclass
 from roiservice.settings import Settings
 from roiservice.sources.idmap import read_id_map
-from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
-from roiservice.sources.layers import find_layers, layer_named
 from roiservice.sources.limits import Limits
-from roiservice.sources.roots import absolute
-from roiservice.sources.rules import applied, read_rules
-from roiservice.sources.tables.files import stem
 from roiservice.vectorize.outlines import Outline
 
 if TYPE_CHECKING:
@@ -42,150 +33,6 @@ if TYPE_CHECKING:
     from roiservice.omeroweb.client import OmeroWeb
     from roiservice.omeroweb.ngff import OmeroImages
     from roiservice.omeroweb.rois import OmeroRois
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of an image with its lasting number; `collection` is its id in URLs."""
-
-    number: int
-    image: Image
-    collection: str
-    name: str
-    source: LayerSource
-
-    @property
-    def key(self) -> LayerKey:
-        """What the keeper of catalogs knows it by."""
-        return LayerKey(self.number, self.source)
-
-
-@dataclass(frozen=True)
-class LayerListing:
-    """The layers of an image in the order of their numbers, and what is wrong with others."""
-
-    layers: tuple[Layer, ...]
-    problems: tuple[SourceError, ...]
-    warnings: tuple[str, ...]
-
-
-class TableFiles:
-    """The table files that were given, by the image they belong to."""
-
-    def __init__(self, tables: Sequence[Location], images: ImageIndex) -> None:
-        self._tables = [(image_id, absolute(path)) for image_id, path in tables]
-        self._images = images
-
-    def of(self, image_id: int) -> tuple[str, ...]:
-        """Locations of an image's table files.
-
-        SettingsError for a file without an image's number where there are several images, for one of an image
-        that there is not, and for two of one name.
-        """
-        for number, path in self._tables:
-            if number is not None and not self._images.may_have(number):
-                raise SettingsError(f"--table {number}={path}: there is no image {number}")
-        unnumbered = [path for number, path in self._tables if number is None]
-        if unnumbered and (self._images.is_open or self._images.total() > 1):
-            raise SettingsError(f"--table {unnumbered[0]}: say whose it is, as in 7={unnumbered[0]}")
-        own = [path for number, path in self._tables if number in (None, image_id)]
-        by_name: dict[str, str] = {}
-        for path in own:
-            if by_name.setdefault(stem(path), path) != path:
-                raise SettingsError(f"--table {path}: would be called as {by_name[stem(path)]} is")
-        return tuple(dict.fromkeys(own))
-
-
-class Layers:
-    """The layers of images and their current catalogs."""
-
-    def __init__(
-        self, keeper: Keeper, registry: Registry, limits: Limits, settings: Settings, tables: TableFiles
-    ) -> None:
-        self._tables = tables
-        self._rules = () if settings.layers is None else read_rules(settings.layers)
-        self._keeper = keeper
-        self._registry = registry
-        self._limits = limits
-        self._interval = settings.check_interval
-        self._root_labels = settings.root_labels
-        self._listings: dict[Image, tuple[float, LayerListing]] = {}
-
-    def of(self, image: Image) -> LayerListing:
-        """All layers of an image; looked for again once per check interval."""
-        known = self._listings.get(image)
-        if known is not None and time.monotonic() - known[0] < self._interval:
-            return known[1]
-        tables = self._tables.of(image.id)
-        try:
-            found = self._found(image, tables)
-        except (SourceError, RegistryFailed, NotWritten):
-            if known is None:
-                raise
-            # A host is down for a while, or no numbers can be given: what was there goes on being served.
-            found = known[1]
-        self._listings[image] = (time.monotonic(), found)
-        return found
-
-    def _found(self, image: Image, tables: tuple[str, ...]) -> LayerListing:
-        listing = find_layers(image.source, self._limits, tables)
-        sources = listing.layers
-        if self._root_labels and not sources and not listing.problems:
-            sources = (layer_named(image.source, ROOT_NAME, self._limits),)
-        layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
-        return LayerListing(tuple(layers), listing.problems, listing.warnings)
-
-    def named(self, image: Image, collection: str) -> Layer:
-        """The layer by its collection id.
-
-        Raises NotFound, or the SourceError that keeps the layer from being used. An image's own pixels are a
-        layer only if the image or a setting says that they are labels: nobody is to have photographs traced
-        by asking.
-        """
-        for layer in self.of(image).layers:
-            if layer.collection == collection:
-                return layer
-        if collection in (ROOT_COLLECTION, ROOT_NAME):
-            raise NotFound(f"image {image.id} does not say that it is a label image itself")
-        return self.chosen(image, collection)
-
-    def chosen(self, image: Image, name: str) -> Layer:
-        """As `named`, also by the path below `labels/`; `.` takes the image itself for labels."""
-        source = layer_named(image.source, name, self._limits, self._tables.of(image.id))
-        return self._numbered(image, source)
-
-    def catalog(self, layer: Layer) -> Catalog:
-        """The current catalog; a small layer's is built by the first to ask. Raises Building, SourceError."""
-        return self._keeper.catalog(layer.key)
-
-    def existing(self, layer: Layer) -> Catalog | None:
-        """The current catalog if it has been built, whatever the state of its source."""
-        return self._keeper.existing(layer.key)
-
-    def build(self, layer: Layer, *, force: bool = False, progress: Progress | None = None) -> Catalog:
-        """Bring the catalog up to the source's present state, however large the layer is."""
-        return self._keeper.build(layer.key, force=force, progress=progress)
-
-    def task(self, layer: Layer) -> Task:
-        """All that another process needs to do what `build` does."""
-        return self._keeper.task(layer.key)
-
-    def start(self, layer: Layer) -> None:
-        """Have a process of its own bring the catalog up to date, unless one does already."""
-        self._keeper.start(layer.key)
-
-    def status(self, layer: Layer) -> BuildStatus:
-        """Whether the layer is built, and how far its build is."""
-        return self._keeper.status(layer.key)
-
-    def tidy(self) -> None:
-        """Delete what builds that were killed have left on disk, and catalogs that are more than allowed."""
-        self._keeper.tidy()
-
-    def _numbered(self, image: Image, source: LayerSource) -> Layer:
-        source = applied(self._rules, image.id, source)
-        number = self._registry.layer_number(image.id, source.collection)
-        return Layer(number, image, source.collection, source.shown_name, source)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import BadParameter, NotFound, RoiServiceError, SettingsError, SourceError
+from roiservice.looks import Looks
 from roiservice.records import dataclass
 from roiservice.sources.idmap import Entry, IdMap
 from roiservice.sources.images import ImageSource, find_images, only_image
@@ -61,15 +61,6 @@ class _Found:
     entries: dict[int, Entry]
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """What came of looking for an image: itself, an error, or neither where there is none."""
-
-    image: Image | None
-    error: RoiServiceError | None
-    until: float
-
-
 class ImageIndex:
     """All images: those at locations, in a file of ids, behind templates, and registered ones.
 
@@ -97,11 +88,10 @@ class ImageIndex:
         self._interval = interval
         self._with_entries = entries
         self._clock = clock
-        self._looked: OrderedDict[int, _Looked] = OrderedDict()
+        self._opened: Looks[int, Image | None] = Looks(MOST_KEPT, interval, MISSING_KEPT, clock)
         self._listed: tuple[float, list[int], list[RoiServiceError]] | None = None
         self._problems: dict[int, RoiServiceError] = {}
         self._lock = threading.Lock()
-        self._opening = [threading.Lock() for _ in range(64)]
 
     def get(self, image_id: int, session: str | None = None) -> Image:
         """The image with this number; NotFound if there is none.
@@ -179,45 +169,24 @@ class ImageIndex:
 
     def _known_or_none(self, image_id: int) -> Image | None:
         try:
-            return self._known(image_id)
+            image = self._known(image_id)
         except RoiServiceError as error:
             with self._lock:
-                self._problems[image_id] = error
+                self._problems[image_id] = error.with_traceback(None)
             return None
+        with self._lock:
+            self._problems.pop(image_id, None)
+        return image
 
     def _known(self, image_id: int) -> Image | None:
         """The image, opened if need be; None if locations, entries and templates have none.
 
-        What was found or not is remembered; one that is being opened is waited for.
+        What was found or not is remembered.
         """
         found = self._found
         if not self._templates and image_id not in found.entries:
             return found.images.get(image_id)
-        with self._opening[image_id % len(self._opening)]:
-            looked = self._looked.get(image_id)
-            if looked is None or self._clock() >= looked.until:
-                looked = self._look(image_id, None if looked is None else looked.image)
-                with self._lock:
-                    self._looked[image_id] = looked
-                    self._looked.move_to_end(image_id)
-                    while len(self._looked) > MOST_KEPT:
-                        self._looked.popitem(last=False)
-                    if looked.error is None:
-                        self._problems.pop(image_id, None)
-        if looked.error is not None:
-            raise looked.error
-        return looked.image
-
-    def _look(self, image_id: int, before: Image | None) -> _Looked:
-        try:
-            image = self._claimed(image_id)
-        except SourceError as error:
-            if before is None:
-                return _Looked(None, error, self._clock() + MISSING_KEPT)
-            image = before  # a host that is down for a while: what was there goes on being served
-        except RoiServiceError as error:
-            return _Looked(None, error, self._clock() + MISSING_KEPT)
-        return _Looked(image, None, self._clock() + (MISSING_KEPT if image is None else self._interval))
+        return self._opened.get(image_id, partial(self._claimed, image_id))
 
     def _claimed(self, image_id: int) -> Image | None:
         """The image that the number belongs to. SettingsError if two stores claim it."""

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from roiservice import warm, warmed
-from roiservice.bootstrap import Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.registry import FIRST_IMAGE, Registry
 from roiservice.errors import NotFound, NotWritten, SettingsError, SourceDamaged, SourceError
+from roiservice.images import Location
 from roiservice.settings import Settings
 from roiservice.warm import warm_up
 from roiservice.warmed import is_warm, note_warm

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from roiservice.bootstrap import Image, Layer, LayerListing, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.cluster import Cluster, DaskEngine, cluster_at
 from roiservice.catalog.engine import THREADS
 from roiservice.catalog.progress import BUILDING
@@ -23,11 +23,11 @@ from roiservice.commands.console import Overall, check_given, complain, overall_
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
 from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
+from roiservice.images import Image, Location
+from roiservice.layers import Layer, LayerListing
 from roiservice.memory import use_memory_freely
 from roiservice.records import dataclass
 from roiservice.settings import load_settings
-from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
 
 IMAGES = 1000  # at a time
 WORTH_PROCESSES = 4.0  # seconds of work that must be left for one process before there are more
@@ -254,7 +254,7 @@ def _refused(result: Described) -> list[str]:
 
 
 def _built(services: Services, layer: Layer, *, force: bool) -> Catalog:
-    pixels = open_source(layer.source, Limits()).pixels
+    pixels = services.layers.opened(layer).pixels
     status = services.layers.status(layer)
     if status.state == BUILDING and status.fraction != 1.0:  # a process that is done may take a while to end
         complain(f"{layer.image.name} {layer.name}: another process is building it, and is waited for")

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from roiservice.bootstrap import Image, Layer, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.reader import Catalog
 from roiservice.commands.build import build_layers
 from roiservice.commands.console import complain
@@ -22,6 +22,8 @@ from roiservice.encode.formats import FORMATS, Format
 from roiservice.encode.geoparquet import write_geoparquet
 from roiservice.errors import BadParameter, NotFound, NotWritten
 from roiservice.geometry.features import Features
+from roiservice.images import Image, Location
+from roiservice.layers import Layer
 from roiservice.query.columns import read_features
 from roiservice.query.pages import feature_page, roi_count, roi_page
 from roiservice.query.select import RoiQuery

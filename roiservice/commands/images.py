@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Image, Layer, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.commands.console import check_given, complain
 from roiservice.errors import SourceError
+from roiservice.images import Image, Location
+from roiservice.layers import Layer
 from roiservice.settings import load_settings
-from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.tables.layers import TableLayer
 
@@ -56,7 +56,7 @@ def describe(services: Services, image: Image) -> dict[str, Any]:
         warnings += listing.warnings
         for layer in listing.layers:
             try:
-                opened = open_source(layer.source, Limits())
+                opened = services.layers.opened(layer)
             except SourceError as error:
                 problems.append(str(error))
                 continue

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from roiservice.bootstrap import Layer, Services
+from roiservice.bootstrap import Services
 from roiservice.catalog.cluster import Cluster, DaskEngine
 from roiservice.catalog.engine import Threads
 from roiservice.catalog.keeper import Keeper
@@ -28,6 +28,7 @@ from roiservice.catalog.registry import registry_again
 from roiservice.catalog.task import Rules, Task
 from roiservice.commands.interrupt import INTERRUPTED, compiled_code, ctrl_c_waits
 from roiservice.errors import EngineFailed, TooManyObjects
+from roiservice.layers import Layer
 from roiservice.records import dataclass
 from roiservice.sources.limits import Limits
 

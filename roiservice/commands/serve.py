@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from roiservice.bootstrap import Layer, Location, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.forks import ForkServer
 from roiservice.commands.console import check_given, complain, waiting
 from roiservice.commands.interrupt import compiled_code
 from roiservice.errors import SourceError
+from roiservice.images import Location
+from roiservice.layers import Layer
 from roiservice.memory import keep_memory_small
 from roiservice.metrics import Metrics
 from roiservice.server import Server, address_of, listen
 from roiservice.settings import Settings, load_settings
-from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
 from roiservice.sources.remote.circuit import leave_out_hosts
 from roiservice.warmed import is_warm
 from roiservice.web import create_app
@@ -121,7 +121,7 @@ def example_layer(services: Services) -> Layer | None:
     for image in services.images.page(0, LOOKED_AT):
         with contextlib.suppress(SourceError):  # the service says so to who asks for that image
             for layer in services.layers.of(image).layers:
-                open_source(layer.source, Limits())
+                services.layers.opened(layer)
                 return layer
     return None
 

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from flask import g, request
 
 from roiservice.auth.policy import Caller, Identity, PublicPolicy, Trust, may_read
-from roiservice.bootstrap import Layer
 from roiservice.catalog.registry import Place
 from roiservice.errors import (
     BadParameter,
@@ -23,6 +22,7 @@ from roiservice.errors import (
     SourceError,
 )
 from roiservice.images import Image
+from roiservice.layers import Layer
 from roiservice.web.routes import services
 
 _SESSION = re.compile(r"[A-Za-z0-9._~:+/=-]{1,512}", re.ASCII)

@@ -8,13 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from roiservice import __version__
-from roiservice.bootstrap import Image, Layer, LayerListing
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import FORMATS
-from roiservice.errors import RoiServiceError
+from roiservice.images import Image
+from roiservice.layers import Layer, LayerListing
 from roiservice.query.select import MEASURES
-from roiservice.sources.limits import Limits
-from roiservice.sources.opened import open_source
+from roiservice.sources.tables.layers import Size
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
 from roiservice.web.problems import reason_of
 
@@ -44,8 +43,6 @@ PIXEL_CRS = {
     ],
 }
 
-Size = tuple[int, int, int, int, int]
-
 
 def landing() -> dict[str, Any]:
     """The service itself."""
@@ -66,10 +63,12 @@ def image_summary(image: Image) -> dict[str, Any]:
     return {"id": image.id, "title": image.name, "links": links}
 
 
-def image_document(image: Image, listing: LayerListing) -> dict[str, Any]:
-    """An image: its size, its layers and their state, its links. The landing page for OGC clients."""
+def image_document(image: Image, listing: LayerListing, size: Size | None) -> dict[str, Any]:
+    """An image: its size, its layers and their state, its links. The landing page for OGC clients.
+
+    `size` is (t, c, z, y, x); None where no layer tells it.
+    """
     path = image_path(image.id)
-    size = image_size(listing)
     return {
         "id": image.id,
         "title": image.name,
@@ -90,13 +89,12 @@ def image_document(image: Image, listing: LayerListing) -> dict[str, Any]:
 
 
 def collections_document(
-    image: Image, listing: LayerListing, built: Callable[[Layer], Catalog | None]
+    image: Image, listing: LayerListing, size: Size | None, built: Callable[[Layer], Catalog | None]
 ) -> dict[str, Any]:
     """All layers of an image that can be served, and what is wrong with the others.
 
     `built` gives a layer's catalog if there is one already.
     """
-    size = image_size(listing)
     path = f"{image_path(image.id)}/collections"
     return {
         "links": [link("self", path)],
@@ -169,18 +167,6 @@ def _types_of(catalog: Catalog) -> dict[str, str]:
 def problems_of(listing: LayerListing) -> list[dict[str, str]]:
     """Layers that cannot be served, each with its reason."""
     return [{"layer": problem.part, "reason": reason_of(problem)} for problem in listing.problems]
-
-
-def image_size(listing: LayerListing) -> Size | None:
-    """Size of the image as (t, c, z, y, x), from the metadata of the first of its layers that is sound."""
-    for layer in listing.layers:
-        try:
-            size = open_source(layer.source, Limits()).image_size
-        except RoiServiceError:
-            continue
-        if size is not None:
-            return size
-    return None
 
 
 def _item_links(path: str) -> list[Link]:

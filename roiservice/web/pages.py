@@ -35,7 +35,6 @@ from roiservice.query.subsets import Rows
 from roiservice.records import dataclass
 from roiservice.web.access import readable
 from roiservice.web.compress import pack
-from roiservice.web.documents import image_size
 from roiservice.web.problems import reason_of
 from roiservice.web.responses import digest
 from roiservice.web.routes import services
@@ -271,7 +270,7 @@ def available(image_id: int) -> Available:
             missing.append((layer.collection, "the service failed; its log says more"))
     missing += ((problem.part or name, reason_of(problem)) for problem in listing.problems)
     # Catalogs know it; to find it out without any takes a look into the store.
-    size = None if catalogs else image_size(listing)
+    size = None if catalogs else layers.image_size(listing)
     return Available(tuple(catalogs), tuple(missing), size or Available.size)
 
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from itertools import groupby
 
-from roiservice.bootstrap import Layer
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import FIRST_ID, ROIS
 from roiservice.errors import (
@@ -19,11 +18,11 @@ from roiservice.errors import (
     Unauthorized,
     Unavailable,
 )
+from roiservice.layers import Layer
 from roiservice.query.moments import Moments
 from roiservice.query.stats import PlacedShape, placed_shapes, shape_stats
 from roiservice.records import dataclass
-from roiservice.sources.limits import Limits
-from roiservice.sources.pixels import ImagePixels, open_pixels
+from roiservice.sources.pixels import ImagePixels
 from roiservice.web.access import layer_of
 from roiservice.web.pages import AT_ONCE
 from roiservice.web.routes import services
@@ -106,7 +105,7 @@ def _pixels(places: Sequence[ShapePlace]) -> ImagePixels:
     image = places[0].layer.image
     if any(place.layer.image.id != image.id for place in places):
         raise BadParameter("ids", "the shapes are of several images; ask for those of one at a time")
-    pixels = open_pixels(image.source, Limits())
+    pixels = services().layers.pixels(image)
     for place in places:
         if place.catalog.image_size != pixels.sizes:
             reason = "lies on pixels other than those of its image"

@@ -11,9 +11,10 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, assume, given, settings
 
-from roiservice.bootstrap import Layer, Services, build_services
+from roiservice.bootstrap import Services, build_services
 from roiservice.commands.export import export
 from roiservice.encode.formats import FORMATS
+from roiservice.layers import Layer
 from roiservice.query.columns import read_features
 from roiservice.settings import Settings
 from tests.stores import write_image

@@ -92,7 +92,7 @@ def test_a_number_stands_for_itself_whatever_is_around_it(text: str) -> None:
 def test_one_that_appears_is_found_and_one_that_vanishes_is_gone(tmp_path: Path) -> None:
     services = services_at(tmp_path / "home", tmp_path / "{image_id}.zarr", check_interval=0.0)
     now = [0.0]
-    services.images._clock = lambda: now[0]
+    services.images._clock = services.images._opened._clock = lambda: now[0]
     with pytest.raises(NotFound):
         services.images.get(7)
     write_image(tmp_path / "7.zarr", labels=CELLS)

@@ -72,7 +72,7 @@ def test_hidden_ids_open_nothing(site: Site) -> None:
         site.ask("GET", template.format(site.ids.roi), site.bob, None)
     for template in BY_SHAPE:
         site.ask("GET", template.format(site.ids.shape), site.bob, None)
-    assert site.service.services.layers._listings == {}
+    assert site.service.services.layers._listings._known == {}
     assert site.service.services.cache.ping()["memory"]["pages"] == 0
 
 

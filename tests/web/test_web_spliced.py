@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiservice.bootstrap import Layer
 from roiservice.catalog import build as build_module
 from roiservice.catalog.reader import Catalog
+from roiservice.layers import Layer
 from tests.catalog.test_incremental import array_of
 from tests.conftest import Service, start_service
 from tests.query.support import tessellation

@@ -8,8 +8,8 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from roiservice.bootstrap import Layer
 from roiservice.catalog.progress import BuildStatus
+from roiservice.layers import Layer
 from roiservice.web.access import check_same_host, readable
 from roiservice.web.params import check_known
 from roiservice.web.problems import reason_of

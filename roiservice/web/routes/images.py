@@ -39,7 +39,9 @@ def images() -> Response:
 def image(image_id: int) -> Response:
     """One image, which is the landing page for OGC clients."""
     found = _image(image_id)
-    return json_answer(documents.image_document(found, services().layers.of(found)))
+    layers = services().layers
+    listing = layers.of(found)
+    return json_answer(documents.image_document(found, listing, layers.image_size(listing)))
 
 
 @blueprint.get("/images/<id:image_id>/conformance")
@@ -54,7 +56,9 @@ def collections(image_id: int) -> Response:
     """The layers of an image."""
     found = _image(image_id)
     layers = services().layers
-    return json_answer(documents.collections_document(found, layers.of(found), layers.existing))
+    listing = layers.of(found)
+    size = layers.image_size(listing)
+    return json_answer(documents.collections_document(found, listing, size, layers.existing))
 
 
 @blueprint.get("/images/<id:image_id>/collections/<layer>")
@@ -63,7 +67,7 @@ def collection(image_id: int, layer: str) -> Response:
     found = _image(image_id)
     layers = services().layers
     named = layers.named(found, layer)
-    size = documents.image_size(layers.of(found))
+    size = layers.image_size(layers.of(found))
     return json_answer(documents.collection_document(named, size, layers.existing(named)))
 
 

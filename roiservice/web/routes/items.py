@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, request
 
-from roiservice.bootstrap import Layer
 from roiservice.catalog.reader import Catalog
 from roiservice.encode.formats import ENCODER_VERSION, FORMATS, Format
 from roiservice.errors import BadParameter, NotFound
+from roiservice.layers import Layer
 from roiservice.query.columns import read_features
 from roiservice.query.cursor import Walk, walk_of
 from roiservice.query.detail import EXACT
