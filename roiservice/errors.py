@@ -77,6 +77,8 @@ class CatalogDamaged(RoiServiceError):
 class NotWritten(RoiServiceError):
     """A file of the service's own could not be written: the disk is full, or permission is missing."""
 
+    retry_after = 60
+
 
 class Building(RoiServiceError):
     """The catalog of a layer is being built; try again in `retry_after` seconds."""

@@ -381,3 +381,11 @@ def test_a_quota_that_is_too_low_for_all_is_told(tmp_path: Path, home: Home) -> 
     assert done.stdout.count("ROIs") == 3
     said = "1 of these catalogs made room for others: ROISERVICE_CATALOG_BYTES is too low for all"
     assert done.stderr == f"roiservice: warning: {said}\n"
+
+
+def test_a_template_that_matches_nothing_is_told(tmp_path: Path, home: Home) -> None:
+    write_image(tmp_path / "7.zarr", labels={"cells": labels_of(1, 1)})
+    done = home.run("build", tmp_path / "{image_id}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "roiservice: there is no image: nothing was built\n"
+    assert home.run("build", tmp_path / "{image_id}.zarr").returncode == 0

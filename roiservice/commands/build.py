@@ -53,7 +53,7 @@ def build(
     dask: str | None,
     overrides: Mapping[str, Any],
 ) -> int:
-    """Build every layer there is; 1 if an image or a layer could not be built, else 0.
+    """Build every layer there is; 1 if an image or a layer could not be built, or there is none, else 0.
 
     With `dask` the cluster at that address traces them. Raises EngineFailed.
     """
@@ -77,6 +77,9 @@ def build(
     for unusable in services.images.problems:
         complain(unusable)
         failures += 1
+    if not failures and not services.images.total():
+        complain("there is no image: nothing was built")
+        failures = 1
     return 1 if failures else 0
 
 

@@ -8,6 +8,7 @@ older ones leave them out), in the name of the session that asks.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import logging
@@ -92,7 +93,7 @@ class OmeroImages:
             opened = self._recall(self._sources, registered)
             source = self._open(registered) if opened is None else opened.value
         if isinstance(source, SourceError):
-            raise source
+            raise copy.copy(source)  # one that is raised again and again keeps all that was in use there
         return source
 
     def _digest(self, session: str | None) -> bytes:

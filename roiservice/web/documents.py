@@ -15,6 +15,7 @@ from roiservice.layers import Layer, LayerListing
 from roiservice.query.select import MEASURES
 from roiservice.sources.tables.layers import Size
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
+from roiservice.web.params import ITEMS
 from roiservice.web.problems import reason_of
 
 TITLE = "roiservice"
@@ -154,14 +155,18 @@ def queryables_document(layer: Layer, catalog: Catalog, base: str) -> dict[str, 
 
 
 def _types_of(catalog: Catalog) -> dict[str, str]:
-    """JSON types of the properties that can be compared."""
+    """JSON types of the properties that can be compared, by the names of the parameters that do so."""
     kinds = {
         pa.bool_(): "boolean",
         pa.int64(): "integer",
         pa.float64(): "number",
         pa.string(): "string",
     }
-    return {name: kinds[column.type] for name, column in catalog.properties.items() if column.type in kinds}
+    return {
+        f"property:{name}" if name in ITEMS else name: kinds[column.type]
+        for name, column in catalog.properties.items()
+        if column.type in kinds
+    }
 
 
 def problems_of(listing: LayerListing) -> list[dict[str, str]]:

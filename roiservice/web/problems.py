@@ -69,7 +69,7 @@ KINDS: dict[type[Exception], Kind] = {
     SourceDamaged: Kind(502, "source-damaged", "The store, or a part of it, cannot be read"),
     SourceError: Kind(502, "source-damaged", "The store, or a part of it, cannot be read"),
     CatalogDamaged: Kind(500, "catalog-damaged", "The layer's catalog is damaged; building it again helps"),
-    NotWritten: Kind(500, "not-written", "The service could not write a file of its own"),
+    NotWritten: Kind(503, "not-written", "The service could not write a file of its own"),
     Building: Kind(503, "building", "The layer is being built; try again later"),
     Busy: Kind(503, "busy", "Too many such requests wait already; try again later"),
     InvalidRequest: Kind(400, "invalid-request", "The credentials contradict each other"),
@@ -127,11 +127,12 @@ def _answer_own(error: RoiServiceError) -> Response:
     response = _problem(kind, reason_of(error), extra)
     if progress is not None:
         response.headers["Link"] = f'<{progress}>; rel="monitor"; type="application/json"'
-    if isinstance(error, (Building, Busy, RegistryFailed, Unavailable)):
+    if isinstance(error, (Building, Busy, NotWritten, RegistryFailed, Unavailable)):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, (Unauthorized, InsufficientScope, InvalidRequest)):
         response.headers["WWW-Authenticate"] = error.challenge
-    level = logging.ERROR if kind.status == INTERNAL.status else logging.INFO
+    is_ours = kind.status == INTERNAL.status or isinstance(error, NotWritten)
+    level = logging.ERROR if is_ours else logging.INFO
     reason = error.reason if isinstance(error, TokenInvalid) else str(error)
     _log.log(level, "%s: %d, %r", _asked(), kind.status, reason)
     return response

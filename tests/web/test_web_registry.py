@@ -68,5 +68,5 @@ def test_what_is_known_goes_on_where_the_registry_was_taken_away(tmp_path):
     listed = get("/api/v0/m/rois/?image=2")
     assert (listed.status_code, listed.json["data"]) == (200, [])
     assert "image 2" in listed.headers["X-Roiservice-Incomplete"]
-    assert get("/images/2/collections").status_code == 500
+    assert get("/images/2/collections").status_code == 503
     assert get("/readyz").status_code == 503

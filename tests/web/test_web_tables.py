@@ -15,6 +15,7 @@ from roiservice.errors import SettingsError
 from roiservice.settings import Settings
 from roiservice.web import create_app
 from tests.catalog.support import wait_for
+from tests.conftest import start_service
 from tests.stores import write_image
 
 SHAPES = {
@@ -183,6 +184,19 @@ def test_queryables_say_what_there_is(client: FlaskClient) -> None:
         if each["rel"].endswith("queryables")
     )
     assert client.get(link["href"][link["href"].index("/images") :]).json == answer.json
+
+
+def test_queryables_are_the_names_of_parameters(tmp_path: Path) -> None:
+    """Also of properties that are called as other parameters are."""
+    properties = [{"label-value": 1, "geometry": "round", "limit": 3, "stain": "red"}]
+    cells = np.ones((4, 4), np.uint16)
+    write_image(tmp_path / "images/7.zarr", labels={"cells": cells}, image_label={"properties": properties})
+    client = start_service(tmp_path / "images").client
+    listed = client.get("/images/7/collections/labels:cells/queryables").json["properties"]
+    assert listed["geometry"]["format"] == "geometry-any"
+    for condition in ("property:geometry=round", "property:limit=3", "stain=red"):
+        assert condition.partition("=")[0] in listed
+        assert labels_of(client, condition) == [1]
 
 
 def test_refused_rows_are_told(client: FlaskClient, tmp_path: Path) -> None:
