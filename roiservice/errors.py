@@ -7,7 +7,8 @@ becomes an HTTP answer is decided in `roiservice.web.problems` alone.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 
 class RoiServiceError(Exception):
@@ -206,3 +207,16 @@ class RegistryFailed(RoiServiceError):
 
 class SharedStoreFailed(RoiServiceError):
     """What the processes of the service share (Redis) does not answer, or with what was never put there."""
+
+
+Kind = TypeVar("Kind", bound=RoiServiceError)
+
+
+def renewed(error: Kind) -> Kind:
+    """The same error, as if it had not been raised yet, for those that are kept and raised again and again.
+
+    Python notes in an error where it is raised, each time, and so keeps all that was in use there.
+    """
+    again = copy.copy(error)
+    again.__traceback__ = again.__context__ = again.__cause__ = None  # what is pickled may bring them along
+    return again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import field
 from typing import Generic, TypeVar
 
-from roiservice.errors import NotWritten, RegistryFailed, RoiServiceError, SourceError
+from roiservice.errors import NotWritten, RegistryFailed, RoiServiceError, SourceError, renewed
 from roiservice.records import dataclass
 
 log = logging.getLogger(__name__)
@@ -33,12 +32,9 @@ class _Looked(Generic[V]):
     until: float
 
     def get(self) -> V:
-        """The value. An error is raised as a copy.
-
-        Python notes in an error where it is raised, each time, and so keeps all that was in use there.
-        """
+        """The value, or the error anew."""
         if isinstance(self.outcome, RoiServiceError):
-            raise copy.copy(self.outcome)
+            raise renewed(self.outcome)
         return self.outcome
 
 
@@ -132,7 +128,7 @@ class Looks(Generic[K, V]):
             outcome = flight.look()
         except RoiServiceError as error:
             before = flight.before if isinstance(error, _PASSING) else None
-            outcome = copy.copy(error) if before is None else before.outcome
+            outcome = renewed(error) if before is None else before.outcome
         kept = self._interval if _is_found(outcome) else self._missing_kept
         return _Looked(outcome, self._clock() + kept)
 

@@ -8,7 +8,6 @@ older ones leave them out), in the name of the session that asks.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import hmac
 import logging
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from roiservice.errors import OmeroWebFailed, SourceError, SourceRefused
+from roiservice.errors import OmeroWebFailed, SourceError, SourceRefused, renewed
 from roiservice.omeroweb.client import OmeroWeb
 from roiservice.omeroweb.places import Roots, member
 from roiservice.records import dataclass
@@ -93,7 +92,7 @@ class OmeroImages:
             opened = self._recall(self._sources, registered)
             source = self._open(registered) if opened is None else opened.value
         if isinstance(source, SourceError):
-            raise copy.copy(source)  # one that is raised again and again keeps all that was in use there
+            raise renewed(source)
         return source
 
     def _digest(self, session: str | None) -> bytes:
