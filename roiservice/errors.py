@@ -71,6 +71,10 @@ class TooManyVertices(SourceRefused):
     """The shapes of a table have more vertices than were allowed."""
 
 
+class BuilderKilled(SourceRefused):
+    """The process that built a layer ended without a word, as when memory is short."""
+
+
 class CatalogDamaged(RoiServiceError):
     """A catalog file on disk is not what was written; rebuilding it helps."""
 

@@ -159,6 +159,10 @@ class Layers:
         """The current catalog if it has been built, whatever the state of its source."""
         return self._keeper.existing(layer.key)
 
+    def has_catalog(self, layer: Layer) -> bool:
+        """Whether it has been built, and is still there."""
+        return self._keeper.has_catalog(layer.key)
+
     def build(self, layer: Layer, *, force: bool = False, progress: Progress | None = None) -> Catalog:
         """Bring the catalog up to the source's present state, however large the layer is."""
         return self._keeper.build(layer.key, force=force, progress=progress)

@@ -71,7 +71,7 @@ class Looks(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K, look: Callable[[], V]) -> V:
-        """What `look` finds, or found before. Raises what it raises, to each who asks an error of his own.
+        """What `look` finds, or found before. Raises what it raises, errors of this service to each his own.
 
         What was found goes on being served where a host is down for a while, or no numbers can be given.
         """
@@ -96,7 +96,7 @@ class Looks(Generic[K, V]):
         """What comes of a look in a thread of its own within a moment; else what was found before."""
         try:
             threading.Thread(target=self._fly_alone, args=(key, flight), name="look", daemon=True).start()
-        except RuntimeError as error:  # there are as many threads as may be
+        except (RuntimeError, MemoryError) as error:  # there are as many threads as may be
             log.warning("what is known is not looked for now: %s", error)
             self._land(key, None)
             flight.landed.set_result(before)

@@ -30,7 +30,9 @@ _STATES = {
 # Per process. Most of them wait: for builds, OMERO.web, slow clients, or their turn, as pages and what else
 # keeps a processor at work are made a few at once (`roiservice.web.pages`).
 THREADS = 32
-LONGEST_SEND = 30  # seconds that a client may take nothing of its answer, and hold a thread
+# Seconds that a part of an answer waits for a client that takes nothing. Such a client holds a thread about
+# three times as long: the system takes some of what is sent then, and the wait begins anew.
+LONGEST_SEND = 20
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17
@@ -92,7 +94,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
         try:
             return super().handle_request(req, conn)
         except BlockingIOError:  # the socket's own limit, which gunicorn would take for a fault
-            raise BrokenPipeError(errno.EPIPE, f"{LONGEST_SEND} s without reading") from None
+            self.log.warning("%s: a client that does not read on was let go", repr(req.path))
+            raise BrokenPipeError(errno.EPIPE, "it does not read on") from None
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP request, or one that failed on its way.

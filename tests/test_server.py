@@ -82,8 +82,8 @@ def test_clients_that_read_nothing_are_let_go() -> None:
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.recv(15) == b"HTTP/1.1 200 OK"
-            with urllib.request.urlopen(f"{base}/short", timeout=20) as answer:
+            with urllib.request.urlopen(f"{base}/short", timeout=10) as answer:
                 assert len(answer.read()) == 2**20
     finally:
         process.terminate()
-    assert process.communicate(timeout=20)[1] == ""
+    assert "'/long': a client that does not read on was let go" in process.communicate(timeout=20)[1]

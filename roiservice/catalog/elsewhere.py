@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from roiservice.catalog.current import CurrentCatalogs
-from roiservice.catalog.failures import FAILURE, REMEMBER_FAILURE, keep_failure, raise_last_failure
+from roiservice.catalog.failures import FAILURE, REMEMBER_FAILURE, raise_last_failure
 from roiservice.catalog.filelocks import being_built, is_built_elsewhere, one_of_few
 from roiservice.catalog.progress import note_start, progress_path
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import Task, as_json
-from roiservice.errors import NoRoom, SourceRefused
+from roiservice.errors import BuilderKilled, NoRoom
 from roiservice.metrics import BUILDS, Metrics
 
 TRY_AGAIN = 75  # what the process ends with where nothing is wrong with the layer, as sysexits.h has it
@@ -84,7 +84,10 @@ class BuildProcesses:
                 self._begin(task)
 
     def start_unless_failed(self, task: Task) -> None:
-        """As `start`, but raises what the last process failed with within the check interval."""
+        """As `start`, but raises what the last process failed with within the check interval.
+
+        BuilderKilled where it left no word: that is known to this service alone, and said once.
+        """
         layer = task.layer
         if self._registry.is_building(layer.number):
             return
@@ -98,9 +101,7 @@ class BuildProcesses:
             raise_last_failure(directory, max(task.rules.check_interval, REMEMBER_FAILURE))
             if code not in (0, TRY_AGAIN) and not (directory / FAILURE).exists():
                 reason = f"the process that builds it ended with code {code}"
-                error = SourceRefused(layer.source.image.location, layer.source.path, reason)
-                keep_failure(directory, error)
-                raise error
+                raise BuilderKilled(layer.source.image.location, layer.source.path, reason)
             self._begin(task)
 
     def _begin(self, task: Task) -> None:

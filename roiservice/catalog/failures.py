@@ -40,19 +40,18 @@ def failure_kept(directory: Path) -> Iterator[None]:
     try:
         yield
     except NoRoom as error:
-        keep_failure(directory, error)  # nobody builds it, unless somebody asks again
+        _keep_failure(directory, error)  # nobody builds it, unless somebody asks again
         raise
     except (Building, EngineFailed, RegistryFailed, TooManyObjects):  # others build it all the same, or later
         raise
     except Exception as error:
         if _is_ending():
             raise EngineFailed("the process that built it was stopped") from error
-        keep_failure(directory, error)
+        _keep_failure(directory, error)
         raise
 
 
-def keep_failure(directory: Path, error: Exception) -> None:
-    """Leave what a build of the layer in `directory` failed with there, if that can be written."""
+def _keep_failure(directory: Path, error: Exception) -> None:
     parts = [error.store, error.part, error.reason] if isinstance(error, SourceError) else []
     kind = next((each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS), "")
     failure = {"kind": kind, "text": str(error) or repr(error), "parts": parts}
@@ -89,7 +88,8 @@ def raise_last_failure(directory: Path, younger_than: float) -> None:
     Where it found no room, there may be some by now.
     """
     failure = last_failure(directory)
-    if failure is not None and failure[0] < younger_than and not isinstance(failure[1], NoRoom):
+    # It is of the future where clocks differ, and tells nothing of how long ago that was.
+    if failure is not None and 0 <= failure[0] < younger_than and not isinstance(failure[1], NoRoom):
         raise failure[1]
 
 

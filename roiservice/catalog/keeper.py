@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from roiservice.catalog.builder import Builder, Manner
 from roiservice.catalog.current import CurrentCatalogs
 from roiservice.catalog.elsewhere import BuildProcesses, StartBuild, start_build
-from roiservice.catalog.failures import REMEMBER_FAILURE, raise_last_failure
-from roiservice.catalog.filelocks import LONGEST_LOOK, is_built_elsewhere
+from roiservice.catalog.failures import REMEMBER_FAILURE
+from roiservice.catalog.filelocks import LONGEST_LOOK, builders_kept_out, is_built_elsewhere
 from roiservice.catalog.indexes import FORMAT
-from roiservice.catalog.pointers import highest_number
+from roiservice.catalog.pointers import highest_number, pointer_stamp
 from roiservice.catalog.progress import BuildStatus, Progress, build_status, progress_path
 from roiservice.catalog.quota import Uses
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import LayerKey, Rules, Task
-from roiservice.errors import Building, TooManyObjects
+from roiservice.errors import BuilderKilled, Building, SourceError, TooManyObjects, renewed
 from roiservice.metrics import Metrics
 from roiservice.sources.limits import Limits
 
@@ -58,7 +58,7 @@ class Keeper:
         self._builder = Builder(self.current, registry, rules, limits, metrics, engine)
         self._processes = BuildProcesses(self.current, registry, metrics, start_build)
         self._uses = Uses(self._root)
-        self._began = time.monotonic()
+        self._failures: dict[int, tuple[float, SourceError]] = {}
         self._checked: dict[int, float] = {}
         self._refreshing: set[int] = set()
         self._waiting = threading.BoundedSemaphore(rules.waiters)
@@ -89,6 +89,10 @@ class Keeper:
     def existing(self, layer: LayerKey) -> Catalog | None:
         """The current catalog if there is one, whatever the state of its source."""
         return self.current.get(layer)
+
+    def has_catalog(self, layer: LayerKey) -> bool:
+        """Whether there is a current catalog, none of which is opened for that."""
+        return pointer_stamp(self.current.pointer(layer)) is not None
 
     def build(
         self, layer: LayerKey, *, force: bool = False, progress: Progress | None = None, inline: bool = False
@@ -123,8 +127,10 @@ class Keeper:
 
     def _first(self, layer: LayerKey) -> Catalog:
         directory = self.current.directory(layer)
-        # What others had failed with before may be over by now: a service is started again to mend it.
-        raise_last_failure(directory, min(REMEMBER_FAILURE, time.monotonic() - self._began))
+        failed = self._failures.get(layer.number)
+        is_remembered = failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE
+        if failed is not None and is_remembered and not is_built_elsewhere(directory):
+            raise renewed(failed[1])
         if not self._waiting.acquire(timeout=SHORT_WAIT):
             raise Building(layer.source.collection)
         try:
@@ -136,19 +142,40 @@ class Keeper:
         except TimeoutError:
             raise Building(layer.source.collection) from None
         except TooManyObjects:
-            self._processes.start_unless_failed(self.task(layer))
+            self._start_elsewhere(layer)
             raise Building(layer.source.collection) from None
+        except SourceError as error:
+            self._remember(layer, error)
+            raise
         finally:
             self._waiting.release()
+
+    def _start_elsewhere(self, layer: LayerKey) -> None:
+        """Have a process build what is too large for a request; raises what the last one failed with."""
+        try:
+            self._processes.start_unless_failed(self.task(layer))
+        except BuilderKilled as error:
+            self._remember(layer, error)
+            raise
+
+    def _remember(self, layer: LayerKey, error: SourceError) -> None:
+        """What a layer failed with, for those who ask next; others are forgotten once they are asked anew."""
+        now = time.monotonic()
+        recent = {number: each for number, each in self._failures.items() if now - each[0] < REMEMBER_FAILURE}
+        self._failures = {**recent, layer.number: (now, renewed(error))}
 
     def _refresh(self, layer: LayerKey) -> None:
         """Look at the source again; errors leave the catalog in service."""
         try:
             self.current.opened.close_deleted()
+            with builders_kept_out(self.current.directory(layer)) as is_idle:
+                pass
+            if not is_idle:
+                return  # somebody is building it, or looks at the source just now
             try:
                 self._builder.build(layer, Manner(inline=True, timeout=LONGEST_LOOK))
             except TooManyObjects:
-                self._processes.start_unless_failed(self.task(layer))
+                self._start_elsewhere(layer)
         except TimeoutError:
             pass  # somebody is building it
         except Exception as error:  # noqa: BLE001 - a background thread has nobody to raise to

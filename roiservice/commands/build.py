@@ -72,12 +72,12 @@ def build(
             complain(f"warning: {warning}")
         builder = stack.enter_context(closing(_Builder(services, cluster, force=force)))
         failures = sum(builder.finish(begun) for begun in builder.begun())
-        if settings.catalog_bytes is not None and (gone := builder.gone()):
+        if gone := builder.gone():
             complain(f"warning: {gone} of these catalogs made room for others: {SETTING} is too low for all")
     for unusable in services.images.problems:
         complain(unusable)
         failures += 1
-    if not failures and not services.images.total():
+    if not failures and not builder.total:
         complain("there is no image: nothing was built")
         failures = 1
     return 1 if failures else 0
@@ -108,7 +108,8 @@ class _Builder:
         self._at_work: list[futures.Future[Built | None]] = []
         self._bar: Overall | None = None
         self._built: list[Layer] = []
-        self._total = self._done = self._ahead = 0
+        self.total = 0  # images
+        self._done = self._ahead = 0
         self._since = 0.0
 
     def close(self) -> None:
@@ -118,10 +119,10 @@ class _Builder:
     def begun(self) -> Iterator[_Begun]:
         """All images in order; some that follow have been begun as well."""
         waiting: deque[_Begun] = deque()
-        self._total = self._services.images.total()
-        if self._total >= MANY_IMAGES:
-            self._start_processes(self._total)
-        for offset in range(0, self._total, IMAGES):
+        self.total = self._services.images.total()
+        if self.total >= MANY_IMAGES:
+            self._start_processes(self.total)
+        for offset in range(0, self.total, IMAGES):
             for image in self._services.images.page(offset, IMAGES):
                 waiting.append(self._begin(image))
                 while len(waiting) > self._ahead:  # it may have grown meanwhile
@@ -144,8 +145,8 @@ class _Builder:
         return failures
 
     def gone(self) -> int:
-        """How many of the catalogs that were built are not there any more."""
-        return sum(self._services.layers.existing(layer) is None for layer in self._built)
+        """How many of the catalogs that were built made room for others, and are not there any more."""
+        return sum(not self._services.layers.has_catalog(layer) for layer in self._built)
 
     def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
         if listing.problems:
@@ -153,8 +154,9 @@ class _Builder:
                 for problem in listing.problems:
                     complain(problem)
         built, errors = finished(listing.layers, builds, self._bar_hidden)
-        numbers = {each.meta["layer_number"] for each in built}
-        self._built += (layer for layer in listing.layers if layer.number in numbers)
+        if self._services.settings.catalog_bytes is not None:
+            numbers = {each.meta["layer_number"] for each in built}
+            self._built += (layer for layer in listing.layers if layer.number in numbers)
         with self._bar_hidden():
             for each in built:
                 counts, name = each.meta["counts"], each.meta["name"]
@@ -195,12 +197,12 @@ class _Builder:
         if self._done == 1:
             self._since = time.monotonic()  # the first image took longer: what all need had to be loaded
         elif self._processes is None:
-            left = self._total - self._done
+            left = self.total - self._done
             seconds = (time.monotonic() - self._since) / (self._done - 1) * left
             if seconds >= WORTH_PROCESSES:
                 self._start_processes(min(left, max(2, math.ceil(seconds))))
         if self._processes is not None and self._processes.ready:
-            self._bar = self._stack.enter_context(overall_progress(self._total, self._done))
+            self._bar = self._stack.enter_context(overall_progress(self.total, self._done))
             self._ahead = self._processes.worth_ahead
 
     def _start_processes(self, worth: int) -> None:

@@ -26,7 +26,9 @@ class Limits:
     table_rows: int = 50_000_000
     """Rows of one table."""
     table_vertices: int = 2**28
-    """Vertices of all shapes of one table."""
+    """Vertices of all shapes of one table, as they are stored."""
+    made_vertices: int = 2**28
+    """Vertices that are made to draw a mask, or to repair all polygons of one table."""
     planes: int = 1_000_000
     """Planes of one layer, and image planes they are shown on."""
     layers: int = 1000

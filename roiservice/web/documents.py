@@ -15,7 +15,7 @@ from roiservice.layers import Layer, LayerListing
 from roiservice.query.select import MEASURES
 from roiservice.sources.tables.layers import Size
 from roiservice.web.links import GEOJSON, OPENAPI, Link, collection_path, image_path, link, pixel_crs
-from roiservice.web.params import ITEMS
+from roiservice.web.params import IGNORED, ITEMS
 from roiservice.web.problems import reason_of
 
 TITLE = "roiservice"
@@ -163,7 +163,7 @@ def _types_of(catalog: Catalog) -> dict[str, str]:
         pa.string(): "string",
     }
     return {
-        f"property:{name}" if name in ITEMS else name: kinds[column.type]
+        f"property:{name}" if name in ITEMS | IGNORED else name: kinds[column.type]
         for name, column in catalog.properties.items()
         if column.type in kinds
     }

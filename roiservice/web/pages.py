@@ -76,7 +76,7 @@ class Lane:
 AT_ONCE = max(os.cpu_count() or 1, 2)
 PAGES = Lane(threading.BoundedSemaphore(AT_ONCE))
 LARGEST = Lane(threading.BoundedSemaphore(AT_ONCE))  # of the largest features, found among all of a layer
-# Each holds a thread until it is sent, however slow its client; of 32, 16 are for `density` and `summary`.
+# Each holds a thread until it is sent, however slow its client; of 32, `density` and `summary` may hold 16.
 STREAMS = Lane(threading.BoundedSemaphore(AT_ONCE), threading.BoundedSemaphore(8))
 
 

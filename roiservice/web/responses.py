@@ -64,8 +64,9 @@ def page_answer(
 def stream_answer(
     chunks: Iterator[bytes], media_type: str, tag: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Bytes that are made while they are sent."""
+    """Bytes that are made while they are sent, which no proxy is to put on its disk before they go on."""
     gzipped = _gzip_wanted()
+    headers = {**(headers or {}), "X-Accel-Buffering": "no"}  # nginx would read on only once that was read
     return _answer(gzip_stream(chunks) if gzipped else chunks, media_type, tag, gzipped, headers)
 
 

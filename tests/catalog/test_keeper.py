@@ -549,6 +549,36 @@ def test_a_failure_is_remembered_for_a_while(
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
 
 
+def test_a_build_that_was_started_is_not_hidden_behind_the_last_failure(
+    tmp_path: Path, layer: LayerKey, store: Path
+) -> None:
+    document = store / "labels/cells/0/zarr.json"
+    content = document.read_text()
+    document.write_text("no JSON")
+    keeper = keeper_at(tmp_path)
+    with pytest.raises(SourceDamaged):
+        keeper.catalog(layer)
+    document.write_text(content)
+    with filelocks.being_built(keeper.current.directory(layer)), pytest.raises(Building):
+        keeper.catalog(layer)
+
+
+def test_failures_of_the_future_are_of_a_clock_that_differs(
+    tmp_path: Path, layer: LayerKey, store: Path
+) -> None:
+    document = store / "labels/cells/0/zarr.json"
+    content = document.read_text()
+    document.write_text("no JSON")
+    with pytest.raises(SourceDamaged):
+        keeper_at(tmp_path, inline_pixels=10).build(layer)
+    document.write_text(content)
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    age(keeper.current.directory(layer) / FAILURE, -300.0)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+
+
 def test_a_large_layer_is_built_by_another_process(
     tmp_path: Path, layer: LayerKey, builds: list[int]
 ) -> None:
@@ -654,7 +684,7 @@ def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: La
 def test_another_process_that_is_killed_is_reported_and_replaced(
     tmp_path: Path, layer: LayerKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = keeper_at(tmp_path, inline_pixels=10, check_interval=0.0)
+    keeper = keeper_at(tmp_path, inline_pixels=10)
     with pytest.raises(Building):
         keeper.catalog(layer)
     (process,) = keeper._processes.running.values()
@@ -663,8 +693,7 @@ def test_another_process_that_is_killed_is_reported_and_replaced(
     with pytest.raises(RoiServiceError) as told:
         keeper.catalog(layer)
     assert not isinstance(told.value, Building)
-    for module in (keeper_module, elsewhere):
-        monkeypatch.setattr(module, "REMEMBER_FAILURE", 0.0)
+    monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
     with pytest.raises(Building):
         keeper.catalog(layer)
     wait_for(lambda: keeper.existing(layer) is not None)

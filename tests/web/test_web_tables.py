@@ -188,13 +188,15 @@ def test_queryables_say_what_there_is(client: FlaskClient) -> None:
 
 def test_queryables_are_the_names_of_parameters(tmp_path: Path) -> None:
     """Also of properties that are called as other parameters are."""
-    properties = [{"label-value": 1, "geometry": "round", "limit": 3, "stain": "red"}]
+    own = {"geometry": "round", "limit": 3, "stain": "red", "ticket": "A7", "_": "x"}
+    properties = [{"label-value": 1, **own}]
     cells = np.ones((4, 4), np.uint16)
     write_image(tmp_path / "images/7.zarr", labels={"cells": cells}, image_label={"properties": properties})
     client = start_service(tmp_path / "images").client
     listed = client.get("/images/7/collections/labels:cells/queryables").json["properties"]
     assert listed["geometry"]["format"] == "geometry-any"
-    for condition in ("property:geometry=round", "property:limit=3", "stain=red"):
+    clashing = ("geometry=round", "limit=3", "ticket=A7", "_=x")
+    for condition in ("stain=red", *(f"property:{each}" for each in clashing)):
         assert condition.partition("=")[0] in listed
         assert labels_of(client, condition) == [1]
 
@@ -306,6 +308,22 @@ def test_of_two_tables_with_one_column_the_later_has_the_say_where_it_has_a_valu
     }
     (warning,) = get(client, "/images/7/collections/labels:cells")["warnings"]
     assert warning.startswith("b.csv: ")
+
+
+def test_what_is_built_by_a_request_is_what_is_built_anyhow(tmp_path: Path) -> None:
+    """No row is refused because a request may build so much and no more; repaired outlines have more."""
+    bowties = {"type": "Polygon", "coordinates": [[[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]]]}
+    crossed = {**SHAPES["features"][2], "geometry": bowties}  # type: ignore[dict-item]
+    image = write_image(tmp_path / "images/7.zarr", labels={"cells": np.zeros((40, 40), np.uint16)})
+    (tmp_path / "drawn.geojson").write_text(json.dumps({**SHAPES, "features": [crossed] * 3000}))
+    answers = []
+    for inline_vertices in (3000 * 5, 10**6):
+        folders = {"catalog_dir": tmp_path / f"{inline_vertices}", "state_dir": tmp_path / "state"}
+        settings = Settings(**folders, inline_vertices=inline_vertices)
+        services = build_services(settings, [(None, str(image))], [(7, str(tmp_path / "drawn.geojson"))])
+        client = create_app(services).test_client()
+        answers.append(get(client, "/images/7/collections/tables:drawn/items?limit=1"))
+    assert [answer["numberMatched"] for answer in answers] == [3000, 3000]
 
 
 @pytest.mark.parametrize(("inline_vertices", "status"), [(10, 503), (1000, 200)])

@@ -131,7 +131,7 @@ def from_geometries(
         reason = f"its shapes have more than the {most_vertices} vertices allowed"
         raise TooManyVertices(reasons.location, reasons.part, reason)
     groups = [
-        _polygons(atoms[areas], of_row[areas], reasons, column, most_vertices),
+        _polygons(atoms[areas], of_row[areas], reasons, column),
         _boxed_ellipses(atoms[boxed], of_row[boxed], reasons, column),
         _lines(atoms[lines], of_row[lines]),
         _circles(atoms[round_], of_row[round_], radius),
@@ -238,7 +238,7 @@ def _atoms(geometries: NDArray[Any], rows: Int64) -> tuple[NDArray[Any], Int64]:
     return geometries[kept], rows[kept]
 
 
-def _polygons(atoms: NDArray[Any], of_row: Int64, reasons: Reasons, column: str, most: int) -> Shapes:
+def _polygons(atoms: NDArray[Any], of_row: Int64, reasons: Reasons, column: str) -> Shapes:
     rows, part_offsets = _groups(of_row)
     several = np.flatnonzero(np.diff(part_offsets) > 1)
     whole = atoms[part_offsets[:-1]]
@@ -247,7 +247,7 @@ def _polygons(atoms: NDArray[Any], of_row: Int64, reasons: Reasons, column: str,
         whole[several] = shapely.multipolygons(atoms, indices=number)[several]
     invalid = np.flatnonzero(~shapely.is_valid(whole))
     if len(invalid):
-        whole[invalid], failures = repaired_polygons(whole[invalid], most)
+        whole[invalid], failures = repaired_polygons(whole[invalid], Limits.made_vertices)
         for index, failure in zip(invalid.tolist(), failures, strict=True):
             if failure is None:
                 reasons.repaired(int(rows[index]) + 1)

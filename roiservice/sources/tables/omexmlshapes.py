@@ -105,7 +105,7 @@ class ShapeReader:
         self.mask_pixels -= columns * rows
         pixels = _unpacked(*data, columns * rows, self.limits.table_bytes)
         try:
-            labels, polygons = trace_plane(_strips(pixels, columns, rows), self.limits.table_vertices)
+            labels, polygons = trace_plane(_strips(pixels, columns, rows), self.limits.made_vertices)
         except TooManyObjects as error:
             raise BadShape("Mask", str(error)) from None
         if not len(labels):

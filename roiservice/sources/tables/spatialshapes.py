@@ -198,7 +198,10 @@ def _ragged_rows(source: Hierarchy, path: str, attributes: Mapping[str, Any], re
         raise SourceRefused(source.store.location, path, reason)
     # There are more vertices than rows.
     wide = replace(source, limits=replace(source.limits, table_rows=source.limits.table_vertices))
-    coords = wide.numbers(join(path, "coords"), axes=2)
+    try:
+        coords = wide.numbers(join(path, "coords"), axes=2)
+    except SourceRefused as refused:
+        raise TooManyVertices(refused.store, refused.part, refused.reason) from None
     if coords.shape[1] not in (2, 3):
         reason = f"has {coords.shape[1]} columns; points have 2 or 3 coordinates"
         raise SourceDamaged(source.store.location, join(path, "coords"), reason)
