@@ -391,6 +391,9 @@ def test_streams_that_nobody_reads_leave_threads_to_others(tissue, monkeypatch):
     few = pages.Lane(threading.BoundedSemaphore(2), threading.BoundedSemaphore(2))
     monkeypatch.setattr(pages, "STREAMS", few)
     unread = [tissue.get(url, buffered=False) for _ in range(2)]
+    assert unread[0].headers["X-Accel-Buffering"] == "no", (
+        "nginx would read no more for a while, as who has gone"
+    )
     answer = get(tissue, url, 503)
     assert (answer.json["type"].rpartition("#")[2], answer.headers["Retry-After"]) == ("busy", "1")
     get(tissue, f"{ITEMS}?limit=3")
