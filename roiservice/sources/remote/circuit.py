@@ -7,13 +7,14 @@ and a host that is away for a minute would fail all the layers that are left.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
+from collections import deque
 
 log = logging.getLogger(__name__)
 
 PAUSE = 30.0  # seconds for which a host that did not answer is left out; longer than one try takes
+_REMEMBERED = 64  # URLs of one host that went unanswered
 
 _leaving_out = threading.Event()
 
@@ -27,50 +28,84 @@ class Circuit:
     """Whether a host is asked at all. Safe to use from several threads.
 
     A host answers once it sends any state, be it an error: what goes wrong after that is about one object.
-    A request that got no answer in any of its tries opens the circuit, unless another one got an answer since
-    it began: for PAUSE seconds no request is sent at all, then one to try, and that once, while all others
-    still are not. So an outage costs one request all of its patience, and then one try every half minute. Any
-    answer closes it. Requests that are under way go on. An outage is logged once when it begins and once when
-    it ends.
+    Counted are the tries without an answer since the last one, those of all requests together. With as many
+    as a request has, the circuit opens if that many in a row could not even connect, or if they were for two
+    URLs or more: one object for which a host that can be reached is silent never opens it. Then nothing is
+    sent for PAUSE seconds, neither by requests that begin nor as a further try, then one try, and so on. URLs
+    that went unanswered wait for twice PAUSE, so that some silent objects do not take each of these tries
+    from sound ones; not so where the last try could not connect, since that is not about an object.
 
-    `name` is what the log calls the host; `reason` says what it did when it was last left out.
+    So an outage costs as many tries as one request has and those that are under way by then, and after that
+    one try in PAUSE seconds, or in twice as long if only the same objects are asked for. Any answer closes
+    the circuit, also one to a request that is under way: such go on. An outage is logged once when it begins
+    and once when it ends.
+
+    `name` is what the log calls the host; `reason` says what it did when it last gave no answer.
     """
 
     def __init__(self, name: str) -> None:
         self.reason = ""
         self._name = name
         self._lock = threading.Lock()
-        self._answered_at = -math.inf
+        self._tries = 0  # without an answer, since the last one
+        self._unconnected = 0  # the last of them, those in a row that could not connect
+        self._unanswered: deque[str] = deque(maxlen=_REMEMBERED)  # what they were for, each URL once
+        self._open = False
         self._left_out_until = 0.0
-        self._failing = False
 
-    def tries(self, most: int) -> int:
-        """How many tries a request has that begins: `most`, 1 if it is the one to try, 0 if none is sent."""
+    def leaves_out(self, url: str) -> bool:
+        """Whether nothing may be sent for this URL now."""
         with self._lock:
-            if not self._failing:
-                return most
-            now = time.monotonic()
-            if now < self._left_out_until:
-                return 0
-            self._left_out_until = now + PAUSE
-            return 1
+            return self._leaves_out(url)
+
+    def admits(self, url: str) -> bool:
+        """Whether a try may be sent for this URL now, by who asks; the only one if the circuit is open."""
+        with self._lock:
+            if self._leaves_out(url):
+                return False
+            if self._open:
+                self._left_out_until = time.monotonic() + PAUSE
+            return True
 
     def answered(self) -> None:
         """A state has come."""
-        self._answered_at = time.monotonic()
-        if not self._failing:
-            return
         with self._lock:
-            again, self._failing = self._failing, False
+            again, self._open = self._open, False
+            self._tries = self._unconnected = 0
+            self._unanswered.clear()
         if again:
             log.warning("%s answers again", self._name)
 
-    def failed(self, reason: str, began: float) -> None:
-        """A request that began then (`time.monotonic`) has failed; for its last try there was no answer."""
+    def unanswered(self, url: str, reason: str, *, connected: bool, most: int) -> None:
+        """A try, one of the `most` of a request, has ended without an answer; `reason` says how."""
+        if not _leaving_out.is_set():
+            return
         with self._lock:
-            if self._answered_at >= began or not _leaving_out.is_set():
+            self._count(url, connected)
+            if not self._open and not self._is_outage(most):
                 return
-            first = not self._failing
-            self.reason, self._failing, self._left_out_until = reason, True, time.monotonic() + PAUSE
+            self.reason = f"{reason} ({counted(self._tries)})"
+            self._left_out_until = time.monotonic() + PAUSE
+            first, self._open = not self._open, True
         if first:
-            log.warning("%s is left out until it answers again: it %s", self._name, reason)
+            log.warning("%s is left out until it answers again: it %s", self._name, self.reason)
+
+    def _leaves_out(self, url: str) -> bool:
+        if not self._open:
+            return False
+        longer = PAUSE if url in self._unanswered and not self._unconnected else 0.0
+        return time.monotonic() < self._left_out_until + longer
+
+    def _count(self, url: str, connected: bool) -> None:
+        self._tries += 1
+        self._unconnected = 0 if connected else self._unconnected + 1
+        if url not in self._unanswered:
+            self._unanswered.append(url)
+
+    def _is_outage(self, most: int) -> bool:
+        return self._unconnected >= most or (self._tries >= most and len(self._unanswered) > 1)
+
+
+def counted(tries: int) -> str:
+    """`1 try`, `2 tries`."""
+    return f"{tries} {'try' if tries == 1 else 'tries'}"

@@ -10,20 +10,28 @@ import os
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError, LocationValueError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HTTPError,
+    LocationValueError,
+    ProxyError,
+    SSLError,
+)
 
 from roiservice import __version__
 from roiservice.errors import SourceDamaged, SourceError, SourceRefused
 from roiservice.records import dataclass
 from roiservice.sources.remote.addresses import LOOPBACK, AddressRefused, checked_pools
-from roiservice.sources.remote.circuit import Circuit
+from roiservice.sources.remote.circuit import Circuit, counted
 
 CONNECTIONS = 8  # to one host, from one process
 _BLOCK = 2**18
@@ -42,7 +50,7 @@ class Patience:
     stall: float = 15
     """Without a single byte."""
     whole: float = 60
-    """One request; large answers get a second more for each 64 KiB."""
+    """One try, or one wait for a connection; large answers get a second more for each 64 KiB."""
     tries: int = 4
     pause: float = 0.5
     """Before the second try; doubled before each further one."""
@@ -102,7 +110,7 @@ class Reply:
 
 
 class _TryAgain(Exception):
-    """An answer that may be another one in a moment; `pause` is how long the host asks to wait."""
+    """What may be otherwise in a moment; `pause` is how long the host asks to wait."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -121,6 +129,7 @@ class Origin:
         self.traffic = Traffic()
         self.circuit = Circuit(base)
         self.executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="remote")
+        self._places = threading.BoundedSemaphore(CONNECTIONS)
         self._manager = _manager(base)
 
     def send(self, request: Request) -> Reply:
@@ -147,40 +156,66 @@ class Origin:
         return url
 
     def _with_retries(self, request: Request) -> Reply:
-        patience, began = PATIENCE, time.monotonic()
-        tries = self.circuit.tries(patience.tries)
-        if tries == 0:
-            raise _problem(request, self.circuit.reason)
-        for attempt in range(1, tries + 1):
+        patience = PATIENCE
+        for attempt in range(1, patience.tries + 1):
             try:
                 return self._once(request, patience)
             except (_TryAgain, HTTPError, OSError) as error:
                 _check_may_pass(request, error)
                 failure, pause = error, error.pause if isinstance(error, _TryAgain) else None
-            if attempt < tries:
-                time.sleep(min(pause or patience.pause * 2 ** (attempt - 1), patience.stall))
-        reason = f"{_said(failure)} ({tries} {'tries' if tries > 1 else 'try'})"
-        if not isinstance(failure, EmptyPoolError):  # that is this service's own doing
-            self.circuit.failed(reason, began)
-        raise _problem(request, reason)
+            if attempt == patience.tries or self.circuit.leaves_out(request.url):
+                break
+            time.sleep(min(pause or patience.pause * 2 ** (attempt - 1), patience.stall))
+        raise _problem(request, f"{_said(failure)} ({counted(attempt)})")
 
     def _once(self, request: Request, patience: Patience) -> Reply:
-        deadline = time.monotonic() + patience.whole
+        """One try, unless the host is left out before there is a connection for it."""
+        if self.circuit.leaves_out(request.url):
+            raise _problem(request, self.circuit.reason)
+        headers = {
+            **request.headers(request.method, request.url),
+            "User-Agent": f"roiservice/{__version__}",
+        }
+        with self._place(patience):
+            if not self.circuit.admits(request.url):  # what was under way has failed meanwhile
+                raise _problem(request, self.circuit.reason)
+            deadline = time.monotonic() + patience.whole
+            return self._read(request, self._response(request, headers, patience), deadline)
+
+    @contextmanager
+    def _place(self, patience: Patience) -> Iterator[None]:
+        """One of the connections, once it is free."""
+        if not self._places.acquire(timeout=patience.whole):
+            raise _TryAgain("is busy with other requests of this service")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _response(
+        self, request: Request, headers: Mapping[str, str], patience: Patience
+    ) -> urllib3.BaseHTTPResponse:
+        """The state, with content to be read. The circuit is told whether one came."""
         self.traffic.add(requests=1)
-        response = self._manager.request(
-            request.method,
-            request.url,
-            headers={
-                **request.headers(request.method, request.url),
-                "User-Agent": f"roiservice/{__version__}",
-            },
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            timeout=urllib3.Timeout(connect=patience.connect, read=patience.stall),
-            pool_timeout=patience.whole,
-        )
+        try:
+            response = self._manager.request(
+                request.method,
+                request.url,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=patience.connect, read=patience.stall),
+            )
+        except (HTTPError, OSError) as error:
+            _check_may_pass(request, error)
+            connected = not isinstance(error, (ConnectTimeoutError, ProxyError))
+            self.circuit.unanswered(request.url, _said(error), connected=connected, most=patience.tries)
+            raise
         self.circuit.answered()
+        return response
+
+    def _read(self, request: Request, response: urllib3.BaseHTTPResponse, deadline: float) -> Reply:
         whole = False
         try:
             if response.status in PASSING and request.method != "HEAD":
@@ -223,11 +258,11 @@ def _manager(base: str) -> urllib3.PoolManager:
     parts = urlsplit(base)
     proxy = urllib.request.getproxies_environment().get(parts.scheme)
     if not proxy or parts.hostname in LOOPBACK or urllib.request.proxy_bypass(parts.netloc):
-        return checked_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS, block=True))
+        return checked_pools(urllib3.PoolManager(1, maxsize=CONNECTIONS))
     user = urlsplit(proxy)
     secret = f"{user.username}:{user.password or ''}" if user.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
-    return urllib3.ProxyManager(proxy, 1, proxy_headers=headers, maxsize=CONNECTIONS, block=True)
+    return urllib3.ProxyManager(proxy, 1, proxy_headers=headers, maxsize=CONNECTIONS)
 
 
 def _check_may_pass(request: Request, error: Exception) -> None:
@@ -295,7 +330,6 @@ _REASONS = {
     "NameResolutionError": "is not known by that name",
     "NewConnectionError": "cannot be reached",
     "ReadTimeoutError": "has stopped sending",
-    "EmptyPoolError": "is busy with other requests of this service",
     "SSLError": "has no certificate that can be trusted, or speaks no TLS",
     "LocationParseError": "has no usable name",
     "DecodeError": "sends content that cannot be decompressed",

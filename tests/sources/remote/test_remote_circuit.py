@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,10 @@ from roiservice.sources.remote.circuit import Circuit
 from roiservice.sources.remote.objects import HttpObjects
 from roiservice.sources.remote.transport import Patience
 from tests.e2e.support import Home, serving
-from tests.sources.remote.server import Served, served
+from tests.sources.remote.server import Served, answering, served
 
 SILENT = r"the server has stopped sending \(3 tries\)"
+LEFT_OUT = r"the server has stopped sending \(4 tries\)"
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +32,8 @@ def leaving_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, server: Served) -> HttpObjects:
-    """`a` and `b` behind the server."""
-    for name in "ab":
+    """`a`, `b` and `c` behind the server."""
+    for name in "abc":
         (tmp_path / name).write_text(name * 1000)
     return HttpObjects(server.url)
 
@@ -46,8 +48,14 @@ def circuit_of(served: Served) -> Circuit:
     return transport.connect(served.url).circuit
 
 
-def end_pause(served: Served) -> None:
-    circuit_of(served)._left_out_until = 0.0
+def end_pause(served: Served, ago: float = 0) -> None:
+    circuit_of(served)._left_out_until = time.monotonic() - ago
+
+
+def fail_at(files: HttpObjects, *names: str) -> None:
+    for name in names:
+        with pytest.raises(SourceDamaged, match="has stopped sending"):
+            files.get(name, 2000)
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -63,13 +71,15 @@ def test_a_silent_host_is_left_out(
     server.faults.on = {".*": ("silent", -1)}
     with pytest.raises(SourceDamaged, match=SILENT):
         files.get("a", 2000)
+    with pytest.raises(SourceDamaged, match=r"has stopped sending \(1 try\)"):
+        files.get("c", 2000)
     other = HttpObjects(f"{server.url}/images")
     for ask in (lambda: other.get("b", 2000), lambda: other.head("b")):
-        with pytest.raises(SourceDamaged, match=SILENT) as caught:
+        with pytest.raises(SourceDamaged, match=LEFT_OUT) as caught:
             ask()
         assert (caught.value.store, caught.value.part) == (other.location, "b")
-    assert server.asked == {"a": 3}
-    left_out = f"{server.url} is left out until it answers again: it has stopped sending (3 tries)"
+    assert server.asked == {"a": 3, "c": 1}
+    left_out = f"{server.url} is left out until it answers again: it has stopped sending (4 tries)"
     assert caplog.messages == [left_out]
 
 
@@ -77,25 +87,71 @@ def test_one_tries_and_one_answer_is_enough(
     files: HttpObjects, server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.on = {".*": ("silent", -1)}
-    with pytest.raises(SourceDamaged, match=SILENT):
-        files.get("a", 2000)
+    fail_at(files, "a", "c")
     server.asked.clear()
-    end_pause(server)
+    end_pause(server, circuit.PAUSE)
     with ThreadPoolExecutor(1) as threads:
         trying = threads.submit(files.get, "a", 2000)
         until(lambda: server.asked["a"] == 1)
-        with pytest.raises(SourceDamaged, match=SILENT):
+        with pytest.raises(SourceDamaged, match=LEFT_OUT):
             files.get("b", 2000)
         with pytest.raises(SourceDamaged, match=r"has stopped sending \(1 try\)"):
             trying.result()
-    with pytest.raises(SourceDamaged, match="has stopped sending"):
-        files.get("b", 2000)
+    fail_at(files, "b")
     assert server.asked == {"a": 1}
     end_pause(server)
     server.faults.on = {"b": ("silent", 2)}
-    assert files.get("c", 2000) is None
+    assert files.get("d", 2000) is None
     assert read(files, "b") == b"b" * 1000  # with all of its tries
     assert [message.partition(" ")[2] for message in caplog.messages][1:] == ["answers again"]
+
+
+def test_silent_objects_do_not_keep_others_from_the_one_try(files: HttpObjects, server: Served) -> None:
+    server.faults.on = {"[ac]": ("silent", -1)}
+    fail_at(files, "a", "c")
+    server.asked.clear()
+    end_pause(server)
+    fail_at(files, "a", "c")
+    assert not server.asked
+    assert read(files, "b") == b"b" * 1000
+    fail_at(files, "a", "c")
+    server.asked.clear()
+    end_pause(server, circuit.PAUSE)  # and nobody has asked for anything else
+    fail_at(files, "a", "c")
+    assert server.asked == {"a": 1}
+
+
+def test_requests_that_wait_when_a_host_falls_silent_wait_no_longer(
+    files: HttpObjects, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PATIENCE", Patience(stall=1, tries=3, pause=0.01))
+    server.faults.on = {".*": ("silent", -1)}
+    began = time.monotonic()
+    with ThreadPoolExecutor(32) as threads:
+        asking = [threads.submit(files.get, str(number), 2000) for number in range(32)]
+        for each in asking:
+            with pytest.raises(SourceDamaged, match="has stopped sending"):
+                each.result()
+    assert time.monotonic() - began < 3 * transport.PATIENCE.stall  # as long as one alone would wait
+    assert server.asked.total() < 2 * transport.CONNECTIONS
+
+
+def test_an_answer_that_comes_as_a_host_is_left_out_counts(
+    files: HttpObjects, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Thread(target=circuit_of(server).answered)
+
+    def monotonic() -> float:
+        if answer.ident is None:
+            answer.start()
+            answer.join(0.2)  # where it does not wait for what goes on here, it has ended
+        return time.monotonic()
+
+    monkeypatch.setattr(circuit, "time", SimpleNamespace(monotonic=monotonic))
+    server.faults.on = {"[ac]": ("silent", -1)}
+    fail_at(files, "a", "c")
+    answer.join(10)
+    assert read(files, "b") == b"b" * 1000
 
 
 def test_a_host_that_is_gone_is_left_out_until_it_is_back(tmp_path: Path) -> None:
@@ -107,11 +163,13 @@ def test_a_host_that_is_gone_is_left_out_until_it_is_back(tmp_path: Path) -> Non
             files.get("a", 2000)
     assert transport.connect(gone.url).traffic.requests == 3
     with served(tmp_path, port=int(gone.url.rpartition(":")[2])) as back:
-        end_pause(back)
+        end_pause(back)  # what was asked for in vain is asked for again: nothing could be reached
         assert read(files, "a") == b"a"
 
 
-@pytest.mark.parametrize("fault", [401, 403, 404, 500, 503, "cut", "stall", "reset", "html", "no length"])
+@pytest.mark.parametrize(
+    "fault", [401, 403, 404, 500, 503, "silent", "cut", "stall", "reset", "html", "no length"]
+)
 def test_what_is_wrong_with_one_object_holds_up_no_other(
     files: HttpObjects, server: Served, fault: int | str
 ) -> None:
@@ -130,22 +188,31 @@ def test_a_host_that_answers_others_is_not_left_out(files: HttpObjects, server: 
     with ThreadPoolExecutor(1) as threads:
         failing = threads.submit(files.get, "a", 2000)
         until(lambda: server.asked["a"] == 1)
-        assert files.get("c", 2000) is None  # an error is an answer as well
+        assert files.get("d", 2000) is None  # an error is an answer as well
         with pytest.raises(SourceDamaged, match=SILENT):
             failing.result()
     assert read(files, "b") == b"b" * 1000
 
 
-def test_what_is_under_way_goes_on(files: HttpObjects, server: Served) -> None:
-    server.faults.on = {"a": ("silent", 2)}
-    with ThreadPoolExecutor(1) as threads:
-        reading = threads.submit(read, files, "a")
-        until(lambda: server.asked["a"] == 1)
-        circuit_of(server).failed("does not answer (3 tries)", time.monotonic())
-        with pytest.raises(SourceDamaged, match="does not answer"):
+def test_what_is_under_way_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PATIENCE", Patience(tries=3, pause=0.01))
+    asked, go_on = threading.Event(), threading.Event()
+
+    def body() -> bytes:
+        asked.set()
+        go_on.wait(10)
+        return b"here"
+
+    with answering(200, body, {}) as url, ThreadPoolExecutor(1) as threads:
+        files, reading = HttpObjects(url), threads.submit(read, HttpObjects(url), "a")
+        assert asked.wait(10)
+        for _ in range(3):
+            transport.connect(url).circuit.unanswered("c", "cannot be reached", connected=False, most=3)
+        with pytest.raises(SourceDamaged, match=r"cannot be reached \(3 tries\)"):
             files.get("b", 2000)
-        assert reading.result() == b"a" * 1000
-    assert read(files, "b") == b"b" * 1000
+        go_on.set()
+        assert reading.result() == b"here"
+        assert read(files, "b") == b"here"
 
 
 def test_a_service_that_is_busy_with_a_host_does_not_leave_it_out(
@@ -160,7 +227,7 @@ def test_a_service_that_is_busy_with_a_host_does_not_leave_it_out(
             impatient.setattr(transport, "PATIENCE", Patience(whole=0.1, tries=2, pause=0.01))
             with pytest.raises(SourceDamaged, match="busy with other requests of this service"):
                 files.get("b", 2000)
-        assert circuit_of(server).tries(2) == 2
+        assert circuit_of(server).admits("b")
         server.faults.on = {}
         server.faults.hurry.set()
         assert {each.result() for each in reading} == {b"a" * 1000}
