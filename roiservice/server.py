@@ -8,7 +8,6 @@ import ipaddress
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -30,9 +29,7 @@ _STATES = {
 # Per process. Most of them wait: for builds, OMERO.web, slow clients, or their turn, as pages and what else
 # keeps a processor at work are made a few at once (`roiservice.web.pages`).
 THREADS = 32
-# Seconds that a part of an answer waits for a client that takes nothing. Such a client holds a thread about
-# three times as long: the system takes some of what is sent then, and the wait begins anew.
-LONGEST_SEND = 20
+LONGEST_SEND = 30  # seconds that a client may take nothing of its answer, and hold a thread
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Bytes. The viewer asks for statistics of all shapes of a page in one URL, of 17 bytes each.
 LONGEST_REQUEST_LINE = 2**17
@@ -56,7 +53,10 @@ def listen(host: str, port: int, *, public_address: bool) -> socket.socket:
     # gunicorn sets this as well, but for clients that came before it starts: each short answer that they get
     # on such a connection would wait 40 ms for their system's word that it has the head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", LONGEST_SEND, 0))
+    if hasattr(
+        socket, "TCP_USER_TIMEOUT"
+    ):  # on Linux; a limit of each `send` would cut off slow readers as well
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * LONGEST_SEND)
     try:
         listener.bind(address)
         listener.listen(1024)
@@ -93,7 +93,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn states no types
         """Answer a request; a client that does not read on is one that has gone."""
         try:
             return super().handle_request(req, conn)
-        except BlockingIOError:  # the socket's own limit, which gunicorn would take for a fault
+        except TimeoutError:  # the socket's own limit, which gunicorn would take for a fault
             self.log.warning("%s: a client that does not read on was let go", repr(req.path))
             raise BrokenPipeError(errno.EPIPE, "it does not read on") from None
 
