@@ -63,8 +63,9 @@ def _cut(xy: Any, vertices: Any, rings: Any, search: int) -> Any:
         first, last = rings[p], rings[p + 1]
         lo, hi = vertices[first], vertices[last]
         if last - first == 1:
-            out[filled : filled + hi - lo] = xy[lo:hi]
-            filled += hi - lo
+            for v in range(lo, hi):
+                _put(out[filled], xy[v])
+                filled += 1
         else:
             filled = _walk(out, filled, *_joined(xy, vertices, first, last, search))
         offsets[p + 1] = filled
@@ -76,7 +77,7 @@ def _walk(out: Any, filled: int, points: Any, following: Any) -> int:
     """Write a path that leads back to its first node."""
     node = 0
     while True:
-        out[filled] = points[node]
+        _put(out[filled], points[node])
         filled += 1
         node = following[node]
         if node == 0:
@@ -93,12 +94,12 @@ def _joined(xy: Any, vertices: Any, first: int, last: int, search: int) -> Any:
     """
     base, count = vertices[first], vertices[last] - vertices[first]
     points = np.empty((count + 4 * (last - first - 1), 2))
-    points[:count] = xy[base : base + count]
     ahead = np.empty(points.shape[0], np.int64)
     for r in range(first, last):
         lo, hi = vertices[r] - base, vertices[r + 1] - base
-        ahead[lo : hi - 1] = np.arange(lo + 1, hi)
-        ahead[hi - 1] = lo
+        for v in range(lo, hi):
+            _put(points[v], xy[base + v])
+            ahead[v] = v + 1 if v + 1 < hi else lo
     following, leave = ahead.copy(), np.arange(points.shape[0])
     starts = vertices[first : last + 1] - base
     edges, ends = _bridges(points[:count], starts, search)
@@ -110,7 +111,7 @@ def _joined(xy: Any, vertices: Any, first: int, last: int, search: int) -> Any:
             while ahead[node] >= count and _square(points[edges[k, side]], points[ahead[node]]) <= length:
                 node = ahead[node]
             if _square(points[node], ends[k, side]) > 0:
-                points[n] = ends[k, side]
+                _put(points[n], ends[k, side])
                 ahead[n], ahead[node] = ahead[node], n
                 following[n], following[leave[node]] = following[leave[node]], n
                 node = n
@@ -118,7 +119,8 @@ def _joined(xy: Any, vertices: Any, first: int, last: int, search: int) -> Any:
             edges[k, side] = node
         near, far = edges[k, 0], edges[k, 1]
         entry, back = n, n + 1
-        points[entry], points[back] = points[far], points[near]
+        _put(points[entry], points[far])
+        _put(points[back], points[near])
         n += 2
         following[back] = following[leave[near]]
         following[leave[near]] = entry
@@ -141,7 +143,8 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
     best_edges, best_ends = np.zeros((rings, 2), np.int64), np.empty((rings, 2, 2))
     for r in range(1, rings):  # what will do if the search takes too long
         best_edges[r, 1] = starts[r]
-        best_ends[r, 0], best_ends[r, 1] = points[0], points[starts[r]]
+        _put(best_ends[r, 0], points[0])
+        _put(best_ends[r, 1], points[starts[r]])
     joined, latest, unjoined = np.zeros(rings, np.bool_), 0, 1
     joined[0] = True
     for k in range(rings - 1):
@@ -157,7 +160,9 @@ def _bridges(points: Any, starts: Any, search: int) -> Any:
                     if best[r] < best[nearest]:
                         nearest = r
         joined[nearest], latest = True, nearest
-        edges[k], ends[k] = best_edges[nearest], best_ends[nearest]
+        _put(edges[k], best_edges[nearest])
+        _put(ends[k, 0], best_ends[nearest, 0])
+        _put(ends[k, 1], best_ends[nearest, 1])
     return edges, ends
 
 
@@ -241,7 +246,7 @@ def _approach_edge(points: Any, edge: Any, ring: Any, b: int, best: Any, edges: 
                 best[b] = distance
                 edges[b, side], edges[b, 1 - side] = first, vertex
                 ends[b, side, 0], ends[b, side, 1] = points[first, 0] + x, points[first, 1] + y
-                ends[b, 1 - side] = points[vertex]
+                _put(ends[b, 1 - side], points[vertex])
 
 
 @compiled
@@ -264,6 +269,12 @@ def _foot(points: Any, vertex: int, edge: int, end: int) -> Any:
     else:
         foot_x, foot_y = along / whole * dx, along / whole * dy
     return (x - foot_x) ** 2 + (y - foot_y) ** 2, foot_x, foot_y
+
+
+@compiled
+def _put(pair: Any, values: Any) -> None:
+    """Set two numbers. What assignments of rows say of shapes that differ takes three seconds to compile."""
+    pair[0], pair[1] = values[0], values[1]
 
 
 @compiled

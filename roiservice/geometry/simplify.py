@@ -132,7 +132,8 @@ def _paths(keys: Any, offsets: Any, nodes: Any, first: Any, table: Any, whole: b
                 if node >= 0:
                     if filled == path.size:
                         longer = np.empty(2 * path.size, np.int64)
-                        longer[:filled] = path
+                        for i in range(filled):  # a slice takes seconds to compile
+                            longer[i] = path[i]
                         path = longer
                     path[filled] = node
                     filled += 1

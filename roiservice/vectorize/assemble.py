@@ -245,8 +245,9 @@ def _split(xy: Any, offsets: Any, diagonals: Any) -> Any:
         lo, hi = offsets[i], offsets[i + 1]
         size = hi - lo
         if diagonals[i] < 2:
-            out[filled : filled + size] = xy[lo:hi]
-            filled += size
+            for v in range(lo, hi):  # slices and rows take three seconds to compile: see `links`
+                out[filled, 0], out[filled, 1] = xy[v, 0], xy[v, 1]
+                filled += 1
             origin[n] = i
             n += 1
             out_offsets[n] = filled
@@ -266,7 +267,7 @@ def _split(xy: Any, offsets: Any, diagonals: Any) -> Any:
                 continue
             v = first
             while following[v] >= 0:
-                out[filled] = xy[lo + v]
+                out[filled, 0], out[filled, 1] = xy[lo + v, 0], xy[lo + v, 1]
                 filled += 1
                 w = following[v]
                 following[v] = -1

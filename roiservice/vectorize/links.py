@@ -47,9 +47,8 @@ def _with_room(table: Any, count: int, room: int) -> Any:
     larger = np.empty(5 * max(2 * half, needed), np.int64)
     places, following, notes = columns(table)
     new_places, new_following, new_notes = columns(larger)
-    new_places[:count] = places[:count]
-    new_following[:count] = following[:count]
-    new_notes[:count] = notes[:count]
+    for v in range(count):  # slices take two seconds to compile: what they say of shapes that differ
+        new_places[v], new_following[v], new_notes[v] = places[v], following[v], notes[v]
     return larger
 
 
@@ -129,8 +128,11 @@ def link(above: Any, strip: Any, first_row: int, last: bool, table: Any) -> Any:
     upper, lower, corners = np.zeros(words, np.uint64), np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     _set_row(q, above)
     _mark_corners(p, q, upper, lower, corners)
-    table = _with_room(table, 1, 2 * (width + 1))
-    n, notes = _put_ports(q, width, first_row - 1, table, 1, south, north, True), 0
+    # For literals all that takes these would be compiled once more.
+    n: Any = np.int64(1)
+    notes: Any = np.int64(0)
+    table = _with_room(table, n, 2 * (width + 1))
+    n = _put_ports(q, width, first_row - 1, table, n, south, north, True)
     top = n - 1
     for r in range(rows + 1 if last else rows):
         p, q = q, p

@@ -237,8 +237,9 @@ def _vertices_of(heads: Any, pool: Any, pieces: Any) -> Any:
         at, piece = offsets[i], heads[i]
         while piece >= 0:
             first, last = pieces[piece, FIRST], pieces[piece, LAST]
-            xy[at : at + last - first] = pool[first:last]
-            at += last - first
+            for v in range(first, last):  # a slice takes a second to compile: see `links`
+                xy[at, 0], xy[at, 1] = pool[v, 0], pool[v, 1]
+                at += 1
             piece = pieces[piece, NEXT]
     return xy, offsets
 
