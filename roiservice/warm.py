@@ -51,7 +51,7 @@ _OUTLINES = Polygons(
 def warm_up() -> None:
     """Compile, or load what was kept of it, every inner loop that a request may need.
 
-    To compile all takes half a minute. Half of it is done by a process beside this one, to be loaded by this one.
+    To compile all takes half a minute. Part of it is done by a process beside this one, to be loaded here.
     """
     measure(_OUTLINES)
     with _compiled_beside() if newly_kept else nullcontext():
