@@ -45,22 +45,22 @@ def image(tmp_path: Path) -> Path:
     return write_image(tmp_path / "image.zarr", labels={"dots": labels})
 
 
-def partials(home: Home) -> list[Path]:
-    return list((home.path / "cache").rglob("*.partial"))
+def half_built(home: Home) -> list[Path]:
+    return list((home.path / "cache").rglob("*.new"))
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.4, 0.6])
 def test_ctrl_c_ends_a_build_without_a_traceback(home: Home, noise: Path, delay: float) -> None:
     """Raised below compiled code it would come out as SystemError, be lost, or bring the process down."""
     process = home.start("build", noise)
-    wait_for(lambda: partials(home))
+    wait_for(lambda: half_built(home))
     time.sleep(delay)
     assert end(process, signal.SIGINT) == STOPPED
 
 
 def test_who_waits_for_another_build_says_so(home: Home, noise: Path) -> None:
     first = home.start("build", noise)
-    wait_for(lambda: partials(home))
+    wait_for(lambda: half_built(home))
     second = home.run("build", noise)
     assert second.stderr == "roiservice: noise noise: another process is building it, and is waited for\n"
     assert first.wait(60) == second.returncode == 0
@@ -73,7 +73,7 @@ def test_a_build_on_a_cluster_of_its_own_ends_without_a_warning(
 ) -> None:
     """What its processes shared is deleted by one that would complain of it."""
     process = home.start("build", noise, "--dask", "local")
-    wait_for(lambda: partials(home))
+    wait_for(lambda: half_built(home))
     assert end(process, number) == said
 
 
@@ -88,10 +88,10 @@ def test_a_build_that_is_ended_leaves_the_old_catalog_and_is_gone_on_with(home: 
     write_image(image, labels={"dots": labels}, chunks=(256, 2000))
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)):
         process = home.start("build", image)
-        wait_for(lambda: partials(home))
+        wait_for(lambda: half_built(home))
         assert end(process, number)[0] == code
         assert layers.existing(layer) is old
-        for path in partials(home):
+        for path in half_built(home):
             shutil.rmtree(path)
     done = home.run("build", image)
     assert (done.returncode, done.stdout) == (0, "image dots: 2 ROIs, 2 features\n")
@@ -229,7 +229,7 @@ def test_a_disk_too_full_for_a_catalog_is_said(home: Home, noise: Path, command:
     line = complaint(done, 1)
     assert line.startswith(f"roiservice: {home.path / 'cache'}")
     assert "Traceback" not in line
-    assert partials(home) == []
+    assert half_built(home) == []
     assert done.stdout == ""
 
 

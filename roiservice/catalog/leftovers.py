@@ -18,7 +18,7 @@ from roiservice.catalog.versions import blocks_folder
 from roiservice.errors import RoiServiceError
 from roiservice.metrics import REMOVED, Metrics
 
-HALF_BUILT = (".partial", ".new", ".gone")  # nobody goes on from these
+HALF_BUILT = (".new", ".gone")  # nobody goes on from these
 BLOCKS = ".blocks"  # from these the next build of the same version does
 KEPT_BLOCKS = 86_400.0  # seconds for which such a build is waited for
 USE_NOTED = 600.0  # seconds: a catalog in use is touched as often as this
@@ -36,7 +36,7 @@ def layer_folders(root: Path) -> list[Path]:
 
 
 def own_folders(layer: Path) -> list[os.DirEntry[str]]:
-    """What builds have left in the folder of a layer: catalogs, and folders such as `7.new.partial`.
+    """What builds have left in the folder of a layer: catalogs, and folders such as `7.new`.
 
     What else somebody has put there, symbolic links among it, is not theirs, and stays.
     """

@@ -31,7 +31,6 @@ from roiservice.catalog.outlines import vertex_counts
 from roiservice.catalog.reader import LATER, OUTLINES, Catalog, Spliced, Stored
 from roiservice.catalog.retrace import TooMuch
 from roiservice.catalog.runs import Runs, edited
-from roiservice.catalog.writer import rename_into_place
 from roiservice.geometry.grouping import index_dtype
 from roiservice.geometry.polygons import Polygons
 from roiservice.records import dataclass
@@ -94,17 +93,16 @@ def write_splice(
     """Write the catalog to `directory`.
 
     `objects` (m,) are those of the ROIs before, None if their labels are; for the others see
-    `CatalogWriter.finish`. `confirm` is called before the catalog is put in place, and may raise. Nothing is
+    `CatalogWriter.finish`. `confirm` is called once all is written, and may raise. Nothing is
     left behind on failure.
     """
     before, come, later, stored = splice.before, splice.come, splice.later, splice.stored
-    work = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     try:
         for name in ("features", *OUTLINES):
-            _share(before.directory / f"{name}.arrow", work / f"{name}.arrow")
-        _write_later(work, later)
+            _share(before.directory / f"{name}.arrow", directory / f"{name}.arrow")
+        _write_later(directory, later)
         with ThreadPoolExecutor(1) as pool:  # both move much memory, and wait for it
             part_count = pool.submit(_part_counts_after, before, come, splice.rows)
             place, labels, rois = _rois_after(before, objects, come, splice.rows, describe)
@@ -120,11 +118,10 @@ def write_splice(
             vertices + len(come.outlines.xy),
             stored,
         )
-        write_indexes(work, after, meta, chunks)
+        write_indexes(directory, after, meta, chunks)
         confirm()
-        rename_into_place(work, directory)
     except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Write a catalog: features plane by plane as they come, indexes at the end; a rename puts it in place.
+"""Write a catalog: features plane by plane as they come, indexes at the end.
 
 | file | one row per | columns |
 |---|---|---|
@@ -14,7 +14,6 @@ perimeters are in image pixels.
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +58,7 @@ PlaneIndex = tuple[int, int, int]  # t, c, z; EVERY_INDEX where an object lies o
 
 
 class CatalogWriter:
-    """Collects the features of one layer version in `directory`.partial and finishes it there.
+    """Collects the features of one layer version in `directory`, which it clears first.
 
     `labels` is the dtype of labels, int64 or uint64; `vertices` that of coordinates, int32 or float64.
     """
@@ -71,14 +70,13 @@ class CatalogWriter:
         labels: type[np.int64 | np.uint64],
         vertices: type[np.int32 | np.float64],
     ) -> None:
-        self._final = directory
-        self._work = directory.with_name(f"{directory.name}.partial")
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(parents=True)
+        self._directory = directory
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
         self._frame = frame
         self._types: dict[str, tuple[Any, int]] = {**_SPOOLED, "label": (labels, 0)}
-        self._files = {name: Spool(self._work / f"{name}.raw") for name in self._types}
-        self._xy = GrowingColumn(self._work / "vertices.arrow", "xy", vertices, 2)
+        self._files = {name: Spool(directory / f"{name}.raw") for name in self._types}
+        self._xy = GrowingColumn(directory / "vertices.arrow", "xy", vertices, 2)
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._runs: list[tuple[int, int, int, int, int]] = []
         self.features = 0
@@ -139,7 +137,7 @@ class CatalogWriter:
         meta: Mapping[str, Any],
         chunks: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add the indexes and rename the catalog into place; an equal one already there is kept.
+        """Add the indexes: the catalog is whole.
 
         `describe` tells of the distinct objects, given with the label of each, what belongs to a ROI.
         `chunks` are columns that tell what the catalog was made from, None where that cannot be told.
@@ -152,16 +150,15 @@ class CatalogWriter:
         if order is not None:
             self._sort(order)
         columns = {name: self._column(name) for name in self._types}
-        with columns_written(self._work, 1, self._release) as write:  # while the indexes are made
+        with columns_written(self._directory, 1, self._release) as write:  # while the indexes are made
             write("features", {name: columns[name] for name in columns if name not in _IN_NO_FEATURE})
             write("parts", {"first": columns["parts"]})
             write("rings", {"first": columns["rings"]})
             rows = self._rows(columns, planes, describe)
-            write_indexes(self._work, rows, meta, chunks, self._release)
+            write_indexes(self._directory, rows, meta, chunks, self._release)
         del columns, rows  # where files are kept while they are mapped, as on NFS, none is left over
         for spool in self._files.values():
             spool.delete()
-        rename_into_place(self._work, self._final)
 
     def discard(self) -> None:
         """Remove what was written so far."""
@@ -169,7 +166,7 @@ class CatalogWriter:
         for file in files:
             with suppress(OSError):  # the disk may be full
                 file.close()
-        shutil.rmtree(self._work, ignore_errors=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _append(self, columns: Mapping[str, NDArray[Any]]) -> None:
         for name, values in columns.items():
@@ -195,7 +192,7 @@ class CatalogWriter:
             if name in ("parts", "rings"):
                 continue
             column = self._column(name)
-            beside = Spool(self._work / f"{name}.sorted.raw")
+            beside = Spool(self._directory / f"{name}.sorted.raw")
             with closing(beside):
                 for start in range(0, len(rows), PIECE_ROWS):
                     piece = column[rows[start : start + PIECE_ROWS]]
@@ -249,16 +246,6 @@ def feature_columns(
         "perimeter": measures.perimeter,
         "centroid": measures.centroid,
     }
-
-
-def rename_into_place(work: Path, final: Path) -> None:
-    """Rename a whole catalog to where it belongs; one that is there already is kept, as it is the same."""
-    try:
-        os.rename(work, final)
-    except OSError:
-        if not (final / "layer.json").exists():
-            raise
-        shutil.rmtree(work)
 
 
 def _planes_of(runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

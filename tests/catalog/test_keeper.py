@@ -106,8 +106,8 @@ def versions_on_disk(keeper: Keeper, layer: LayerKey) -> list[int]:
     return sorted(int(path.name) for path in keeper.current.directory(layer).iterdir() if path.name.isdigit())
 
 
-def partials(keeper: Keeper, layer: LayerKey) -> list[str]:
-    return [path.name for path in keeper.current.directory(layer).iterdir() if "partial" in path.name]
+def half_built(keeper: Keeper, layer: LayerKey) -> list[str]:
+    return [path.name for path in keeper.current.directory(layer).iterdir() if path.suffix == ".new"]
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -543,7 +543,7 @@ def test_a_failure_is_remembered_for_a_while(
             keeper.catalog(layer)
         told.append(error.value)
     assert told[1] is not told[2], "it would hold on to all who were told"
-    assert partials(keeper, layer) == []
+    assert half_built(keeper, layer) == []
     change(store)
     monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
@@ -654,7 +654,7 @@ def test_a_layer_of_many_vertices_is_built_by_another_process(tmp_path: Path, la
     keeper = keeper_at(tmp_path, inline_vertices=10)
     with pytest.raises(Building):
         keeper.catalog(layer)
-    assert partials(keeper, layer) == []
+    assert half_built(keeper, layer) == []
     wait_for(lambda: keeper.existing(layer) is not None)
     assert keeper.catalog(layer).meta["counts"]["vertices"] > 10
 
@@ -672,7 +672,7 @@ def test_what_the_other_process_fails_with_is_reported(tmp_path: Path, layer: La
     wait_for(lambda: all(process.poll() is not None for process in keeper._processes.running.values()))
     with pytest.raises(SourceDamaged, match="labels/cells/0"):
         keeper.catalog(layer)
-    assert partials(keeper, layer) == []
+    assert half_built(keeper, layer) == []
     change(store)
     age(failure, 7200)
     with pytest.raises(Building):
@@ -747,16 +747,16 @@ def test_a_build_that_is_killed_leaves_nothing_half(tmp_path: Path, delay: float
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     go(process)
-    wait_for(lambda: keeper.current.directory(layer).exists() and bool(partials(keeper, layer)))
+    wait_for(lambda: keeper.current.directory(layer).exists() and bool(half_built(keeper, layer)))
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert partials(keeper, layer) or versions_on_disk(keeper, layer)
+    assert half_built(keeper, layer) or versions_on_disk(keeper, layer)
     if not versions_on_disk(keeper, layer):
         assert keeper.existing(layer) is None
     catalog = keeper.catalog(layer)
     assert catalog.meta["counts"]["features"] == 400 * 22 * 22
-    assert partials(keeper, layer) == []
+    assert half_built(keeper, layer) == []
     assert len(versions_on_disk(keeper, layer)) == 1
 
 

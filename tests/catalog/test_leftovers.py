@@ -99,7 +99,6 @@ MOMENTS: dict[str, Callable[[], Any]] = {
     ),
     "while progress is written": replacing_of("progress-"),
     "while columns are written": lambda: before(columns_module, "write_columns"),
-    "before the columns are in place": renaming_of(".partial"),
     "before the catalog is in place": renaming_of(".new"),
     "before it is in service": lambda: before(current_module, "write_pointer"),
     "while it is put into service": replacing_of("current-"),
@@ -241,7 +240,7 @@ def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKe
     for tidy in (keeper.tidy, other.tidy, lambda: other.build(layer)):
         tidy()
         assert len(list(blocks.iterdir())) >= 10
-    assert list(keeper.current.directory(layer).glob("*.partial")) == []
+    assert list(keeper.current.directory(layer).glob("*.new")) == []
     age(blocks, KEPT_BLOCKS + 1)
     keeper.tidy()
     assert not blocks.exists()
@@ -250,7 +249,7 @@ def test_blocks_wait_a_day_for_the_build_to_go_on(tmp_path: Path, layer: LayerKe
 
 def test_a_service_that_starts_leaves_alone_what_is_being_built(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path)
-    half = keeper.current.directory(layer) / "9.new.partial"
+    half = keeper.current.directory(layer) / "9.new"
     half.mkdir(parents=True)
     with locked(keeper.current.directory(layer)):
         keeper_at(tmp_path).tidy()

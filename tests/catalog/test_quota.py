@@ -183,7 +183,7 @@ def test_what_killed_builds_have_left_goes_first_of_all(
     keeper = keeper_at(tmp_path, catalog_bytes=3 * one)
     keeper.build(layers[0])
     make_old(keeper, layers[0], 1000)
-    for left in ("77.new.partial", "78.new.blocks", "79.gone"):
+    for left in ("77.new", "78.new.blocks", "79.gone"):
         folder = keeper.current.directory(layers[1]) / left
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(one))
@@ -355,8 +355,8 @@ def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
     keeper = keeper_at(tmp_path, catalog_bytes=2_000_000)
     other = keeper.current.directory(layers[0])
     with locked(other):
-        (other / "9.new.partial").mkdir()
-        (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
+        (other / "9.new").mkdir()
+        (other / "9.new" / "box.raw").write_bytes(bytes(700_000))
         with pytest.raises(
             NoRoom, match=r"others 17\d{5} that cannot go now; ROISERVICE_CATALOG_BYTES"
         ) as told:
@@ -367,7 +367,7 @@ def test_a_build_that_finds_no_room_beside_another_is_to_be_tried_again(
         assert (status.state, str(status.error)) == (FAILED, str(told.value))
     assert keeper.build(stack).meta["counts"]["features"] == 30 * 100
     assert keeper.status(stack).state == DONE
-    assert not (other / "9.new.partial").exists()
+    assert not (other / "9.new").exists()
 
 
 def test_a_build_in_a_process_of_its_own_keeps_to_the_quota(
@@ -392,8 +392,8 @@ def test_a_process_that_found_no_room_is_followed_by_another(
     monkeypatch.setattr(keeper._processes, "_start", starting_with(LOOKING_AT_ONCE))
     other = keeper.current.directory(layers[0])
     with locked(other):
-        (other / "9.new.partial").mkdir()
-        (other / "9.new.partial" / "box.raw").write_bytes(bytes(700_000))
+        (other / "9.new").mkdir()
+        (other / "9.new" / "box.raw").write_bytes(bytes(700_000))
         with pytest.raises(Building):
             keeper.catalog(stack)
         wait_for(lambda: keeper.status(stack).state == FAILED)

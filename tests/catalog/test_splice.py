@@ -315,7 +315,6 @@ MOMENTS: dict[str, Callable[[], Any]] = {
     "when some are": lambda: before(os, "link", lambda paths: Path(paths[0]).name == "rings.arrow"),
     "while later ones are written": lambda: before(splice, "write_columns"),
     "before the indexes are": lambda: before(splice, "write_indexes"),
-    "before it is whole": renaming_of(".partial"),
     "before it is in place": renaming_of(".new"),
     "before it is in service": lambda: before(current_module, "write_pointer"),
     "while it is put into service": replacing_of("current-"),

@@ -16,7 +16,7 @@ from roiservice.catalog.columns import read_columns, to_arrow, to_numpy, write_c
 from roiservice.catalog.indexes import BLOCK_ROWS, FORMAT
 from roiservice.catalog.reader import Catalog, open_catalog
 from roiservice.catalog.registry import FIRST_EXTRA_ROI, FIRST_ID, ROIS
-from roiservice.catalog.writer import CatalogWriter, rename_into_place
+from roiservice.catalog.writer import CatalogWriter
 from roiservice.errors import CatalogDamaged
 from roiservice.geometry.frames import Frame
 from roiservice.query.columns import read_features, read_polygons
@@ -185,13 +185,12 @@ def test_the_same_planes_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a/2" / name).read_bytes() == (tmp_path / "b/2" / name).read_bytes(), name
 
 
-def test_nothing_is_in_place_before_it_is_finished(tmp_path: Path) -> None:
+def test_no_catalog_opens_before_it_is_finished(tmp_path: Path) -> None:
     writer = CatalogWriter(tmp_path / "2", Frame(), np.int64, np.int32)
     labels, polygons = trace_plane([noise(1)])
     writer.add_plane(
         [(0, 0, 0)], labels.astype(np.int64), polygons, np.ones(len(labels), np.int64), exact=True
     )
-    assert not (tmp_path / "2").exists()
     with pytest.raises(CatalogDamaged):
         open_catalog(tmp_path / "2")
     writer.discard()
@@ -199,20 +198,11 @@ def test_nothing_is_in_place_before_it_is_finished(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "2.partial").mkdir()
-    (tmp_path / "2.partial" / "label.raw").write_bytes(b"left over")
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "left.raw").write_bytes(b"left over")
     catalog = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
     assert catalog.meta["counts"]["features"] == 9
-    assert [path.name for path in tmp_path.iterdir()] == ["2"]
-
-
-def test_an_equal_catalog_that_is_there_already_is_kept(tmp_path: Path) -> None:
-    first = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
-    number = (tmp_path / "2" / "layer.json").stat().st_ino
-    second = write_catalog(tmp_path / "2", [([(0, 0, 0)], squares(20, 20))])
-    assert (tmp_path / "2" / "layer.json").stat().st_ino == number
-    assert second.features["label"].tolist() == first.features["label"].tolist()
-    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+    assert not list((tmp_path / "2").glob("*.raw"))
 
 
 @pytest.mark.parametrize("name", [*(f"{name}.arrow" for name in FILES), "layer.json"])
@@ -228,13 +218,6 @@ def test_a_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> No
         )
     with pytest.raises(CatalogDamaged, match=re.escape(str(tmp_path / "2"))):
         open_catalog(tmp_path / "2")
-
-
-def test_a_catalog_that_cannot_be_put_in_place_is_not_lost(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    with pytest.raises(FileNotFoundError):
-        rename_into_place(tmp_path / "work", tmp_path / "none" / "2")
-    assert (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"format": 1}', '{"format": 999}', '"x"', "\xff"])
