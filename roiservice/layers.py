@@ -11,13 +11,13 @@ from roiservice.catalog.progress import BuildStatus, Progress
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import LayerKey, Task
-from roiservice.errors import NotFound, RoiServiceError, SettingsError, SourceError
+from roiservice.errors import NotFound, RoiServiceError, SettingsError, SourceDamaged, SourceError
 from roiservice.images import Image, ImageIndex, Location
 from roiservice.looks import Looks
 from roiservice.records import dataclass
 from roiservice.settings import Settings
 from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
-from roiservice.sources.layers import find_layers, layer_named
+from roiservice.sources.layers import find_layers, group_of, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
 from roiservice.sources.pixels import ImagePixels, open_pixels
@@ -53,6 +53,22 @@ class LayerListing:
     layers: tuple[Layer, ...]
     problems: tuple[SourceError, ...]
     warnings: tuple[str, ...]
+
+
+def _is_lost(source: LayerSource, problems: Sequence[SourceError]) -> bool:
+    """Whether a layer that was there, or a table of its values, may be there still but cannot be looked at.
+
+    What was found of it goes on being served, as all does of a host that is down.
+    """
+    groups = [
+        (problem.store, group_of(problem.part)) for problem in problems if isinstance(problem, SourceDamaged)
+    ]
+    paths = [(source.location, source.path), *((source.image.location, each.path) for each in source.values)]
+    return any(
+        store == location and (not part or f"{path}/".startswith(f"{part}/"))
+        for store, part in groups
+        for location, path in paths
+    )
 
 
 class TableFiles:
@@ -106,8 +122,12 @@ class Layers:
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
-        layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
-        return LayerListing(tuple(layers), listing.problems, listing.warnings)
+        layers = {layer.number: layer for layer in (self._numbered(image, source) for source in sources)}
+        before = self._listings.before(image)
+        if before is not None:
+            layers |= {each.number: each for each in before.layers if _is_lost(each.source, listing.problems)}
+        in_order = tuple(layers[number] for number in sorted(layers))
+        return LayerListing(in_order, listing.problems, listing.warnings)
 
     def named(self, image: Image, collection: str) -> Layer:
         """The layer by its collection id.

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from dataclasses import field
 from typing import Generic, TypeVar
 
 from roiservice.errors import NotWritten, RegistryFailed, RoiServiceError, SourceError, renewed
@@ -38,15 +37,6 @@ class _Looked(Generic[V]):
         return self.outcome
 
 
-@dataclass(frozen=True, eq=False)
-class _Flight(Generic[V]):
-    """A look under way, with what was found `before`, if anything was; what comes of it is `landed`."""
-
-    look: Callable[[], V]
-    before: _Looked[V] | None
-    landed: Future[_Looked[V]] = field(default_factory=Future)
-
-
 class Looks(Generic[K, V]):
     """Values by their keys, of which the `most` that were looked for last are kept. Safe for several threads.
 
@@ -67,7 +57,7 @@ class Looks(Generic[K, V]):
         self._missing_kept = missing_kept
         self._clock = clock
         self._known: OrderedDict[K, _Looked[V]] = OrderedDict()
-        self._flights: dict[K, _Flight[V]] = {}
+        self._flights: dict[K, Future[_Looked[V]]] = {}  # what will come of looks under way
         self._lock = threading.Lock()
 
     def get(self, key: K, look: Callable[[], V]) -> V:
@@ -80,55 +70,64 @@ class Looks(Generic[K, V]):
             if known is not None and self._clock() < known.until:
                 return known.get()
             before = known if known is not None and _is_found(known.outcome) else None
-            flight = self._flights.get(key)
-            if before is not None and (flight is not None or len(self._flights) >= AT_ONCE):
+            landing = self._flights.get(key)
+            if before is not None and (landing is not None or len(self._flights) >= AT_ONCE):
                 return before.get()
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight(look, before)
-        if before is not None:
-            return self._looked_beside(key, flight, before).get()
-        if leads:
-            self._fly(key, flight)
-        return flight.landed.result().get()
-
-    def _looked_beside(self, key: K, flight: _Flight[V], before: _Looked[V]) -> _Looked[V]:
-        """What comes of a look in a thread of its own within a moment; else what was found before."""
+            leads = landing is None
+            if landing is None:
+                landing = self._flights[key] = Future()
+        if before is None:
+            if leads:
+                self._fly(key, landing, look, None)
+            return landing.result().get()
+        self._fly_beside(key, landing, look, before)
         try:
-            threading.Thread(target=self._fly_alone, args=(key, flight), name="look", daemon=True).start()
+            return landing.result(MOMENT).get()
+        except TimeoutError:
+            return before.get()
+
+    def before(self, key: K) -> V | None:
+        """What was found, however long ago; None if nothing was, or it was forgotten."""
+        with self._lock:
+            known = self._known.get(key)
+        return known.get() if known is not None and _is_found(known.outcome) else None
+
+    def _fly_beside(
+        self, key: K, landing: Future[_Looked[V]], look: Callable[[], V], before: _Looked[V]
+    ) -> None:
+        """Look in a thread of its own."""
+        try:
+            arguments = key, landing, look, before
+            threading.Thread(target=self._fly, args=arguments, name="look", daemon=True).start()
         except (RuntimeError, MemoryError) as error:  # there are as many threads as may be
             log.warning("what is known is not looked for now: %s", error)
             self._land(key, None)
-            flight.landed.set_result(before)
-        try:
-            return flight.landed.result(MOMENT)
-        except TimeoutError:
-            return before
+            landing.set_result(before)
 
-    def _fly_alone(self, key: K, flight: _Flight[V]) -> None:
+    def _fly(
+        self, key: K, landing: Future[_Looked[V]], look: Callable[[], V], before: _Looked[V] | None
+    ) -> None:
+        """Look, and have all know who wait for it."""
         try:
-            self._fly(key, flight)
-        except Exception:
-            log.exception("what is known stays as it was")  # whoever began this may not wait for it any more
-
-    def _fly(self, key: K, flight: _Flight[V]) -> None:
-        """Look, and have all know who wait for it; raises only what is no error of this service's own."""
-        try:
-            looked = self._looked(flight)
-        except BaseException as error:
+            looked = self._looked(look, before)
+        except BaseException as error:  # who waits is to know
             self._land(key, None)
-            flight.landed.set_exception(error)
-            raise
+            if before is None:
+                landing.set_exception(error)
+            else:
+                log.exception("what is known stays as it was")
+                landing.set_result(before)
+            return
         self._land(key, looked)
-        flight.landed.set_result(looked)
+        landing.set_result(looked)
 
-    def _looked(self, flight: _Flight[V]) -> _Looked[V]:
+    def _looked(self, look: Callable[[], V], before: _Looked[V] | None) -> _Looked[V]:
         outcome: V | RoiServiceError
         try:
-            outcome = flight.look()
+            outcome = look()
         except RoiServiceError as error:
-            before = flight.before if isinstance(error, _PASSING) else None
-            outcome = renewed(error) if before is None else before.outcome
+            stays = before if isinstance(error, _PASSING) else None
+            outcome = renewed(error) if stays is None else stays.outcome
         kept = self._interval if _is_found(outcome) else self._missing_kept
         return _Looked(outcome, self._clock() + kept)
 

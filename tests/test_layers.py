@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,27 @@ def test_layers_that_come_and_go_are_seen_by_the_next_request(tmp_path: Path, we
     more = {"cells": squares(20, 20), "more": squares(20, 20)}
     write_image(tmp_path / "data/7.zarr", labels=more)
     assert names(services.layers.of(image)) == ["cells", "more"]
+
+
+@pytest.mark.parametrize("fault", [500, "reset"])
+def test_a_layer_that_cannot_be_looked_at_for_a_moment_stays(
+    tmp_path: Path, web: Served, fault: int | str
+) -> None:
+    two = {"cells": squares(20, 20), "more": squares(20, 20)}
+    write_image(tmp_path / "data/7.zarr", labels=two, version="0.5")
+    services = services_at(tmp_path, f"{web.url}/7.zarr")
+    image = services.images.get(7)
+    before = services.layers.of(image)
+    assert len(before.layers) == 2
+    for part in ("labels/more/", "labels/zarr.json", "labels/cells/"):
+        web.faults.on = {f"7.zarr/{part}": (fault, -1)}
+        listing = services.layers.of(image)
+        assert listing.layers == before.layers
+        assert listing.problems
+    web.faults.on = {}
+    assert services.layers.of(image) == before
+    shutil.rmtree(tmp_path / "data/7.zarr/labels/more")
+    assert [layer.name for layer in services.layers.of(image).layers] == ["cells"]
 
 
 def test_what_is_known_is_answered_while_the_host_is_silent(tmp_path: Path, web: Served) -> None:

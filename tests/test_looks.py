@@ -147,14 +147,20 @@ def test_errors_are_kept_no_longer_than_they_are_to_be() -> None:
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_a_fault_is_told_and_leaves_nothing_behind(*, is_known: bool) -> None:
+def test_a_fault_is_told_and_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture, *, is_known: bool
+) -> None:
     place = Place()
     looks: Looks[int, str] = Looks(10, 0.0)
     if is_known:
         looks.get(7, place.look)
     place.error = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
-        looks.get(7, place.look)
+    if is_known:
+        assert looks.get(7, place.look) == "look 1"
+        assert caplog.messages == ["what is known stays as it was"]
+    else:
+        with pytest.raises(ZeroDivisionError):
+            looks.get(7, place.look)
     place.error = None
     assert looks.get(7, place.look) == f"look {place.looks}"
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
@@ -87,3 +88,22 @@ def test_clients_that_read_nothing_are_let_go() -> None:
     finally:
         process.terminate()
     assert "'/long': a client that does not read on was let go" in process.communicate(timeout=20)[1]
+
+
+def test_nothing_is_said_of_clients_that_go_without_a_word() -> None:
+    """What they did not take is in the system's hands when the connection breaks."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    host, port = process.stdout.readline().strip().removeprefix("http://").split(":")
+    try:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+            client.connect((host, int(port)))
+            client.sendall(b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+            time.sleep(4)
+    finally:
+        process.terminate()
+    assert "Traceback" not in process.communicate(timeout=20)[1]

@@ -91,8 +91,7 @@ class Builder:
 
     def check_size(self, layer: LayerKey) -> None:
         """TooManyObjects for a layer with more pixels than a request may build. Raises SourceError."""
-        with failure_kept(self._current.directory(layer)):
-            self._check_pixels(open_source(layer.source, self._limits))
+        self._check_pixels(open_source(layer.source, self._limits))
 
     def tidy(self) -> None:
         """Delete what builds that were killed have left of all layers, and what is more than the quota."""

@@ -81,7 +81,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits, tables: Sequence[
             return layer
     parts = {join(image.path, LABELS, name), join(image.path, name.replace(":", "/"))}
     for problem in listing.problems:
-        if _layer_part(problem.part) in parts:
+        if group_of(problem.part) in parts:
             raise problem
     if name in (ROOT_NAME, ROOT_COLLECTION):
         return _root_layer(image, limits)
@@ -89,7 +89,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits, tables: Sequence[
     raise NotFound(f"{image.name} has no layer {name!r}; there are: {known}")
 
 
-def _layer_part(part: str) -> str:
+def group_of(part: str) -> str:
     """Path of the group that an error is about, whether it names the group or its metadata file."""
     return part.removesuffix("/.zattrs").removesuffix("/.zgroup").removesuffix("/zarr.json")
 

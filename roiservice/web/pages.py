@@ -49,11 +49,13 @@ _log = logging.getLogger(__name__)
 class Lane:
     """Where pages are made, as many at once as `turn` lets through; no lane waits for another.
 
-    Requests that find all `places` taken are refused, so that some threads are left to others; None: none is.
+    Requests that find all `places` taken for so many seconds are refused, so that some threads are left to
+    others; None: none is.
     """
 
     turn: AbstractContextManager[object]
     places: threading.BoundedSemaphore | None = None
+    patience: float = 0.0
     making: tuple[threading.Lock, ...] = field(
         default_factory=lambda: tuple(threading.Lock() for _ in range(64))
     )
@@ -63,7 +65,7 @@ class Lane:
         """A place while a page is waited for and made; Busy if there is none."""
         if self.places is None:
             yield
-        elif self.places.acquire(blocking=False):
+        elif self.places.acquire(timeout=self.patience):
             try:
                 yield
             finally:
@@ -78,6 +80,7 @@ PAGES = Lane(threading.BoundedSemaphore(AT_ONCE))
 LARGEST = Lane(threading.BoundedSemaphore(AT_ONCE))  # of the largest features, found among all of a layer
 # Each holds a thread until it is sent, however slow its client; of 32, `density` and `summary` may hold 16.
 STREAMS = Lane(threading.BoundedSemaphore(AT_ONCE), threading.BoundedSemaphore(8))
+OMERO_STREAMS = replace(STREAMS, patience=5.0)  # for clients that do not ask again
 
 
 def cached(cache: PageCache, key: str, make: Callable[[], Page], lane: Lane = PAGES) -> Page:
@@ -156,13 +159,13 @@ def items_stream(
     return chain([first], chunks)
 
 
-def streamed(make: Callable[[], Response]) -> Response:
+def streamed(make: Callable[[], Response], lane: Lane) -> Response:
     """The streamed answer that `make` gives; its place is held until it is sent, or its client has gone.
 
     Busy if there is none.
     """
     with ExitStack() as stack:
-        stack.enter_context(STREAMS.place())
+        stack.enter_context(lane.place())
         answer = make()
         answer.call_on_close(stack.pop_all().close)
     return answer

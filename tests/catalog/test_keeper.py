@@ -713,6 +713,22 @@ def test_a_damaged_report_of_a_failure_keeps_nobody_from_building(
     wait_for(lambda: keeper.existing(layer) is not None)
 
 
+def test_a_layer_that_could_not_be_looked_at_is_built_once_it_can_be(
+    tmp_path: Path, layer: LayerKey, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "REMEMBER_FAILURE", 0.0)
+    keeper = keeper_at(tmp_path, inline_pixels=10, check_interval=600.0)
+    document = store / "labels/cells/0/zarr.json"
+    content = document.read_text()
+    document.write_text("no JSON")
+    with pytest.raises(SourceDamaged):
+        keeper.catalog(layer)
+    document.write_text(content)
+    with pytest.raises(Building):
+        keeper.catalog(layer)
+    wait_for(lambda: keeper.existing(layer) is not None)
+
+
 def test_a_refusal_of_the_other_process_is_reported(tmp_path: Path, layer: LayerKey) -> None:
     keeper = keeper_at(tmp_path, inline_pixels=10, max_vertices=20)
     with pytest.raises(Building):

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -397,7 +398,25 @@ def test_streams_that_nobody_reads_leave_threads_to_others(tissue, monkeypatch):
     answer = get(tissue, url, 503)
     assert (answer.json["type"].rpartition("#")[2], answer.headers["Retry-After"]) == ("busy", "1")
     get(tissue, f"{ITEMS}?limit=3")
-    get(tissue, "/webgateway/get_rois_json/1/")  # OMERO's own paths are never refused for that
+
+
+def test_omeros_drawings_wait_for_a_place(tissue, monkeypatch):
+    """The viewers that ask for them do not ask again."""
+    url = "/webgateway/get_rois_json/1/"
+    few = pages.Lane(threading.BoundedSemaphore(2), threading.BoundedSemaphore(2), 60.0)
+    monkeypatch.setattr(pages, "OMERO_STREAMS", few)
+    unread = [tissue.get(url, buffered=False) for _ in range(2)]
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(get, tissue.application.test_client(), url)
+        time.sleep(0.2)
+        assert not waiting.done()
+        unread[0].close()
+        assert len(waiting.result(60).json) == CELLS
+    monkeypatch.setattr(pages, "OMERO_STREAMS", replace(few, patience=0.01))
+    unread.append(tissue.get(url, buffered=False))
+    get(tissue, url, 503)
+    for each in unread:
+        each.close()
     for each in unread:
         each.close()
     assert get(tissue, url).data

@@ -28,12 +28,14 @@ class Circuit:
     """Whether a host is asked at all. Safe to use from several threads.
 
     A host answers once it sends any state, be it an error: what goes wrong after that is about one object.
-    Counted are the tries without an answer since the last one, those of all requests together. With as many
-    as a request has, the circuit opens if that many in a row could not even connect, or if they were for two
-    URLs or more: one object for which a host that can be reached is silent never opens it. Then nothing is
-    sent for PAUSE seconds, neither by requests that begin nor as a further try, then one try, and so on. URLs
-    that went unanswered wait for twice PAUSE, so that some silent objects do not take each of these tries
-    from sound ones; not so where the last try could not connect, since that is not about an object.
+    Counted are the tries without an answer that began after the last one, those of all requests together.
+    With as many as a request has, over as long as it pauses between them, the circuit opens if that many in a
+    row could not even connect, or if they were for two URLs or more: neither a server that is started anew
+    opens it, which breaks all connections at once, nor one object for which a host that can be reached is
+    silent. Then nothing is sent for PAUSE seconds, neither by requests that begin nor as a further try, then
+    one try, and so on. URLs that went unanswered wait for twice PAUSE, so that some silent objects do not
+    take each of these tries from sound ones; not so where the last try could not connect, since that is not
+    about an object.
 
     So an outage costs as many tries as one request has and those that are under way by then, and after that
     one try in PAUSE seconds, or in twice as long if only the same objects are asked for. Any answer closes
@@ -47,7 +49,9 @@ class Circuit:
         self.reason = ""
         self._name = name
         self._lock = threading.Lock()
+        self._answered_at = 0.0
         self._tries = 0  # without an answer, since the last one
+        self._since = 0.0  # when the first of them began
         self._unconnected = 0  # the last of them, those in a row that could not connect
         self._unanswered: deque[str] = deque(maxlen=_REMEMBERED)  # what they were for, each URL once
         self._open = False
@@ -71,18 +75,26 @@ class Circuit:
         """A state has come."""
         with self._lock:
             again, self._open = self._open, False
+            self._answered_at = time.monotonic()
             self._tries = self._unconnected = 0
             self._unanswered.clear()
         if again:
             log.warning("%s answers again", self._name)
 
-    def unanswered(self, url: str, reason: str, *, connected: bool, most: int) -> None:
-        """A try, one of the `most` of a request, has ended without an answer; `reason` says how."""
+    def unanswered(
+        self, url: str, reason: str, began: float, *, connected: bool, most: int, pauses: float
+    ) -> None:
+        """A try that `began` then has ended without an answer; `reason` says how.
+
+        A request has `most` tries, and `pauses` between them, in seconds.
+        """
         if not _leaving_out.is_set():
             return
         with self._lock:
-            self._count(url, connected)
-            if not self._open and not self._is_outage(most):
+            if began < self._answered_at:
+                return
+            self._count(url, connected, began)
+            if not self._open and not self._is_outage(most, pauses):
                 return
             self.reason = f"{reason} ({counted(self._tries)})"
             self._left_out_until = time.monotonic() + PAUSE
@@ -96,13 +108,16 @@ class Circuit:
         longer = PAUSE if url in self._unanswered and not self._unconnected else 0.0
         return time.monotonic() < self._left_out_until + longer
 
-    def _count(self, url: str, connected: bool) -> None:
+    def _count(self, url: str, connected: bool, began: float) -> None:
+        self._since = min(self._since, began) if self._tries else began
         self._tries += 1
         self._unconnected = 0 if connected else self._unconnected + 1
         if url not in self._unanswered:
             self._unanswered.append(url)
 
-    def _is_outage(self, most: int) -> bool:
+    def _is_outage(self, most: int, pauses: float) -> bool:
+        if time.monotonic() - self._since < pauses:
+            return False
         return self._unconnected >= most or (self._tries >= most and len(self._unanswered) > 1)
 
 

@@ -55,6 +55,11 @@ class Patience:
     pause: float = 0.5
     """Before the second try; doubled before each further one."""
 
+    @property
+    def pauses(self) -> float:
+        """All pauses of a request together, but for what a host asks for."""
+        return self.pause * sum(2.0**before for before in range(self.tries - 1))
+
 
 PATIENCE = Patience()
 
@@ -197,6 +202,7 @@ class Origin:
     ) -> urllib3.BaseHTTPResponse:
         """The state, with content to be read. The circuit is told whether one came."""
         self.traffic.add(requests=1)
+        began = time.monotonic()
         try:
             response = self._manager.request(
                 request.method,
@@ -210,7 +216,14 @@ class Origin:
         except (HTTPError, OSError) as error:
             _check_may_pass(request, error)
             connected = not isinstance(error, (ConnectTimeoutError, ProxyError))
-            self.circuit.unanswered(request.url, _said(error), connected=connected, most=patience.tries)
+            self.circuit.unanswered(
+                request.url,
+                _said(error),
+                began,
+                connected=connected,
+                most=patience.tries,
+                pauses=patience.pauses,
+            )
             raise
         self.circuit.answered()
         return response

@@ -19,7 +19,7 @@ from roiservice.query.detail import EXACT
 from roiservice.query.pages import feature_row
 from roiservice.query.select import RoiQuery
 from roiservice.records import dataclass
-from roiservice.web import params
+from roiservice.web import pages, params
 from roiservice.web.access import readable, ticket
 from roiservice.web.conditions import with_properties
 from roiservice.web.links import (
@@ -77,7 +77,7 @@ def items(image_id: int, layer: str) -> Response:
         return unchanged
     if is_streamed:
         make = partial(items_stream, catalog, form, query, offset, asked.detail)
-        return streamed(lambda: stream_answer(make(), form.media_type, tag, _crs_header()))
+        return streamed(lambda: stream_answer(make(), form.media_type, tag, _crs_header()), pages.STREAMS)
     lane = PAGES if asked.largest is None else LARGEST
     page = cached(service.cache, key, partial(items_page, catalog, form, wanted), lane)
     place = _Place(here, image_id, found.collection, form.name, ticket(), walk)

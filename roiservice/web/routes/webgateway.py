@@ -33,10 +33,11 @@ from roiservice.query.batches import roi_batches
 from roiservice.query.columns import read_features
 from roiservice.query.pages import shape_row
 from roiservice.query.stats import placed_shapes
+from roiservice.web import pages
 from roiservice.web.access import identity
 from roiservice.web.beside import omeros_drawings, omeros_stats, or_omero_web
 from roiservice.web.compress import pack
-from roiservice.web.pages import STREAM_BATCH, available, cached, in_turn, incomplete
+from roiservice.web.pages import STREAM_BATCH, available, cached, in_turn, incomplete, streamed
 from roiservice.web.problems import reason_of
 from roiservice.web.responses import JSON, PNG, body_answer, digest, json_answer, not_modified, stream_answer
 from roiservice.web.routes import services
@@ -117,7 +118,8 @@ def get_rois_json(image_id: int) -> Response:
     unchanged = not_modified(tag)
     if unchanged is not None:
         return unchanged
-    return stream_answer(_list(omeros, there.catalogs), JSON, tag, there.headers)
+    drawings = _list(omeros, there.catalogs)
+    return streamed(lambda: stream_answer(drawings, JSON, tag, there.headers), pages.OMERO_STREAMS)
 
 
 def _numbers(name: str, pattern: re.Pattern[str]) -> list[int]:
