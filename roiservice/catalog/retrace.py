@@ -7,7 +7,7 @@ that these labels' features had; every window is traced, and what it shows of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,9 @@ from roiservice.catalog.changes import Boxes, Changes
 from roiservice.catalog.engine import THREADS, Strip, trace_strip
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.writer import plane_index
+from roiservice.geometry.kinds import POLYGON
 from roiservice.geometry.polygons import Polygons, measure
+from roiservice.geometry.raster import PixelBox, mask_of, part_boxes, shapes_of
 from roiservice.records import dataclass
 from roiservice.sources.planes import LabelLayer, LayerPlane
 from roiservice.vectorize.blocks import Block, PlaneJoiner
@@ -121,7 +123,7 @@ def _replaced(
 
 def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed: Boxes) -> list[_Window]:
     """Windows that do not meet, and hold all pixels of every label that has some in a changed chunk."""
-    boxes = [_around(before, box, before.meeting(box)) for box in changed]
+    boxes = [_around(before, box, _rows_in(before, box)) for box in changed]
     known: dict[bytes, _Window] = {}
     while True:
         boxes = _apart(boxes)
@@ -140,11 +142,45 @@ def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Box,
     labels, polygons = _traced(layer, plane, box)
     inside = changed[meet(changed, box)]
     own = measure(polygons).boxes
-    new = labels[np.any([meet(own, each) for each in inside], axis=0)]
-    rows = np.concatenate([before.meeting(each) for each in inside])
+    new = labels[np.any([_reaching(own, polygons.take, each) for each in inside], axis=0)]
+    rows = np.concatenate([_rows_in(before, each) for each in inside])
     rows = np.union1d(rows, before.among(new))
     concerned = np.flatnonzero(np.isin(labels, new) | np.isin(labels, before.labels(rows)))
     return _Window(box, labels[concerned], polygons.take(concerned), rows)
+
+
+def _rows_in(before: PlaneBefore, box: Box) -> Rows:
+    """Rows of features that had pixels in `box`, and of small ones beside it."""
+    rows = before.meeting(box)
+    return rows[_reaching(before.boxes(rows), lambda large: before.outlines(rows[large]), box)]
+
+
+def _reaching(boxes: NDArray[Any], outlines: Callable[[Rows], Polygons], box: Box) -> NDArray[np.bool_]:
+    """Which of n features have pixels in `box`; of small ones it is enough that their own `boxes` meet it.
+
+    Else one label with parts far from each other would have all between them traced, wherever that changes.
+    """
+    reaching = meet(boxes, box)
+    large = np.flatnonzero(reaching & (_pixels(boxes) > _pixels(box)))
+    if len(large):
+        reaching[large] = _have_pixels(outlines(large), box)
+    return reaching
+
+
+def _have_pixels(polygons: Polygons, box: Box) -> NDArray[np.bool_]:
+    """Which of n features cover a pixel of `box`."""
+    parts = replace(polygons, part_offsets=np.arange(len(polygons.ring_offsets)))  # each by itself
+    kind = np.full(len(parts), POLYGON, np.uint8)
+    near = np.flatnonzero(meet(part_boxes(parts, kind), box))
+    shapes = shapes_of(parts.take(near), kind[near])
+    inside = [bool(mask_of(shape, shape.box.cut_to(PixelBox(*box.tolist()))).any()) for shape in shapes]
+    of_part = np.repeat(np.arange(len(polygons)), np.diff(polygons.part_offsets))
+    return np.isin(np.arange(len(polygons)), of_part[near[np.array(inside, bool)]])
+
+
+def _pixels(boxes: NDArray[Any]) -> NDArray[Any]:
+    """How many pixels boxes (..., 4) have."""
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
 
 
 def _traced(layer: LabelLayer, plane: LayerPlane, box: Box) -> tuple[NDArray[Any], Polygons]:
@@ -183,7 +219,7 @@ def _sharing(windows: Sequence[_Window]) -> Iterator[tuple[int, int]]:
 
 
 def _check_size(layer: LabelLayer, boxes: Sequence[Box]) -> None:
-    pixels = [int((box[2] - box[0]) * (box[3] - box[1])) for box in boxes]
+    pixels = [int(_pixels(box)) for box in boxes]
     if max(pixels) > WINDOW_PIXELS or sum(pixels) * PLANE_SHARE > layer.height * layer.width:
         raise TooMuch
 

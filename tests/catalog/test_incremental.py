@@ -139,6 +139,24 @@ def test_a_label_gains_a_part_elsewhere(tmp_path: Path, windows: list[tuple[int,
     assert contents(catalog) == contents(layer.from_scratch())
 
 
+@pytest.mark.parametrize("changed", [0, 7777])
+def test_a_label_with_distant_parts_is_not_in_what_lies_between(
+    tmp_path: Path, windows: list[tuple[int, ...]], changed: int
+) -> None:
+    """Two corners, and a frame around all but the changed chunk."""
+    labels = squares(160, 240, dtype="uint32")
+    labels[:3, :3] = labels[-3:, -3:] = 9001
+    labels[40:44, 80:130] = labels[70:74, 80:130] = labels[40:74, 80:84] = labels[40:74, 126:130] = 9002
+    layer = Layer(tmp_path, labels)
+    layer.array[50:60, 100:108] = changed
+    windows.clear()
+    catalog = layer.rebuilt()
+    *_, row0, row1, column0, column1 = windows[-1]
+    assert 40 < row0 <= row1 < 74
+    assert 84 < column0 <= column1 < 126
+    assert contents(catalog) == contents(layer.from_scratch())
+
+
 def test_a_change_in_a_shard_is_one_of_its_chunks(tmp_path: Path, windows: list[tuple[int, ...]]) -> None:
     layer = Layer(tmp_path, squares(192, 240), chunks=(8, 8), shards=(48, 48))
     layer.array[100:104, 60:70] = 7777  # in chunks from (96, 56) to (104, 72) of the shard (2, 1)
@@ -621,7 +639,7 @@ def test_limits_hold_for_what_stays_as_well(tmp_path: Path) -> None:
         keeper_at(tmp_path, inline_vertices=100).build(layer.key(tmp_path), inline=True)
 
 
-VALUES = st.sampled_from([0, 1, 5, 40, 2000, 2001])
+VALUES = st.sampled_from([0, 1, 5, 40, 2000, 2001, 3000])
 RECTANGLES = st.tuples(
     st.integers(0, 95), st.integers(0, 111), st.integers(1, 40), st.integers(1, 40), VALUES
 )
@@ -648,6 +666,7 @@ def test_any_change_gives_the_catalog_of_all(
     if noisy:
         labels = np.random.default_rng(4).integers(0, 60, (32, 38)).repeat(3, 0).repeat(3, 1)[:96, :112]
         labels = labels.astype(dtype)
+    labels[1:4, 2:5] = labels[90:94, 100:105] = labels[60, 8:100] = 3000  # wide, and mostly elsewhere
     if dtype == "int32":
         labels[50:52, 50:52] = -3
     if dtype == "uint64":
