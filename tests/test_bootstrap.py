@@ -279,6 +279,7 @@ def test_a_start_compiles_again_what_could_not_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm_up()
+    monkeypatch.setattr(warm, "newly_kept", set())  # no other process is to compile all once more
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(warm, "not_kept", ["a loop"])
     warm_up()
