@@ -63,6 +63,10 @@ class SourceDamaged(SourceError):
     """Metadata or chunks are missing, cut short, or not what the format demands."""
 
 
+class SourceUnread(SourceDamaged):
+    """The part may be sound, but its server does not answer, or its disk."""
+
+
 class SourceRefused(SourceError):
     """The part may be sound, but a limit or a rule of this service forbids reading it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from roiservice.catalog.keeper import Keeper
@@ -11,7 +12,7 @@ from roiservice.catalog.progress import BuildStatus, Progress
 from roiservice.catalog.reader import Catalog
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import LayerKey, Task
-from roiservice.errors import NotFound, RoiServiceError, SettingsError, SourceDamaged, SourceError
+from roiservice.errors import NotFound, RoiServiceError, SettingsError, SourceError, SourceUnread
 from roiservice.images import Image, ImageIndex, Location
 from roiservice.looks import Looks
 from roiservice.records import dataclass
@@ -55,20 +56,28 @@ class LayerListing:
     warnings: tuple[str, ...]
 
 
-def _is_lost(source: LayerSource, problems: Sequence[SourceError]) -> bool:
-    """Whether a layer that was there, or a table of its values, may be there still but cannot be looked at.
+def _with_unread(
+    found: Sequence[LayerSource], before: Sequence[LayerSource], problems: Sequence[SourceError]
+) -> list[LayerSource]:
+    """What was found, and what was there `before` and cannot be looked at: layers and tables of their values.
 
-    What was found of it goes on being served, as all does of a host that is down.
+    These may be there still, and go on being served, as all does of a host that is down.
     """
-    groups = [
-        (problem.store, group_of(problem.part)) for problem in problems if isinstance(problem, SourceDamaged)
-    ]
-    paths = [(source.location, source.path), *((source.image.location, each.path) for each in source.values)]
-    return any(
-        store == location and (not part or f"{path}/".startswith(f"{part}/"))
-        for store, part in groups
-        for location, path in paths
-    )
+    groups = [(each.store, group_of(each.part)) for each in problems if isinstance(each, SourceUnread)]
+
+    def is_unread(location: str, path: str) -> bool:
+        return any(location == store and f"{path}/".startswith(f"{group}/") for store, group in groups)
+
+    def with_values(source: LayerSource) -> LayerSource:
+        known = those_before.get(source.collection, source).values
+        location = source.image.location
+        kept = [each for each in known if each in source.values or is_unread(location, each.path)]
+        return replace(source, values=tuple(dict.fromkeys((*kept, *source.values))))
+
+    those_before = {source.collection: source for source in before}
+    there = {source.collection for source in found}
+    lost = [each for each in before if each.collection not in there and is_unread(each.location, each.path)]
+    return [*map(with_values, found), *lost]
 
 
 class TableFiles:
@@ -122,12 +131,12 @@ class Layers:
         sources = listing.layers
         if self._root_labels and not sources and not listing.problems:
             sources = (layer_named(image.source, ROOT_NAME, self._limits),)
-        layers = {layer.number: layer for layer in (self._numbered(image, source) for source in sources)}
         before = self._listings.before(image)
         if before is not None:
-            layers |= {each.number: each for each in before.layers if _is_lost(each.source, listing.problems)}
-        in_order = tuple(layers[number] for number in sorted(layers))
-        return LayerListing(in_order, listing.problems, listing.warnings)
+            known = [layer.source for layer in before.layers]
+            sources = tuple(_with_unread(sources, known, listing.problems))
+        layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
+        return LayerListing(tuple(layers), listing.problems, listing.warnings)
 
     def named(self, image: Image, collection: str) -> Layer:
         """The layer by its collection id.

@@ -21,6 +21,7 @@ from roiservice.sources.remote.transport import Patience
 from roiservice.web import create_app
 from tests.catalog.support import squares
 from tests.sources.remote.server import Served, served
+from tests.sources.tables.fractal import write_table, write_tables
 from tests.stores import write_image
 
 THREADS = 16
@@ -136,6 +137,42 @@ def test_a_layer_that_cannot_be_looked_at_for_a_moment_stays(
     assert services.layers.of(image) == before
     shutil.rmtree(tmp_path / "data/7.zarr/labels/more")
     assert [layer.name for layer in services.layers.of(image).layers] == ["cells"]
+
+
+def test_a_layer_that_is_gone_is_not_kept_for_what_is_wrong_with_others(tmp_path: Path, web: Served) -> None:
+    """That may never end, and hides what is new."""
+    two = {"cells": squares(20, 20), "more": squares(20, 20)}
+    store = write_image(tmp_path / "data/7.zarr", labels=two, version="0.5")
+    document = store / "labels/zarr.json"
+    group = json.loads(document.read_text())
+    group["attributes"]["ome"]["labels"] = ["cells", "more", "../x"]
+    document.write_text(json.dumps(group))
+    services = services_at(tmp_path, f"{web.url}/7.zarr")
+    image = services.images.get(7)
+    before = services.layers.of(image)
+    assert len(before.layers) == 2
+    assert len(before.problems) == 1
+    shutil.rmtree(store / "labels/more")
+    listing = services.layers.of(image)
+    assert [layer.name for layer in listing.layers] == ["cells"]
+    assert len(listing.problems) == 1
+
+
+@pytest.mark.parametrize("fault", [500, "html"])
+def test_a_table_of_values_that_cannot_be_read_stays_and_is_gone_if_it_is_none(
+    tmp_path: Path, web: Served, fault: int | str
+) -> None:
+    store = write_image(tmp_path / "data/9.zarr", labels={"cells": squares(20, 20)}, version="0.4")
+    region = {"path": "../labels/cells"}
+    values = {"label": [1, 2], "x": [1.5, 2.5]}
+    write_table(store, "features", values, type="feature_table", region=region, instance_key="label")
+    write_tables(store, ["features"])
+    services = services_at(tmp_path, f"{web.url}/9.zarr")
+    image = services.images.get(9)
+    before = services.layers.of(image).layers
+    assert len(before[0].source.values) == 1
+    web.faults.on = {"9.zarr/tables/features": (fault, -1)}
+    assert (services.layers.of(image).layers == before) == (fault == 500)
 
 
 def test_what_is_known_is_answered_while_the_host_is_silent(tmp_path: Path, web: Served) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from roiservice.errors import SourceDamaged, SourceRefused
+from roiservice.errors import SourceDamaged, SourceRefused, SourceUnread
 from roiservice.sources.limits import Limits
 from roiservice.sources.paths import clean_path
 
@@ -101,7 +101,8 @@ class Store(ABC):
 
     def _unreadable(self, path: str, error: Exception) -> SourceDamaged:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return SourceDamaged(self.location, path, f"cannot be read: {reason}")
+        kind = SourceUnread if isinstance(error, OSError) else SourceDamaged
+        return kind(self.location, path, f"cannot be read: {reason}")
 
 
 def folders_of(names: Iterable[str]) -> dict[str, set[str]]:

@@ -49,13 +49,14 @@ _log = logging.getLogger(__name__)
 class Lane:
     """Where pages are made, as many at once as `turn` lets through; no lane waits for another.
 
-    Requests that find all `places` taken for so many seconds are refused, so that some threads are left to
-    others; None: none is.
+    Requests that find all `places` taken are refused, so that some threads are left to others; None: none is.
+    Before that a few wait for so many seconds.
     """
 
     turn: AbstractContextManager[object]
     places: threading.BoundedSemaphore | None = None
     patience: float = 0.0
+    waiting: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(4))
     making: tuple[threading.Lock, ...] = field(
         default_factory=lambda: tuple(threading.Lock() for _ in range(64))
     )
@@ -65,13 +66,22 @@ class Lane:
         """A place while a page is waited for and made; Busy if there is none."""
         if self.places is None:
             yield
-        elif self.places.acquire(timeout=self.patience):
+        elif self.places.acquire(blocking=False) or self._waited(self.places):
             try:
                 yield
             finally:
                 self.places.release()
         else:
             raise Busy("too many requests like this one wait already; try again in a second")
+
+    def _waited(self, places: threading.BoundedSemaphore) -> bool:
+        """Whether one came free while there was patience."""
+        if not self.waiting.acquire(blocking=False):
+            return False
+        try:
+            return places.acquire(timeout=self.patience)
+        finally:
+            self.waiting.release()
 
 
 # As many at once as there are processors: more would take more memory, and no less time.

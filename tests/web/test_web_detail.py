@@ -412,8 +412,11 @@ def test_omeros_drawings_wait_for_a_place(tissue, monkeypatch):
         assert not waiting.done()
         unread[0].close()
         assert len(waiting.result(60).json) == CELLS
-    monkeypatch.setattr(pages, "OMERO_STREAMS", replace(few, patience=0.01))
     unread.append(tissue.get(url, buffered=False))
+    monkeypatch.setattr(pages, "OMERO_STREAMS", replace(few, waiting=threading.BoundedSemaphore(1)))
+    with pages.OMERO_STREAMS.waiting:  # as many as may wait
+        get(tissue, url, 503)
+    monkeypatch.setattr(pages, "OMERO_STREAMS", replace(few, patience=0.01))
     get(tissue, url, 503)
     for each in unread:
         each.close()

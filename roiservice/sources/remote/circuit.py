@@ -51,7 +51,7 @@ class Circuit:
         self._lock = threading.Lock()
         self._answered_at = 0.0
         self._tries = 0  # without an answer, since the last one
-        self._since = 0.0  # when the first of them began
+        self._since = self._last = 0.0  # when the first of them began, and when the last ended
         self._unconnected = 0  # the last of them, those in a row that could not connect
         self._unanswered: deque[str] = deque(maxlen=_REMEMBERED)  # what they were for, each URL once
         self._open = False
@@ -76,8 +76,7 @@ class Circuit:
         with self._lock:
             again, self._open = self._open, False
             self._answered_at = time.monotonic()
-            self._tries = self._unconnected = 0
-            self._unanswered.clear()
+            self._forget()
         if again:
             log.warning("%s answers again", self._name)
 
@@ -102,6 +101,10 @@ class Circuit:
         if first:
             log.warning("%s is left out until it answers again: it %s", self._name, self.reason)
 
+    def _forget(self) -> None:
+        self._tries = self._unconnected = 0
+        self._unanswered.clear()
+
     def _leaves_out(self, url: str) -> bool:
         if not self._open:
             return False
@@ -109,6 +112,9 @@ class Circuit:
         return time.monotonic() < self._left_out_until + longer
 
     def _count(self, url: str, connected: bool, began: float) -> None:
+        if not self._open and began - self._last > PAUSE:  # what was then tells nothing of now
+            self._forget()
+        self._last = time.monotonic()
         self._since = min(self._since, began) if self._tries else began
         self._tries += 1
         self._unconnected = 0 if connected else self._unconnected + 1

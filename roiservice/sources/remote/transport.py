@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 )
 
 from roiservice import __version__
-from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.errors import SourceError, SourceRefused, SourceUnread
 from roiservice.records import dataclass
 from roiservice.sources.remote.addresses import LOOPBACK, AddressRefused, checked_pools
 from roiservice.sources.remote.circuit import Circuit, counted
@@ -138,9 +138,9 @@ class Origin:
         self._manager = _manager(base)
 
     def send(self, request: Request) -> Reply:
-        """The answer, whatever its state. SourceDamaged if there is none, SourceRefused above the limits.
+        """The answer, whatever its state. SourceUnread if there is none, SourceRefused above the limits.
 
-        A state that may be over in a moment is tried again, and then SourceDamaged as well; to HEAD it is an
+        A state that may be over in a moment is tried again, and then SourceUnread as well; to HEAD it is an
         answer, since some servers fail at nothing else, and who asks can ask by GET. What comes is whole: an
         answer that is cut short, or whose end cannot be told, is an error.
         """
@@ -325,8 +325,8 @@ def _too_long(request: Request, length: str) -> SourceError:
     return SourceRefused(request.location, request.part, reason)
 
 
-def _problem(request: Request, reason: str) -> SourceDamaged:
-    return SourceDamaged(request.location, request.part, f"the server {reason}")
+def _problem(request: Request, reason: str) -> SourceUnread:
+    return SourceUnread(request.location, request.part, f"the server {reason}")
 
 
 def _passing(response: urllib3.BaseHTTPResponse) -> str:

@@ -208,6 +208,22 @@ def test_tries_that_began_before_the_last_answer_are_not_counted() -> None:
     assert not circuit_alone.admits("0")
 
 
+def test_tries_of_long_ago_are_not_counted() -> None:
+    circuit_alone = Circuit("a host")
+
+    def fail(url: str, began: float) -> None:
+        circuit_alone.unanswered(url, "is silent", began, connected=True, most=2, pauses=1)
+
+    now = time.monotonic()
+    fail("a", now)
+    circuit_alone._since = circuit_alone._last = now - circuit.PAUSE - 1
+    fail("b", now)
+    fail("c", now)
+    assert circuit_alone.admits("a")
+    fail("c", now - 1)
+    assert not circuit_alone.admits("a")
+
+
 def test_a_host_that_answers_others_is_not_left_out(files: HttpObjects, server: Served) -> None:
     server.faults.on = {"a": ("silent", -1)}
     with ThreadPoolExecutor(1) as threads:
