@@ -398,6 +398,11 @@ def test_streams_that_nobody_reads_leave_threads_to_others(tissue, monkeypatch):
     answer = get(tissue, url, 503)
     assert (answer.json["type"].rpartition("#")[2], answer.headers["Retry-After"]) == ("busy", "1")
     get(tissue, f"{ITEMS}?limit=3")
+    for each in unread:
+        each.close()
+    assert get(tissue, url).data
+    assert tissue.head(url).status_code == 200
+    assert get(tissue, url).data
 
 
 def test_omeros_drawings_wait_for_a_place(tissue, monkeypatch):
@@ -411,7 +416,8 @@ def test_omeros_drawings_wait_for_a_place(tissue, monkeypatch):
         time.sleep(0.2)
         assert not waiting.done()
         unread[0].close()
-        assert len(waiting.result(60).json) == CELLS
+        with waiting.result(60) as answer:
+            assert len(answer.json) == CELLS
     unread.append(tissue.get(url, buffered=False))
     monkeypatch.setattr(pages, "OMERO_STREAMS", replace(few, waiting=threading.BoundedSemaphore(1)))
     with pages.OMERO_STREAMS.waiting:  # as many as may wait
@@ -420,11 +426,6 @@ def test_omeros_drawings_wait_for_a_place(tissue, monkeypatch):
     get(tissue, url, 503)
     for each in unread:
         each.close()
-    for each in unread:
-        each.close()
-    assert get(tissue, url).data
-    assert tissue.head(url).status_code == 200
-    assert get(tissue, url).data
 
 
 def test_of_streams_few_are_made_at_once():
