@@ -58,7 +58,7 @@ class Patience:
     @property
     def pauses(self) -> float:
         """All pauses of a request together, but for what a host asks for."""
-        return self.pause * sum(2.0**before for before in range(self.tries - 1))
+        return self.pause * float(2 ** (self.tries - 1) - 1)
 
 
 PATIENCE = Patience()
