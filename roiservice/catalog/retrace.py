@@ -123,12 +123,15 @@ def _replaced(
 
 def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed: Boxes) -> list[_Window]:
     """Windows that do not meet, and hold all pixels of every label that has some in a changed chunk."""
-    boxes = [_around(before, box, _rows_in(before, box)) for box in changed]
+    there = [_rows_in(before, each) for each in changed]
+    boxes = [_around(before, each, rows) for each, rows in zip(changed, there, strict=True)]
     known: dict[bytes, _Window] = {}
     while True:
         boxes = _apart(boxes)
         _check_size(layer, boxes)
-        windows = [known.get(box.tobytes()) or _window(layer, plane, before, box, changed) for box in boxes]
+        windows = [
+            known.get(box.tobytes()) or _window(layer, plane, before, box, changed, there) for box in boxes
+        ]
         known = {window.box.tobytes(): window for window in windows}
         wider = [_around(before, window.box, window.rows) for window in windows]
         for one, other in _sharing(windows):
@@ -138,12 +141,20 @@ def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed:
         boxes = wider
 
 
-def _window(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, box: Box, changed: Boxes) -> _Window:
+def _window(
+    layer: LabelLayer,
+    plane: LayerPlane,
+    before: PlaneBefore,
+    box: Box,
+    changed: Boxes,
+    there: Sequence[Rows],
+) -> _Window:
+    """Trace a box; `there` are the rows in each of the `changed` ones."""
     labels, polygons = _traced(layer, plane, box)
-    inside = changed[meet(changed, box)]
+    inside = np.flatnonzero(meet(changed, box)).tolist()
     own = measure(polygons).boxes
-    new = labels[np.any([_reaching(own, polygons.take, each) for each in inside], axis=0)]
-    rows = np.concatenate([_rows_in(before, each) for each in inside])
+    new = labels[np.any([_reaching(own, polygons.take, changed[number]) for number in inside], axis=0)]
+    rows = np.concatenate([there[number] for number in inside])
     rows = np.union1d(rows, before.among(new))
     concerned = np.flatnonzero(np.isin(labels, new) | np.isin(labels, before.labels(rows)))
     return _Window(box, labels[concerned], polygons.take(concerned), rows)
