@@ -143,7 +143,8 @@ class HttpObjects:
         if reply.status in _NO_HEAD:
             reply = self._send("GET", key, 1, {"Range": "bytes=0-0"}, wanted=(206,))
         if reply.status == 416:  # it has no first byte
-            reply = self._send("GET", key, 0, {})
+            found = self.get(key, 0)
+            return found and found.version
         if reply.status == 404:
             return None
         if reply.status not in (200, 206):

@@ -26,7 +26,7 @@ class Faults:
     `missing` and `folders`: the state for files that are not there, and for folders; `folders` 200 gives an
     HTML listing, as many servers do. `head`: the state of all answers to HEAD unless 200. `on` has what
     happens to paths that match, and how often (-1: always): a state, `silent` (no answer at all), `stall`,
-    `cut`, `reset`, `html`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to redirect to.
+    `cut`, `reset`, `html`, `chunked`, `endless`, `gzip`, `no length`, `wrong part`, or a URL to redirect to.
     """
 
     missing: int = 404
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if fault == "gzip":
             self.send_header("Content-Encoding", "gzip")
-        if fault == "endless":
+        if fault in ("chunked", "endless"):
             self.send_header("Transfer-Encoding", "chunked")
         elif fault == "no length":
             self.send_header("Connection", "close")
@@ -197,6 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif fault == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
+        elif fault == "chunked":
+            self.wfile.write((b"%x\r\n%s\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
         elif fault == "endless":
             block = b"0" * 65536
             while not self.faults.hurry.is_set():
