@@ -43,8 +43,9 @@ spatialdata, cut corners.
 - Machine: {machine}.
 - Versions: {versions}.
 - Each contestant has a process of its own for each size. Loading and compiling are done before, on a small
-  plane; the median of up to five runs counts. Who takes more time or memory than allowed is left out of
-  larger sizes.
+  plane; the median of up to five runs counts, or of those of a second. Memory that is given back is kept for
+  the next run, as `roiservice build` has it. Who takes more time or memory than allowed is left out of larger
+  sizes.
 - `python -m tests.bench.worst` has figures of the worst that can come: noise, a huge table, ROIs on very many
   planes, a catalog that is not in memory.
 - `python -m tests.bench.plate` has those of plates of 96 wells and of stacks of 200 planes: how busy all
