@@ -144,7 +144,7 @@ class HttpObjects:
             reply = self._send("GET", key, 1, {"Range": "bytes=0-0"}, wanted=(206,))
         if reply.status == 416:  # it has no first byte
             found = self.get(key, 0)
-            return found and found.version
+            return None if found is None else found.version
         if reply.status == 404:
             return None
         if reply.status not in (200, 206):
