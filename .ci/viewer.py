@@ -13,8 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ class Case:
 
 
 CASES = [Case(image, own) for image in IMAGES for own in OWN]
+SITES = 2  # side by side, over the same catalogs
 
 # Beside the coins of the first image: shapes that the client has classes of its own for.
 PLACE = {"layer": "drawn", "z": 0, "t": 0, "c": None, "area": 0}
@@ -94,19 +97,39 @@ def main() -> int:
             image["id"]: image
             for image in json.loads(home.run("images", "--json", *locations).stdout)["images"]
         }
-        pixels = {COINS: own_pixels(shared, Path(scratch))}
-        with running(home, [*locations, "--table", f"{COINS}={drawn}"]) as site, opened(out) as browser:
-            failed = sum(
-                not passes(site, browser, case, images[case.image], out, pixels.get(case.image))
-                for case in CASES
-            )
+        show = partial(
+            failures,
+            home=home,
+            locations=[*locations, "--table", f"{COINS}={drawn}"],
+            images=images,
+            pixels={COINS: own_pixels(shared, Path(scratch))},
+            out=out,
+        )
+        with ProcessPoolExecutor(SITES) as pool:
+            failed = sum(pool.map(show, range(SITES)))
     print(f"viewer: {len(CASES)} cases, {failed} failed")
     return 1 if failed else 0
 
 
+def failures(
+    number: int,
+    home: Home,
+    locations: list[str],
+    images: dict[int, dict[str, Any]],
+    pixels: dict[int, str],
+    out: Path,
+) -> int:
+    """How many of every `SITES`-th case fail, on a site and in a browser of their own."""
+    with running(home, locations, f"nginx-{number}") as site, opened(out) as browser:
+        return sum(
+            not passes(site, browser, case, images[case.image], out, pixels.get(case.image))
+            for case in CASES[number::SITES]
+        )
+
+
 @contextmanager
 def opened(out: Path) -> Iterator[Any]:
-    """A browser, the same for all cases: to start one takes longer than some of them."""
+    """A browser, the same for many cases: to start one takes longer than some of them."""
     out.mkdir(parents=True, exist_ok=True)
     browser = chrome.Browser(out)
     try:

@@ -98,15 +98,15 @@ class Site:
 
 
 @contextmanager
-def running(home: Home, locations: list[str]) -> Iterator[Site]:
-    """The site over these locations of images, on free ports."""
+def running(home: Home, locations: list[str], proxy: str = "nginx") -> Iterator[Site]:
+    """The site over these locations of images, on free ports; `proxy` is the folder of nginx in `home`."""
     own = {"bundle": find_bundle(), "image_id": 0, "pixels": Pixels(1, 1)}
     with OmeroWeb() as omero:
         pages = Pages(service=omero.url, **own).start()
         settings = {**home.settings, **SETTINGS, "ROISERVICE_OMERO_WEB_URL": pages.base}
         with (
             serving(Home(home.path, settings), *locations, "--workers", 2) as service,
-            nginx_before(service.base, pages.base, home.path / "nginx") as nginx,
+            nginx_before(service.base, pages.base, home.path / proxy) as nginx,
         ):
             recorder = Recorder(service=nginx.base, **own).start()
             try:
