@@ -17,10 +17,11 @@ from roiservice.images import Image, ImageIndex, Location
 from roiservice.looks import Looks
 from roiservice.records import dataclass
 from roiservice.settings import Settings
-from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource
+from roiservice.sources.layer import ROOT_COLLECTION, ROOT_NAME, LayerSource, place_of
 from roiservice.sources.layers import find_layers, group_of, layer_named
 from roiservice.sources.limits import Limits
 from roiservice.sources.opened import open_source
+from roiservice.sources.paths import join
 from roiservice.sources.pixels import ImagePixels, open_pixels
 from roiservice.sources.planes import LabelLayer
 from roiservice.sources.roots import absolute
@@ -63,10 +64,10 @@ def _with_unread(
 
     These may be there still, and go on being served, as all does of a host that is down.
     """
-    groups = [(each.store, group_of(each.part)) for each in problems if isinstance(each, SourceUnread)]
+    unread = [join(each.store, group_of(each.part)) for each in problems if isinstance(each, SourceUnread)]
 
     def is_unread(location: str, path: str) -> bool:
-        return any(location == store and f"{path}/".startswith(f"{group}/") for store, group in groups)
+        return any(f"{place_of(location, path)}/".startswith(f"{group}/") for group in unread)
 
     def with_values(source: LayerSource) -> LayerSource:
         known = those_before.get(source.collection, source).values
@@ -128,15 +129,22 @@ class Layers:
 
     def _find(self, image: Image) -> LayerListing:
         listing = find_layers(image.source, self._limits, self._tables.of(image.id))
-        sources = listing.layers
-        if self._root_labels and not sources and not listing.problems:
-            sources = (layer_named(image.source, ROOT_NAME, self._limits),)
         before = self._listings.before(image)
-        if before is not None:
-            known = [layer.source for layer in before.layers]
-            sources = tuple(_with_unread(sources, known, listing.problems))
+        known = [] if before is None else [layer.source for layer in before.layers]
+        sources = _with_unread(listing.layers, known, listing.problems)
+        if self._root_labels and not sources:
+            sources = self._root(image, known, listing.problems)
         layers = sorted((self._numbered(image, source) for source in sources), key=lambda layer: layer.number)
         return LayerListing(tuple(layers), listing.problems, listing.warnings)
+
+    def _root(
+        self, image: Image, before: Sequence[LayerSource], problems: Sequence[SourceError]
+    ) -> list[LayerSource]:
+        """The image itself, if it is known to have no other labels, or was taken for labels `before`."""
+        if not problems:
+            return [layer_named(image.source, ROOT_NAME, self._limits)]
+        is_unread = all(isinstance(problem, SourceUnread) for problem in problems)
+        return [source for source in before if is_unread and source.collection == ROOT_COLLECTION]
 
     def named(self, image: Image, collection: str) -> Layer:
         """The layer by its collection id.

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import geopandas
 import pytest
+import shapely
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.errors import SourceError
@@ -22,7 +25,8 @@ from roiservice.web import create_app
 from tests.catalog.support import squares
 from tests.sources.remote.server import Served, served
 from tests.sources.tables.fractal import write_table, write_tables
-from tests.stores import write_image
+from tests.sources.tables.spatialstores import write_element, write_raster, write_root
+from tests.stores import write_group, write_image, write_multiscale
 
 THREADS = 16
 STALL = 8.0  # seconds that the host is waited for
@@ -40,9 +44,9 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         yield web
 
 
-def services_at(home: Path, location: str) -> Services:
-    own = Settings(catalog_dir=home / "catalogs", state_dir=home / "state", check_interval=0.0)
-    return build_services(own, [(None, location)])
+def services_at(home: Path, location: str, *tables: str, **settings: Any) -> Services:
+    own = Settings(catalog_dir=home / "catalogs", state_dir=home / "state", check_interval=0.0, **settings)
+    return build_services(own, [(None, location)], [(None, table) for table in tables])
 
 
 def test_nobody_waits_for_layers_that_are_known(tmp_path: Path, web: Served) -> None:
@@ -118,17 +122,24 @@ def test_layers_that_come_and_go_are_seen_by_the_next_request(tmp_path: Path, we
     assert names(services.layers.of(image)) == ["cells", "more"]
 
 
-@pytest.mark.parametrize("fault", [500, "reset"])
+PARTS = {
+    "0.4": ("labels/more/.zattrs", "labels/more/.zarray", "labels/.zattrs", "labels/cells/"),
+    "0.5": ("labels/more/", "labels/zarr.json", "labels/cells/"),
+}
+
+
+@pytest.mark.parametrize(("fault", "version"), [(500, "0.4"), (500, "0.5"), ("reset", "0.5")])
 def test_a_layer_that_cannot_be_looked_at_for_a_moment_stays(
-    tmp_path: Path, web: Served, fault: int | str
+    tmp_path: Path, web: Served, fault: int | str, version: str
 ) -> None:
     two = {"cells": squares(20, 20), "more": squares(20, 20)}
-    write_image(tmp_path / "data/7.zarr", labels=two, version="0.5")
+    shutil.rmtree(tmp_path / "data/7.zarr")
+    write_image(tmp_path / "data/7.zarr", labels=two, version=version)
     services = services_at(tmp_path, f"{web.url}/7.zarr")
     image = services.images.get(7)
     before = services.layers.of(image)
     assert len(before.layers) == 2
-    for part in ("labels/more/", "labels/zarr.json", "labels/cells/"):
+    for part in PARTS[version]:
         web.faults.on = {f"7.zarr/{part}": (fault, -1)}
         listing = services.layers.of(image)
         assert listing.layers == before.layers
@@ -137,6 +148,82 @@ def test_a_layer_that_cannot_be_looked_at_for_a_moment_stays(
     assert services.layers.of(image) == before
     shutil.rmtree(tmp_path / "data/7.zarr/labels/more")
     assert [layer.name for layer in services.layers.of(image).layers] == ["cells"]
+
+
+def test_a_label_image_elsewhere_that_cannot_be_looked_at_stays(tmp_path: Path, web: Served) -> None:
+    write_multiscale(tmp_path / "data/extra.zarr", squares(20, 20), "yx", "0.5")
+    services = services_at(tmp_path, f"{web.url}/7.zarr")
+    image = services.images.get(7)
+    image = replace(image, source=replace(image.source, labels=((f"{web.url}/extra.zarr", ""),)))
+    before = services.layers.of(image).layers
+    assert [layer.name for layer in before] == ["cells", "extra"]
+    web.faults.on = {"extra.zarr/zarr.json": (500, -1)}
+    assert services.layers.of(image).layers == before
+
+
+def test_an_image_taken_for_labels_stays_so_while_its_labels_cannot_be_looked_at(
+    tmp_path: Path, web: Served
+) -> None:
+    write_multiscale(tmp_path / "data/9.zarr", squares(20, 20), "yx", "0.5")
+    services = services_at(tmp_path, f"{web.url}/9.zarr", root_labels=True)
+    image = services.images.get(9)
+    before = services.layers.of(image).layers
+    assert [layer.collection for layer in before] == ["root"]
+    web.faults.on = {"9.zarr/labels/zarr.json": (500, -1)}
+    assert services.layers.of(image).layers == before
+    web.faults.on = {}
+    (tmp_path / "data/9.zarr/labels").mkdir()
+    (tmp_path / "data/9.zarr/labels/zarr.json").write_text("{")
+    assert not services.layers.of(image).layers
+
+
+def test_table_files_that_cannot_be_looked_at_stay(tmp_path: Path, web: Served) -> None:
+    (tmp_path / "data/my spots.csv").write_text("x,y\n1,1\n2,2\n")
+    (tmp_path / "data/cells.csv").write_text("label,n\n1,1\n2,2\n")
+    files = f"{web.url}/my%20spots.csv", f"{web.url}/cells.csv"
+    services = services_at(tmp_path, f"{web.url}/7.zarr", *files)
+    image = services.images.get(7)
+    before = services.layers.of(image).layers
+    assert [(layer.name, len(layer.source.values)) for layer in before] == [("cells", 1), ("my spots", 0)]
+    web.faults.on = {"csv$": (500, -1)}
+    assert services.layers.of(image).layers == before
+
+
+@pytest.mark.parametrize("part", ["tables/t1", "shapes/a"])
+def test_an_element_that_cannot_be_looked_at_costs_no_other(tmp_path: Path, part: str) -> None:
+    root = write_root(tmp_path / "9.zarr")
+    write_raster(root, "cells", squares(20, 20))
+    for name in "ab":
+        shapes = geopandas.GeoDataFrame(geometry=[shapely.box(1, 1, 3, 3)])
+        shapes.to_parquet(write_element(root, name) / "shapes.parquet")
+    for name in ("t1", "t2"):
+        write_group(root / "tables" / name, "0.5", {}, region="cells")
+    services = services_at(tmp_path, str(root))
+    image = services.images.get(9)
+    before = services.layers.of(image).layers
+    assert [(each.name, len(each.source.values)) for each in before] == [("cells", 2), ("a", 0), ("b", 0)]
+    document = root / part / "zarr.json"
+    document.unlink()
+    document.symlink_to(document)  # ELOOP
+    assert services.layers.of(image).layers == before
+    document.unlink()
+    assert services.layers.of(image).layers != before
+
+
+def test_a_table_is_not_of_a_label_image_because_the_others_cannot_be_looked_at(
+    tmp_path: Path, web: Served
+) -> None:
+    two = {"cells": squares(20, 20), "more": squares(20, 20)}
+    store = write_image(tmp_path / "data/9.zarr", labels=two, version="0.4")
+    values = {"label": [1, 2], "x": [1.5, 2.5]}
+    write_table(store, "features", values, type="feature_table", instance_key="label")
+    write_tables(store, ["features"])
+    services = services_at(tmp_path, f"{web.url}/9.zarr")
+    image = services.images.get(9)
+    before = services.layers.of(image).layers
+    assert [len(layer.source.values) for layer in before] == [0, 0]
+    web.faults.on = {"9.zarr/labels/more/.zattrs": (500, -1)}
+    assert services.layers.of(image).layers == before
 
 
 def test_a_layer_that_is_gone_is_not_kept_for_what_is_wrong_with_others(tmp_path: Path, web: Served) -> None:

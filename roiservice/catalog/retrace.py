@@ -123,8 +123,12 @@ def _replaced(
 
 def _settled(layer: LabelLayer, plane: LayerPlane, before: PlaneBefore, changed: Boxes) -> list[_Window]:
     """Windows that do not meet, and hold all pixels of every label that has some in a changed chunk."""
-    there = [_rows_in(before, each) for each in changed]
-    boxes = [_around(before, each, rows) for each, rows in zip(changed, there, strict=True)]
+    there: list[Rows] = []
+    boxes: list[Box] = []
+    for each in changed:
+        there.append(_rows_in(before, each))
+        boxes.append(_around(before, each, there[-1]))
+        _check_size(layer, boxes[-1:])  # before the outlines of a wide label are read for every other one
     known: dict[bytes, _Window] = {}
     while True:
         boxes = _apart(boxes)

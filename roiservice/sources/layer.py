@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 
 from roiservice.errors import SourceError
 from roiservice.records import dataclass
 from roiservice.sources.images import ImageSource
+from roiservice.sources.paths import join
+from roiservice.sources.remote.urls import file_name, is_url
 
 LABELS = "labels"
 ROOT_NAME = "."
@@ -90,3 +93,10 @@ class Listing:
     layers: tuple[LayerSource, ...]
     problems: tuple[SourceError, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def place_of(location: str, path: str) -> str:
+    """Where a layer or table of values lies: at `path` in the store, or the file whose location `path` is."""
+    if not (is_url(path) or os.path.isabs(path)):
+        return join(location, path)
+    return join(path.rpartition("/")[0], file_name(path))  # as errors name it

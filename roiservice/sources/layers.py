@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
+from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused, SourceUnread
 from roiservice.sources.elsewhere import label_elsewhere
 from roiservice.sources.groups import Group, is_array, read_group
 from roiservice.sources.images import ImageSource
@@ -16,7 +16,7 @@ from roiservice.sources.ngff import multiscale_of
 from roiservice.sources.objects import has_image_label
 from roiservice.sources.paths import clean_path, join
 from roiservice.sources.roots import open_store
-from roiservice.sources.store import Store
+from roiservice.sources.store import Store, is_metadata
 from roiservice.sources.tables.files import is_table_alone
 from roiservice.sources.tables.listing import file_layer, find_tables, join_values
 
@@ -62,7 +62,8 @@ def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) 
     search.layers.update({layer.path: layer for layer in found.layers})
     own = _with_elsewhere(search, list(_distinct(search)))
     layers = sorted(own, key=lambda layer: (layer.kind != LABEL_IMAGE, layer.own_store, layer.path))
-    joined = join_values(layers, found)
+    is_whole = not any(isinstance(each, SourceUnread) for each in search.problems.values())
+    joined = join_values(layers, found, is_whole=is_whole)
     problems, warnings = (*search.problems.values(), *found.problems), (*search.warnings, *found.warnings)
     return Listing(tuple(joined), problems, warnings)
 
@@ -91,7 +92,7 @@ def layer_named(image: ImageSource, name: str, limits: Limits, tables: Sequence[
 
 def group_of(part: str) -> str:
     """Path of the group that an error is about, whether it names the group or its metadata file."""
-    return part.removesuffix("/.zattrs").removesuffix("/.zgroup").removesuffix("/zarr.json")
+    return part.rpartition("/")[0] if is_metadata(part) else part
 
 
 def _root_layer(image: ImageSource, limits: Limits) -> LayerSource:

@@ -134,16 +134,21 @@ class _Folder(Store):
         return descriptor
 
     def file_exists(self, path: str) -> bool:
-        return os.path.isfile(self._inside(path))
+        status = self._status(path)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
     def stamp(self, path: str) -> tuple[str, int, int] | None:
+        status = self._status(path)
+        return None if status is None else (path, status.st_size, status.st_mtime_ns)
+
+    def _status(self, path: str) -> os.stat_result | None:
+        """What the system says of a file or folder; None if there is none."""
         try:
-            status = os.stat(self._inside(path))
+            return os.stat(self._inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unreadable(path, error) from None
-        return path, status.st_size, status.st_mtime_ns
 
     def _inside(self, path: str) -> str:
         """Full path of `path`, made sure to lie in the root once symlinks are followed."""

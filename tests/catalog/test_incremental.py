@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from roiservice.catalog import build as build_module
 from roiservice.catalog import builder as builder_module
 from roiservice.catalog import changes, retrace, splice, versions
+from roiservice.catalog.before import PlaneBefore
 from roiservice.catalog.current import CurrentCatalogs
 from roiservice.catalog.outlines import outlines
 from roiservice.catalog.pointers import pointer_stamp
@@ -682,3 +683,19 @@ def test_any_change_gives_the_catalog_of_all(
                 layer.keeper.build(layer.key(layer.folder))
         catalog = layer.keeper.build(layer.key(layer.folder))
         assert contents(catalog) == contents(layer.from_scratch())
+
+
+def test_outlines_of_wide_labels_are_not_read_once_all_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label of background lies in every chunk: that it has too much to be traced again is seen by one."""
+    labels = squares(160, 240, dtype="uint32")
+    labels[::4] = labels[:, 0] = 9999
+    layer = Layer(tmp_path, labels)
+    layer.array[5 : 160 : 3 * CHUNK, 5] = 7777  # in four chunks
+    seen, plain = [], PlaneBefore.outlines
+    monkeypatch.setattr(
+        PlaneBefore, "outlines", lambda before, rows: [seen.append(rows), plain(before, rows)][1]
+    )
+    assert contents(layer.rebuilt()) == contents(layer.from_scratch())
+    assert len(seen) == 1

@@ -28,14 +28,14 @@ class Circuit:
     """Whether a host is asked at all. Safe to use from several threads.
 
     A host answers once it sends any state, be it an error: what goes wrong after that is about one object.
-    Counted are the tries without an answer that began after the last one, those of all requests together.
-    With as many as a request has, over as long as it pauses between them, the circuit opens if that many in a
-    row could not even connect, or if they were for two URLs or more: neither a server that is started anew
-    opens it, which breaks all connections at once, nor one object for which a host that can be reached is
-    silent. Then nothing is sent for PAUSE seconds, neither by requests that begin nor as a further try, then
-    one try, and so on. URLs that went unanswered wait for twice PAUSE, so that some silent objects do not
-    take each of these tries from sound ones; not so where the last try could not connect, since that is not
-    about an object.
+    Counted are the tries without an answer that began after the last answer, those of all requests together,
+    and forgotten once there is no further one for PAUSE seconds. With as many as a request has, over as long
+    as it pauses between them, the circuit opens if that many in a row could not even connect, or if they were
+    for two URLs or more: neither a server that is started anew opens it, which breaks all connections at
+    once, nor one object for which a host that can be reached is silent. Then nothing is sent for PAUSE
+    seconds, neither by requests that begin nor as a further try, then one try, and so on. URLs that went
+    unanswered wait for twice PAUSE, so that some silent objects do not take each of these tries from sound
+    ones; not so where the last try could not connect, since that is not about an object.
 
     So an outage costs as many tries as one request has and those that are under way by then, and after that
     one try in PAUSE seconds, or in twice as long if only the same objects are asked for. Any answer closes

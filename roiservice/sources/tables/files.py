@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from roiservice.errors import SourceDamaged, SourceRefused
 from roiservice.sources.limits import Limits
+from roiservice.sources.remote.urls import file_name, is_url
 from roiservice.sources.tables.table import ShapeTable, TableFile, ValueTable
 
 Table = ShapeTable | ValueTable
@@ -43,7 +44,7 @@ def is_table_alone(location: str) -> bool:
 
 def stem(path: str) -> str:
     """The name of the file at `path` without the suffix that says what it is."""
-    name = path.rstrip("/").rpartition("/")[2]
+    name = file_name(path) if is_url(path) else path.rstrip("/").rpartition("/")[2]
     suffixes = sorted(table_suffixes(), key=len, reverse=True)
     found = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(found)] or name

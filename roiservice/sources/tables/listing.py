@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -41,19 +42,26 @@ class Tables:
     problems: list[SourceError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Have what is wrong with one part leave the others usable."""
+        try:
+            yield
+        except SourceError as error:
+            self.problems.append(error)
+
 
 def find_tables(store: Store, image: ImageSource, given: Sequence[str]) -> Tables:
     """Tables in an image's store, and the files `given` for it; no table in the store is read for this."""
     found = Tables()
-    try:
+    with found.noting():
         root = read_group(store, image.path)
         if root is not None and spatialdata.is_root(store, root):
             _add_spatialdata(found, store, image)
         elif root is not None:
             _add_ngio(found, store, image)
+    with found.noting():
         _add_omexml(found, store, image)
-    except SourceError as error:
-        found.problems.append(error)
     for location in given:
         add_file(found, image, location, store.limits)
     return found
@@ -80,12 +88,15 @@ def add_file(found: Tables, image: ImageSource, location: str, limits: Limits) -
         found.values.append((ValueSource(TABLE_FILE, location), layers))
 
 
-def join_values(layers: Sequence[LayerSource], found: Tables) -> list[LayerSource]:
-    """The layers, label images among them with the tables of values that are about them."""
+def join_values(layers: Sequence[LayerSource], found: Tables, *, is_whole: bool) -> list[LayerSource]:
+    """The layers, label images among them with the tables of values that are about them.
+
+    Unless the list `is_whole`, none of these is known to be the only one.
+    """
     labels = {layer.name: layer for layer in layers if layer.kind == LABEL_IMAGE}
     values: dict[str, tuple[ValueSource, ...]] = {}
     for source, names in found.values:
-        about = [name for name in names or _meant(source, labels) if name in labels]
+        about = [name for name in names or _meant(source, labels, is_whole) if name in labels]
         if not about:
             found.warnings.append(f"{source.path}: values of labels, but of no label image of this image")
         for name in about:
@@ -98,12 +109,12 @@ def join_values(layers: Sequence[LayerSource], found: Tables) -> list[LayerSourc
     ]
 
 
-def _meant(source: ValueSource, labels: dict[str, LayerSource]) -> tuple[str, ...]:
+def _meant(source: ValueSource, labels: dict[str, LayerSource], is_whole: bool) -> tuple[str, ...]:
     """The label image of the file's own name, else the only one there is."""
     name = stem(source.path)
     if name in labels:
         return (name,)
-    return tuple(labels) if len(labels) == 1 else ()
+    return tuple(labels) if is_whole and len(labels) == 1 else ()
 
 
 @lru_cache(256)
@@ -115,14 +126,16 @@ def _labels_of(location: str, stamp: tuple[str, int, int], limits: Limits) -> tu
 
 
 def _add_spatialdata(found: Tables, store: Store, image: ImageSource) -> None:
-    for element in spatialdata.find_elements(store, image.path):
-        collection = f"{element.kind}:{element.name}"
-        found.layers.append(LayerSource(image, element.path, collection, element.name, SPATIALDATA))
+    with found.noting():
+        for element in spatialdata.find_elements(store, image.path):
+            collection = f"{element.kind}:{element.name}"
+            found.layers.append(LayerSource(image, element.path, collection, element.name, SPATIALDATA))
     for name in store.children(join(image.path, "tables")):
         path = join(image.path, "tables", name)
-        group = read_group(store, path)
-        if group is not None:
-            found.values += [(ValueSource(ANNDATA, path), (region,)) for region in _regions(group)]
+        with found.noting():
+            group = read_group(store, path)
+            if group is not None:
+                found.values += [(ValueSource(ANNDATA, path), (region,)) for region in _regions(group)]
 
 
 def _regions(group: Group) -> list[str]:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from roiservice.errors import SourceDamaged, SourceError, SourceRefused
+from roiservice.errors import SourceDamaged, SourceError, SourceRefused, SourceUnread
 from roiservice.geometry.frames import Frame
 from roiservice.records import dataclass
 from roiservice.sources.arrays import array_document
@@ -193,8 +193,12 @@ def _names_of(axes: Any) -> tuple[str, ...]:
 def _members(store: Store, root_path: str, folder: str) -> list[str]:
     """Names of the groups directly below a folder of the root, sorted."""
     base = join(root_path, folder)
-    return [
-        name
-        for name in store.children(base)
-        if any(store.file_exists(join(base, name, document)) for document in _METADATA)
-    ]
+    return [name for name in store.children(base) if _is_group(store, join(base, name))]
+
+
+def _is_group(store: Store, path: str) -> bool:
+    """Whether there is a group; also where that cannot be looked at now, which who opens it is told."""
+    try:
+        return any(store.file_exists(join(path, document)) for document in _METADATA)
+    except SourceUnread:
+        return True
