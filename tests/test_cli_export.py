@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,15 @@ def exported(home: Home, *arguments: object) -> list[dict[str, Any]]:
 
 def by_label(features: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     return {int(feature["properties"]["label"]): feature for feature in features}
+
+
+@pytest.mark.parametrize("command", ["build", "export"])
+def test_a_listed_label_image_that_is_not_there_is_told_of(home: Home, tmp_path: Path, command: str) -> None:
+    path = two_layers(tmp_path / "image.zarr")
+    shutil.rmtree(path / "labels/deep")
+    done = home.run(command, path)
+    assert done.returncode == 0
+    assert "image: warning: labels: lists 'deep/nuclei', but there is no such group" in done.stderr
 
 
 def test_every_layer_is_written_and_each_feature_names_its_own(home: Home, tmp_path: Path) -> None:

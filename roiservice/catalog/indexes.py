@@ -33,7 +33,7 @@ from roiservice.records import dataclass
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 6  # raise whenever the bytes of a catalog change for the same source
+FORMAT = 7  # raise whenever the bytes of a catalog change for the same source
 BLOCK_ROWS = 1024
 BLOCKS_AT_ONCE = 64
 PLANE_COLUMNS = ("t", "c", "z", "first", "count")

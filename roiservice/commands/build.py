@@ -149,10 +149,9 @@ class _Builder:
         return sum(not self._services.layers.has_catalog(layer) for layer in self._built)
 
     def _finish(self, image: Image, listing: LayerListing, builds: Sequence[Callable[[], Described]]) -> int:
-        if listing.problems:
+        if listing.problems or listing.warnings:
             with self._bar_hidden():
-                for problem in listing.problems:
-                    complain(problem)
+                complain_of(image, listing)
         built, errors = finished(listing.layers, builds, self._bar_hidden)
         if self._services.settings.catalog_bytes is not None:
             numbers = {each.meta["layer_number"] for each in built}
@@ -215,6 +214,14 @@ class _Builder:
 
     def _bar_hidden(self) -> AbstractContextManager[None]:
         return nullcontext() if self._bar is None else self._bar.hidden()
+
+
+def complain_of(image: Image, listing: LayerListing) -> None:
+    """Say what is wrong with layers of an image that cannot be used, and what was passed over."""
+    for problem in listing.problems:
+        complain(problem)
+    for warning in listing.warnings:
+        complain(f"{image.name}: warning: {warning}")
 
 
 def build_layers(services: Services, layers: Sequence[Layer]) -> tuple[list[Catalog], int]:

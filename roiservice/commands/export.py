@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from roiservice.bootstrap import Services, build_services
 from roiservice.catalog.reader import Catalog
-from roiservice.commands.build import build_layers
+from roiservice.commands.build import build_layers, complain_of
 from roiservice.commands.console import complain
 from roiservice.commands.interrupt import Step, compiled_code, unfinished
 from roiservice.encode.formats import FORMATS, Format
@@ -81,8 +81,7 @@ def _chosen(services: Services, image: Image, name: str | None) -> tuple[Sequenc
     if name is not None:
         return [services.layers.chosen(image, name)], 0
     listing = services.layers.of(image)
-    for problem in listing.problems:
-        complain(problem)
+    complain_of(image, listing)
     if not listing.layers and not listing.problems:
         raise NotFound(f"{image.name} has no label images; --layer . takes the image itself for one")
     return listing.layers, len(listing.problems)

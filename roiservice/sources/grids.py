@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 
 from roiservice.geometry.frames import Frame, frame_between
 from roiservice.records import dataclass
 from roiservice.sources.ngff import Multiscale
 
 _OTHER = ("t", "c", "z")
-# Of the units of length that NGFF 0.4 names, those that a microscope may meet.
+# Of the units that NGFF 0.4 names, those that a microscope may meet.
 _MICROMETRES = {
-    "angstrom": 1e-4,
-    "picometer": 1e-6,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
+    "angstrom": Fraction(1, 10**4),
+    "picometer": Fraction(1, 10**6),
+    "nanometer": Fraction(1, 10**3),
+    "micrometer": Fraction(1),
+    "micron": Fraction(1),
+    "millimeter": Fraction(10**3),
+    "centimeter": Fraction(10**4),
+    "meter": Fraction(10**6),
+}
+_SECONDS = {
+    "picosecond": Fraction(1, 10**12),
+    "nanosecond": Fraction(1, 10**9),
+    "microsecond": Fraction(1, 10**6),
+    "millisecond": Fraction(1, 10**3),
+    "second": Fraction(1),
+    "minute": Fraction(60),
+    "hour": Fraction(60 * 60),
+    "day": Fraction(24 * 60 * 60),
 }
 _TYPES = {"t": "time", "c": "channel", "z": "space"}
+# Where two scales, or two places in pixels, differ by less, one was kept as a float of 32 bits, or rounded as
+# decimals are.
+_SAME_SCALE = 2e-7
+_SAME_PLACE = 1e-3
 
 
 class AxesProblem(Exception):
@@ -57,10 +73,14 @@ class Grid:
 
     def micrometres(self, name: str) -> float | None:
         """Pixel size along a space axis; without a unit the scale counts as micrometres. None as above."""
-        scale = self.scale_of(name)
+        scale, unit = self.scale_of(name), self.unit_of(name)
+        factor = Fraction(1) if unit is None else _MICROMETRES.get(unit)
+        return None if scale is None or factor is None else _times(scale, factor)
+
+    def unit_of(self, name: str) -> str | None:
+        """What the axis is measured in; None where that is not stated, or there is no such axis."""
         unit = self.units[self.axes[name]] if self.units and name in self.axes else None
-        factor = 1.0 if unit is None else _MICROMETRES.get(unit.lower())
-        return None if scale is None or factor is None else scale * factor
+        return None if unit is None else unit.lower()
 
     def translation_of(self, name: str) -> float | None:
         """Translation along axis `name`; None as for `scale_of`."""
@@ -136,9 +156,10 @@ def _role(names: list[str], types: tuple[str | None, ...], index: int, axes: dic
 
 
 def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
-    """Frame of the layer's grid in the image's, from scales and translations of both on y and x."""
+    """Frame of the layer's grid in the image's, from scales, translations and units of both on y and x."""
     same_shape = all(layer.size(name) == image.size(name) for name in "yx")
-    layer_scale, image_scale = _pair(layer.scale_of), _pair(image.scale_of)
+    own = _in_units_of(image, layer)
+    layer_scale, image_scale = _pair(own.scale_of), _pair(image.scale_of)
     if layer_scale is None or image_scale is None:
         if not same_shape:
             warnings.append("layer and image differ in size, but no scales relate them: taken as they are")
@@ -147,12 +168,45 @@ def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
         if image_scale != layer_scale:
             warnings.append("layer and image have one shape, but only one states a pixel size: one grid")
         return Frame()
-    frame = frame_between(layer_scale, image_scale, _pair(layer.translation_of), _pair(image.translation_of))
+    for name in ("t", "z", "y", "x"):
+        if _units_between(layer, image, name) is None:
+            units = f"{layer.unit_of(name)!r}, that of its image in {image.unit_of(name)!r}"
+            warnings.append(f"axis {name} is in {units}: taken for the same")
+    frame = frame_between(layer_scale, image_scale, _pair(own.translation_of), _pair(image.translation_of))
     numbers = (frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y)
     if not all(map(math.isfinite, numbers)) or min(frame.scale_x, frame.scale_y) <= 0:
         warnings.append("scales of layer and image are too far apart: ignored")
         return Frame()
-    return Frame() if same_shape and _is_noise(frame, layer) else frame
+    return Frame(*map(_whole_scale, numbers[:2]), *map(_whole_place, numbers[2:]))
+
+
+def _units_between(layer: Grid, image: Grid, name: str) -> Fraction | None:
+    """How many of the units of the image's axis one of the layer's is; 1 where either states none.
+
+    None where that is not known.
+    """
+    own, others = layer.unit_of(name), image.unit_of(name)
+    if own is None or others is None or own == others:
+        return Fraction(1)
+    units = next((each for each in (_MICROMETRES, _SECONDS) if own in each and others in each), None)
+    return None if units is None else units[own] / units[others]
+
+
+def _in_units_of(image: Grid, layer: Grid) -> Grid:
+    """The layer with its scale and translation in the units of the image, as far as these are known."""
+    factors = [Fraction(1)] * len(layer.shape)
+    for name, axis in layer.axes.items():
+        factors[axis] = _units_between(layer, image, name) or Fraction(1)
+
+    def converted(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(map(_times, values, factors))
+
+    return replace(layer, scale=converted(layer.scale), translation=converted(layer.translation))
+
+
+def _times(value: float, factor: Fraction) -> float:
+    """Rounded once where decimal units are converted: 1300 nm are 1.3 micrometres."""
+    return value * factor.numerator / factor.denominator
 
 
 def _pair(of: Callable[[str], float | None]) -> tuple[float, float] | None:
@@ -160,10 +214,16 @@ def _pair(of: Callable[[str], float | None]) -> tuple[float, float] | None:
     return None if y is None or x is None else (y, x)
 
 
-def _is_noise(frame: Frame, layer: Grid) -> bool:
-    """Whether the frame differs from the identity by rounding of decimal scales alone (0.65 / 0.65...01)."""
-    drift = max(abs(frame.scale_x - 1) * layer.size("x"), abs(frame.scale_y - 1) * layer.size("y"))
-    return max(drift, abs(frame.offset_x), abs(frame.offset_y)) < 1e-6
+def _whole_scale(ratio: float) -> float:
+    """The whole number that a ratio of scales is but for noise, else the ratio itself."""
+    nearest = float(round(ratio))
+    return nearest if abs(ratio - nearest) <= _SAME_SCALE * ratio else ratio
+
+
+def _whole_place(offset: float) -> float:
+    """The whole number of pixels that an offset is but for noise, else the offset itself."""
+    nearest = float(round(offset))
+    return nearest if abs(offset - nearest) <= _SAME_PLACE else offset
 
 
 def _lacks_scale(layer: Grid, image: Grid) -> bool:
@@ -204,13 +264,14 @@ def _slab(k: int, ratio: float, offset: float, available: int) -> range:
 
 
 def _ratio(layer: Grid, image: Grid, name: str) -> tuple[float, float]:
-    layer_scale, image_scale = layer.scale_of(name), image.scale_of(name)
+    own = _in_units_of(image, layer)
+    layer_scale, image_scale = own.scale_of(name), image.scale_of(name)
     if layer_scale is None or image_scale is None:
         return 1.0, 0.0
     if name == "z" and _lacks_scale(layer, image):
         return 1.0, 0.0
-    moved, origin = layer.translation_of(name), image.translation_of(name)
-    if name == "t" and layer_scale == 1.0 and not moved and layer.size(name) == image.size(name):
+    moved, origin = own.translation_of(name), image.translation_of(name)
+    if name == "t" and layer.scale_of(name) == 1.0 and not moved and layer.size(name) == image.size(name):
         return 1.0, 0.0
     frame = frame_between(
         (layer_scale, 1.0),
@@ -221,5 +282,4 @@ def _ratio(layer: Grid, image: Grid, name: str) -> tuple[float, float]:
     ratio, offset = frame.scale_y, frame.offset_y
     if not (math.isfinite(ratio) and math.isfinite(offset) and 0 < ratio < 1e9 and abs(offset) < 1e9):
         return 1.0, 0.0
-    drift = max(abs(ratio - 1) * layer.size(name), abs(offset))
-    return (1.0, 0.0) if drift < 1e-6 else (ratio, offset)
+    return _whole_scale(ratio), _whole_place(offset)

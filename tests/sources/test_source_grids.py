@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,74 @@ def test_translation_is_that_of_pixel_centres(tmp_path: Path) -> None:
 def test_same_scale_is_the_identity_even_after_rounding(tmp_path: Path) -> None:
     path = make(tmp_path, (8, 8), scale=(0.65, 0.1 + 0.2), label_scale=(0.65, 0.3))
     assert layer_at(path).frame.is_identity
+
+
+def test_scales_that_were_kept_in_32_bits_are_what_they_were(tmp_path: Path) -> None:
+    kept = float(np.float32(0.65))
+    path = make(tmp_path, (4000, 4000), scale=(0.65, 0.65), label_scale=(kept, kept))
+    assert layer_at(path).frame.is_identity
+    coarse = make(
+        tmp_path / "coarse", (40, 40), image_shape=(80, 80), scale=(kept, kept), label_scale=(1.3, 1.3)
+    )
+    assert layer_at(coarse).frame == Frame(2.0, 2.0)
+    moved = make(
+        tmp_path / "moved",
+        (8, 8),
+        image_shape=(4000, 4000),
+        scale=(0.65, 0.65),
+        label_scale=(kept, kept),
+        label_translation=(kept * 3001, 0.0),
+    )
+    assert layer_at(moved).frame == Frame(1.0, 1.0, 0.0, 3001.0)
+
+
+def in_units(path: Path, image: dict[str, str], label: dict[str, str]) -> Path:
+    """The image and its label image, with axes in these units."""
+    for group, units in ((path, image), (path / "labels" / "cells", label)):
+        (multiscale,) = json.loads((group / ".zattrs").read_text())["multiscales"]
+        axes = [
+            {**axis, "unit": units[axis["name"]]} if axis["name"] in units else axis
+            for axis in multiscale["axes"]
+        ]
+        edit_attributes(group, multiscales=[{**multiscale, "axes": axes}])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "frame"),
+    [
+        ("nanometer", 650.0, Frame()),
+        ("Nanometer", 1300.0, Frame(2.0, 2.0)),
+        ("millimeter", 0.0013, Frame(2.0, 2.0)),
+    ],
+)
+def test_a_label_in_other_units_lies_where_it_is(
+    tmp_path: Path, unit: str, scale: float, frame: Frame
+) -> None:
+    own = {"label_scale": (scale, scale), "label_translation": (0.0, 0.0)}
+    path = make(tmp_path, (8, 8), scale=(0.65, 0.65), **own)
+    found = layer_at(in_units(path, dict.fromkeys("yx", "micrometer"), dict.fromkeys("yx", unit))).frame
+    assert (found.scale_x, found.scale_y) == (frame.scale_x, frame.scale_y)
+    assert found.offset_x == (1 - frame.scale_x) / 2
+
+
+def test_units_that_nobody_can_convert_are_told_of(tmp_path: Path) -> None:
+    path = make(tmp_path, (8, 8), scale=(0.5, 0.5), label_scale=(1.5, 2.0))
+    layer = layer_at(in_units(path, {"x": "micrometer"}, {"x": "parsec"}))
+    assert layer.frame == Frame(4.0, 3.0)
+    (warning,) = layer.warnings
+    assert "axis x is in 'parsec', that of its image in 'micrometer'" in warning
+
+
+def test_times_in_other_units(tmp_path: Path) -> None:
+    path = make(
+        tmp_path,
+        (3, 8, 8),
+        axes="tyx",
+        scale=(500.0, 1.0, 1.0),
+        label_scale=(0.5, 1.0, 1.0),
+    )
+    assert shown(in_units(path, {"t": "millisecond"}, {"t": "second"})) == {0: [0], 1: [1], 2: [2]}
 
 
 def test_label_without_pixel_size_lies_on_the_image(tmp_path: Path) -> None:
