@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from roiservice.errors import (
     SourceRefused,
     TooManyObjects,
 )
+
+log = logging.getLogger(__name__)
 
 FAILURE = "failure.json"
 REMEMBER_FAILURE = 10.0  # seconds for which nobody tries again
@@ -56,10 +59,16 @@ def _keep_failure(directory: Path, error: Exception) -> None:
     kind = next((each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS), "")
     failure = {"kind": kind, "text": str(error) or repr(error), "parts": parts}
     beside = directory / f"{FAILURE}.{os.getpid()}"
-    with contextlib.suppress(OSError):
+    try:
         directory.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(failure), encoding="utf-8")
+        try:
+            beside.write_text(json.dumps(failure), encoding="utf-8")
+        except OSError:  # where the disk is full, a file without content says as much
+            log.warning("%s: %s", directory, error)
         os.replace(beside, directory / FAILURE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _is_ending() -> bool:
@@ -76,10 +85,13 @@ def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
     """What the last build of a layer failed with and how many seconds ago, unless one succeeded since."""
     path = directory / FAILURE
     try:
-        age = time.time() - path.stat().st_mtime
-        return age, _failure(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        age, text = time.time() - path.stat().st_mtime, path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
         return None  # there is none, or none that can be read
+    try:
+        return age, _failure(**json.loads(text))
+    except (ValueError, TypeError):
+        return age, NotWritten(f"{path}: what the build failed with could not be written")
 
 
 def raise_last_failure(directory: Path, younger_than: float) -> None:

@@ -130,7 +130,7 @@ class Quota:
                 others = self._make_room(building, size)
                 next_scan = _after(began, SCAN_INTERVAL)
             if size + others > most:
-                reason = f"its catalog takes at least {size} bytes of disk, others {others} that cannot go"
+                reason = f"its catalog takes about {size} bytes of disk, others {others} that cannot go"
                 raise NoRoom(f"{layer.source.collection}: {reason} now; {SETTING} allows {most}")
             next_look = _after(began, LOOK_INTERVAL)
 
@@ -256,7 +256,7 @@ class Quota:
         note = json.dumps({"version": _version(building), "bytes": size})
         with suppress(OSError):
             (building.parent / TOO_LARGE).write_text(note, encoding="ascii")
-        reason = f"its catalog takes at least {size} bytes of disk while it is built"
+        reason = f"its catalog takes about {size} bytes of disk while it is built"
         beside = _size_in_service(building.parent)
         if beside and size <= (self._most or 0):
             reason += f", beside {beside} of the one in service"

@@ -22,7 +22,7 @@ from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
-from roiservice.errors import EngineFailed, NoRoom, RoiServiceError
+from roiservice.errors import EngineFailed, NoRoom, RoiServiceError, SourceError
 from roiservice.images import Image, Location
 from roiservice.layers import Layer, LayerListing
 from roiservice.memory import use_memory_freely
@@ -244,7 +244,9 @@ def finished(
             raise
         except RoiServiceError as error:
             with saying():
-                complain(error)
+                # An error of a source names its store and part.
+                named = isinstance(error, SourceError)
+                complain(error if named else f"{layer.image.name} {layer.name}: {error}")
             errors += 1
             continue
         results.append(result)

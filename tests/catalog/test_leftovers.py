@@ -30,7 +30,7 @@ from roiservice.catalog.filelocks import locked
 from roiservice.catalog.keeper import Keeper
 from roiservice.catalog.leftovers import KEPT_BLOCKS, USE_NOTED
 from roiservice.catalog.pointers import NUMBERS, highest_number, version_in, write_pointer
-from roiservice.catalog.progress import NONE
+from roiservice.catalog.progress import DONE, FAILED, NONE
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import LayerKey
 from roiservice.errors import NotWritten
@@ -171,7 +171,7 @@ def test_a_build_that_failed_leaves_nothing_but_its_reason(tmp_path: Path, layer
     assert names(keeper, layer) == ["failure.json", "lock"]
 
 
-@pytest.mark.parametrize("size", [1_000, 4_000, 9_000])
+@pytest.mark.parametrize("size", [0, 1_000, 4_000, 9_000])
 def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
     tmp_path: Path, layer: LayerKey, size: int
 ) -> None:
@@ -199,6 +199,9 @@ def test_a_disk_that_is_full_leaves_nothing_but_the_old_catalog(
     assert os.waitpid(child, 0)[1] == 0
     assert keeper.catalog(layer).version == old.version
     assert names(keeper, layer) == sorted([*clean(keeper, layer, [old.version]), "failure.json"])
+    assert keeper.status(layer).state == FAILED
+    assert keeper.build(layer).version != old.version
+    assert keeper.status(layer).state == DONE
 
 
 INDEXES = ("rows", "blocks", "planes", "rois", "roi_rows", "roi_first", "page_rows", "chunks")

@@ -39,7 +39,7 @@ def test_omeros_lists_have_the_other_layers_and_name_it(service: Service) -> Non
     answer = service.client.get("/api/v0/m/rois/?image=1")
     assert (answer.status_code, answer.json["meta"]["totalCount"]) == (200, 3)
     missing = answer.headers["X-Roiservice-Incomplete"]
-    assert missing.startswith("labels:large (1.zarr [labels/large]: its catalog takes at least ")
+    assert missing.startswith("labels:large (1.zarr [labels/large]: its catalog takes about ")
     assert f"ROISERVICE_CATALOG_BYTES allows {QUOTA}" in missing
 
 
