@@ -210,6 +210,15 @@ def test_an_element_that_cannot_be_looked_at_costs_no_other(tmp_path: Path, part
     assert services.layers.of(image).layers != before
 
 
+def test_a_table_of_shapes_is_said_to_be_of_no_label_image(tmp_path: Path) -> None:
+    root = write_root(tmp_path / "9.zarr")
+    write_raster(root, "cells", squares(20, 20))
+    write_group(root / "tables" / "t", "0.5", {}, region="spots")
+    services = services_at(tmp_path, str(root))
+    (warning,) = services.layers.of(services.images.get(9)).warnings
+    assert warning == "tables/t: values of labels, but of no label image of this image called spots"
+
+
 def test_a_table_is_not_of_a_label_image_because_the_others_cannot_be_looked_at(
     tmp_path: Path, web: Served
 ) -> None:

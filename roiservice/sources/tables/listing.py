@@ -98,7 +98,9 @@ def join_values(layers: Sequence[LayerSource], found: Tables, *, is_whole: bool)
     for source, names in found.values:
         about = [name for name in names or _meant(source, labels, is_whole) if name in labels]
         if not about:
-            found.warnings.append(f"{source.path}: values of labels, but of no label image of this image")
+            named = f" called {' or '.join(names)}" if names else ""
+            missing = f"values of labels, but of no label image of this image{named}"
+            found.warnings.append(f"{source.path}: {missing}")
         for name in about:
             values[name] = (*values.get(name, ()), replace(source, region=name))
     return [
