@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 
 from roiservice.errors import (
@@ -82,7 +83,10 @@ def _is_ending() -> bool:
 
 
 def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
-    """What the last build of a layer failed with and how many seconds ago, unless one succeeded since."""
+    """What the last build of a layer failed with and how many seconds ago, unless one succeeded since.
+
+    Where that could not be written it keeps nobody from trying again: it counts as long ago.
+    """
     path = directory / FAILURE
     try:
         age, text = time.time() - path.stat().st_mtime, path.read_text(encoding="utf-8")
@@ -91,7 +95,7 @@ def last_failure(directory: Path) -> tuple[float, RoiServiceError] | None:
     try:
         return age, _failure(**json.loads(text))
     except (ValueError, TypeError):
-        return age, NotWritten(f"{path}: what the build failed with could not be written")
+        return inf, NotWritten(f"{path}: what the build failed with could not be written")
 
 
 def raise_last_failure(directory: Path, younger_than: float) -> None:
