@@ -46,7 +46,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def half_built(home: Home) -> list[Path]:
-    return list((home.path / "cache").rglob("*.new"))
+    return list((home.path / "cache").rglob("[0-9]*.new"))
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.4, 0.6])

@@ -84,13 +84,13 @@ def test_a_process_beside_the_service_that_is_ended_leaves_the_old_catalog(
         with monkeypatch.context() as patch:  # it is not done before it is ended
             patch.setattr(keeper._processes, "_start", starting_with(WAITING))
             keeper.start(stack)
-        wait_for(lambda: list(keeper.current.directory(stack).glob("*.new")))
+        wait_for(lambda: list(keeper.current.directory(stack).glob("[0-9]*.new")))
         (process,) = keeper._processes.running.values()
         process.send_signal(number)
         assert process.wait(30) == -number
         assert keeper.catalog(stack).version == keeper_at(tmp_path).catalog(stack).version == old.version
         assert keeper.status(stack).state == FAILED
-        for path in keeper.current.directory(stack).glob("*.new"):
+        for path in keeper.current.directory(stack).glob("[0-9]*.new"):
             shutil.rmtree(path)
     keeper.start(stack)
     wait_for(lambda: keeper.status(stack).state == DONE, 60.0)

@@ -110,7 +110,7 @@ def _answers(service: Running) -> bool:
 def test_a_build_that_is_killed_leaves_nothing_half(home: Home, tmp_path: Path) -> None:
     path = noise(tmp_path / "1.zarr", planes=12)
     process = home.start("build", path)
-    wait_for(lambda: list(home.path.glob("cache/**/*.new")))
+    wait_for(lambda: list(home.path.glob("cache/**/[0-9]*.new")))
     process.kill()
     process.communicate()
     assert not list(home.path.glob("cache/**/layer.json"))
@@ -118,7 +118,7 @@ def test_a_build_that_is_killed_leaves_nothing_half(home: Home, tmp_path: Path) 
     assert done.returncode == 0
     areas = [json.loads(line)["properties"]["area"] for line in done.stdout.splitlines()]
     assert sum(areas) == 600 * 600
-    assert not list(home.path.glob("cache/**/*.new"))
+    assert not list(home.path.glob("cache/**/[0-9]*.new"))
 
 
 def test_a_large_layer_is_built_beside_the_service(tmp_path: Path) -> None:
