@@ -15,7 +15,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from roiservice.catalog.current import CurrentCatalogs
-from roiservice.catalog.failures import FAILURE, REMEMBER_FAILURE, raise_last_failure
+from roiservice.catalog.failures import (
+    FAILURE,
+    REMEMBER_FAILURE,
+    raise_last_failure,
+    raise_unwritten_failure,
+)
 from roiservice.catalog.filelocks import being_built, is_built_elsewhere, one_of_few
 from roiservice.catalog.progress import note_start, progress_path
 from roiservice.catalog.registry import Registry
@@ -86,7 +91,8 @@ class BuildProcesses:
     def start_unless_failed(self, task: Task) -> None:
         """As `start`, but raises what the last process failed with within the check interval.
 
-        BuilderKilled where it left no word: that is known to this service alone, and said once.
+        BuilderKilled where it left no word, NotWritten where that could not be written: these are known to
+        this service alone, and said once.
         """
         layer = task.layer
         if self._registry.is_building(layer.number):
@@ -99,9 +105,11 @@ class BuildProcesses:
                 return
             self.running.pop(layer.number, None)
             raise_last_failure(directory, max(task.rules.check_interval, REMEMBER_FAILURE))
-            if code not in (0, TRY_AGAIN) and not (directory / FAILURE).exists():
-                reason = f"the process that builds it ended with code {code}"
-                raise BuilderKilled(layer.source.image.location, layer.source.path, reason)
+            if code not in (0, TRY_AGAIN):
+                raise_unwritten_failure(directory)
+                if not (directory / FAILURE).exists():
+                    reason = f"the process that builds it ended with code {code}"
+                    raise BuilderKilled(layer.source.image.location, layer.source.path, reason)
             self._begin(task)
 
     def _begin(self, task: Task) -> None:

@@ -109,6 +109,13 @@ def raise_last_failure(directory: Path, younger_than: float) -> None:
         raise failure[1]
 
 
+def raise_unwritten_failure(directory: Path) -> None:
+    """Raise NotWritten if the last build of a layer failed, and with what could not be written."""
+    failure = last_failure(directory)
+    if failure is not None and failure[0] == inf:
+        raise failure[1]
+
+
 def _failure(kind: str, text: str, parts: list[str]) -> RoiServiceError:
     known = _KINDS.get(kind)
     # What nobody foresaw may say anything, names of files among it.

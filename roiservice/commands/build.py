@@ -22,7 +22,7 @@ from roiservice.catalog.reader import Catalog
 from roiservice.commands.console import Overall, check_given, complain, overall_progress, progress, waiting
 from roiservice.commands.interrupt import compiled_code, ctrl_c_waits
 from roiservice.commands.processes import Built, Processes, result_of
-from roiservice.errors import EngineFailed, NoRoom, RoiServiceError, SourceError
+from roiservice.errors import EngineFailed, NoRoom, NotWritten, RoiServiceError
 from roiservice.images import Image, Location
 from roiservice.layers import Layer, LayerListing
 from roiservice.memory import use_memory_freely
@@ -244,9 +244,9 @@ def finished(
             raise
         except RoiServiceError as error:
             with saying():
-                # An error of a source names its store and part.
-                named = isinstance(error, SourceError)
-                complain(error if named else f"{layer.image.name} {layer.name}: {error}")
+                # It names a file of the catalog, and no layer.
+                is_bare = isinstance(error, NotWritten)
+                complain(f"{layer.image.name} {layer.name}: {error}" if is_bare else error)
             errors += 1
             continue
         results.append(result)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
 from fractions import Fraction
 
 from roiservice.geometry.frames import Frame, frame_between
@@ -12,14 +11,19 @@ from roiservice.records import dataclass
 from roiservice.sources.ngff import Multiscale
 
 _OTHER = ("t", "c", "z")
-# Of the units that NGFF 0.4 names, those that a microscope may meet.
+# Of the units that NGFF 0.4 names, those that a microscope may meet, and what writers shorten them to.
 _MICROMETRES = {
     "angstrom": Fraction(1, 10**4),
     "picometer": Fraction(1, 10**6),
     "nanometer": Fraction(1, 10**3),
+    "nm": Fraction(1, 10**3),
     "micrometer": Fraction(1),
     "micron": Fraction(1),
+    "um": Fraction(1),
+    "\N{MICRO SIGN}m": Fraction(1),
+    "\N{GREEK SMALL LETTER MU}m": Fraction(1),
     "millimeter": Fraction(10**3),
+    "mm": Fraction(10**3),
     "centimeter": Fraction(10**4),
     "meter": Fraction(10**6),
 }
@@ -28,16 +32,19 @@ _SECONDS = {
     "nanosecond": Fraction(1, 10**9),
     "microsecond": Fraction(1, 10**6),
     "millisecond": Fraction(1, 10**3),
+    "ms": Fraction(1, 10**3),
     "second": Fraction(1),
+    "s": Fraction(1),
     "minute": Fraction(60),
     "hour": Fraction(60 * 60),
     "day": Fraction(24 * 60 * 60),
 }
 _TYPES = {"t": "time", "c": "channel", "z": "space"}
-# Where two scales, or two places in pixels, differ by less, one was kept as a float of 32 bits, or rounded as
-# decimals are.
-_SAME_SCALE = 2e-7
+# A number that was kept in 32 bits, or came of decimals, is off by less than this share of it; and where axes
+# begin, in pixels, is told apart no further than that.
+_NOISE = 2e-7
 _SAME_PLACE = 1e-3
+_LARGEST = 1e9  # ratios and offsets beyond which nothing can be seen of a layer
 
 
 class AxesProblem(Exception):
@@ -73,14 +80,21 @@ class Grid:
 
     def micrometres(self, name: str) -> float | None:
         """Pixel size along a space axis; without a unit the scale counts as micrometres. None as above."""
+        return self._in(_MICROMETRES, name)
+
+    def seconds(self, name: str) -> float | None:
+        """Time from one index of axis `name` to the next; without a unit the scale counts as seconds."""
+        return self._in(_SECONDS, name)
+
+    def _in(self, units: Mapping[str, Fraction], name: str) -> float | None:
         scale, unit = self.scale_of(name), self.unit_of(name)
-        factor = Fraction(1) if unit is None else _MICROMETRES.get(unit)
+        factor = Fraction(1) if unit is None else units.get(unit)
         return None if scale is None or factor is None else _times(scale, factor)
 
     def unit_of(self, name: str) -> str | None:
         """What the axis is measured in; None where that is not stated, or there is no such axis."""
         unit = self.units[self.axes[name]] if self.units and name in self.axes else None
-        return None if unit is None else unit.lower()
+        return unit.lower() if unit else None
 
     def translation_of(self, name: str) -> float | None:
         """Translation along axis `name`; None as for `scale_of`."""
@@ -158,26 +172,43 @@ def _role(names: list[str], types: tuple[str | None, ...], index: int, axes: dic
 def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
     """Frame of the layer's grid in the image's, from scales, translations and units of both on y and x."""
     same_shape = all(layer.size(name) == image.size(name) for name in "yx")
-    own = _in_units_of(image, layer)
-    layer_scale, image_scale = _pair(own.scale_of), _pair(image.scale_of)
-    if layer_scale is None or image_scale is None:
+    y, x = (_in_pixels(layer, image, name) for name in "yx")
+    if y is None or x is None:
         if not same_shape:
             warnings.append("layer and image differ in size, but no scales relate them: taken as they are")
         return Frame()
     if _lacks_scale(layer, image):
-        if image_scale != layer_scale:
+        if (y[0], x[0]) != (1.0, 1.0):
             warnings.append("layer and image have one shape, but only one states a pixel size: one grid")
         return Frame()
     for name in ("t", "z", "y", "x"):
         if _units_between(layer, image, name) is None:
             units = f"{layer.unit_of(name)!r}, that of its image in {image.unit_of(name)!r}"
             warnings.append(f"axis {name} is in {units}: taken for the same")
-    frame = frame_between(layer_scale, image_scale, _pair(own.translation_of), _pair(image.translation_of))
+    moved = None if y[1] is None or x[1] is None else (y[1], x[1])
+    frame = frame_between((y[0], x[0]), (1.0, 1.0), moved, None)
     numbers = (frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y)
     if not all(map(math.isfinite, numbers)) or min(frame.scale_x, frame.scale_y) <= 0:
         warnings.append("scales of layer and image are too far apart: ignored")
         return Frame()
-    return Frame(*map(_whole_scale, numbers[:2]), *map(_whole_place, numbers[2:]))
+    return frame
+
+
+def _in_pixels(layer: Grid, image: Grid, name: str) -> tuple[float, float | None] | None:
+    """Scale and place of the layer's axis in pixels of the image's, the noise of their numbers taken away.
+
+    The place is None where the layer states none, all of it where either states no scale.
+    """
+    scale, unit = layer.scale_of(name), image.scale_of(name)
+    if scale is None or unit is None:
+        return None
+    factor = _units_between(layer, image, name) or Fraction(1)
+    ratio, moved = _whole_ratio(_times(scale, factor) / unit), layer.translation_of(name)
+    if moved is None:
+        return ratio, None
+    moved, origin = _times(moved, factor), image.translation_of(name) or 0.0
+    noise = max(_SAME_PLACE, _NOISE * max(abs(moved), abs(origin)) / unit)
+    return ratio, _whole_place((moved - origin) / unit, noise)
 
 
 def _units_between(layer: Grid, image: Grid, name: str) -> Fraction | None:
@@ -192,38 +223,25 @@ def _units_between(layer: Grid, image: Grid, name: str) -> Fraction | None:
     return None if units is None else units[own] / units[others]
 
 
-def _in_units_of(image: Grid, layer: Grid) -> Grid:
-    """The layer with its scale and translation in the units of the image, as far as these are known."""
-    factors = [Fraction(1)] * len(layer.shape)
-    for name, axis in layer.axes.items():
-        factors[axis] = _units_between(layer, image, name) or Fraction(1)
-
-    def converted(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return None if values is None else tuple(map(_times, values, factors))
-
-    return replace(layer, scale=converted(layer.scale), translation=converted(layer.translation))
-
-
 def _times(value: float, factor: Fraction) -> float:
-    """Rounded once where decimal units are converted: 1300 nm are 1.3 micrometres."""
+    """Rounded once where units are decimal ones: 1300 nm are 1.3 micrometres."""
     return value * factor.numerator / factor.denominator
 
 
-def _pair(of: Callable[[str], float | None]) -> tuple[float, float] | None:
-    y, x = of("y"), of("x")
-    return None if y is None or x is None else (y, x)
+def _whole_ratio(ratio: float) -> float:
+    """The whole number, or one by a whole number, that a ratio is but for noise, else the ratio itself."""
+    if not 1 / _LARGEST < ratio < _LARGEST:
+        return ratio
+    nearest = float(round(ratio)) if ratio >= 1 else 1 / round(1 / ratio)
+    return nearest if abs(ratio - nearest) <= _NOISE * ratio else ratio
 
 
-def _whole_scale(ratio: float) -> float:
-    """The whole number that a ratio of scales is but for noise, else the ratio itself."""
-    nearest = float(round(ratio))
-    return nearest if abs(ratio - nearest) <= _SAME_SCALE * ratio else ratio
-
-
-def _whole_place(offset: float) -> float:
-    """The whole number of pixels that an offset is but for noise, else the offset itself."""
-    nearest = float(round(offset))
-    return nearest if abs(offset - nearest) <= _SAME_PLACE else offset
+def _whole_place(place: float, noise: float) -> float:
+    """The whole number of pixels that a place is but for noise, else the place itself."""
+    if not abs(place) < _LARGEST:
+        return place
+    nearest = float(round(place))
+    return nearest if abs(place - nearest) <= noise else place
 
 
 def _lacks_scale(layer: Grid, image: Grid) -> bool:
@@ -264,22 +282,13 @@ def _slab(k: int, ratio: float, offset: float, available: int) -> range:
 
 
 def _ratio(layer: Grid, image: Grid, name: str) -> tuple[float, float]:
-    own = _in_units_of(image, layer)
-    layer_scale, image_scale = own.scale_of(name), image.scale_of(name)
-    if layer_scale is None or image_scale is None:
+    own = _in_pixels(layer, image, name)
+    if own is None or (name == "z" and _lacks_scale(layer, image)):
         return 1.0, 0.0
-    if name == "z" and _lacks_scale(layer, image):
+    is_counted = layer.scale_of(name) == 1.0 and not layer.translation_of(name)
+    if name == "t" and is_counted and layer.size(name) == image.size(name):
         return 1.0, 0.0
-    moved, origin = own.translation_of(name), image.translation_of(name)
-    if name == "t" and layer.scale_of(name) == 1.0 and not moved and layer.size(name) == image.size(name):
-        return 1.0, 0.0
-    frame = frame_between(
-        (layer_scale, 1.0),
-        (image_scale, 1.0),
-        None if moved is None else (moved, 0.0),
-        None if origin is None else (origin, 0.0),
-    )
+    ratio, place = own
+    frame = frame_between((ratio, 1.0), (1.0, 1.0), None if place is None else (place, 0.0), None)
     ratio, offset = frame.scale_y, frame.offset_y
-    if not (math.isfinite(ratio) and math.isfinite(offset) and 0 < ratio < 1e9 and abs(offset) < 1e9):
-        return 1.0, 0.0
-    return _whole_scale(ratio), _whole_place(offset)
+    return (ratio, offset) if 0 < ratio < _LARGEST and abs(offset) < _LARGEST else (1.0, 0.0)

@@ -99,4 +99,5 @@ def place_of(location: str, path: str) -> str:
     """Where a layer or table of values lies: at `path` in the store, or the file whose location `path` is."""
     if not (is_url(path) or os.path.isabs(path)):
         return join(location, path)
-    return join(path.rpartition("/")[0], file_name(path))  # as errors name it
+    folder, _, name = path.rpartition("/")
+    return join(folder or "/", file_name(path) if is_url(path) else name)  # as errors name it

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused, SourceUnread
+from roiservice.errors import NotFound, SourceDamaged, SourceError, SourceRefused
 from roiservice.sources.elsewhere import label_elsewhere
 from roiservice.sources.groups import Group, is_array, read_group
 from roiservice.sources.images import ImageSource
@@ -62,8 +62,7 @@ def find_layers(image: ImageSource, limits: Limits, tables: Sequence[str] = ()) 
     search.layers.update({layer.path: layer for layer in found.layers})
     own = _with_elsewhere(search, list(_distinct(search)))
     layers = sorted(own, key=lambda layer: (layer.kind != LABEL_IMAGE, layer.own_store, layer.path))
-    is_whole = not any(isinstance(each, SourceUnread) for each in search.problems.values())
-    joined = join_values(layers, found, is_whole=is_whole)
+    joined = join_values(layers, found)
     problems, warnings = (*search.problems.values(), *found.problems), (*search.warnings, *found.warnings)
     return Listing(tuple(joined), problems, warnings)
 

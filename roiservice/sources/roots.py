@@ -90,7 +90,7 @@ class _Folder(Store):
         full = self._inside(path)
         try:
             with os.scandir(full) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir() and clean_path(entry.name))
+                return sorted(entry.name for entry in entries if _is_folder(entry) and clean_path(entry.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -168,6 +168,14 @@ class _Folder(Store):
         from roiservice.sources.zarrstores import GuardedFolder
 
         return GuardedFolder(self.location, self.limits)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or may be: who opens it is told what keeps it from being looked at."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def _name_of(descriptor: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,28 @@ def test_scales_that_were_kept_in_32_bits_are_what_they_were(tmp_path: Path) -> 
         label_translation=(kept * 3001, 0.0),
     )
     assert layer_at(moved).frame == Frame(1.0, 1.0, 0.0, 3001.0)
+    place = 50_000.3  # of a stage
+    far = {"scale": (0.25, 0.25), "translation": (place, place), "label_scale": (0.25, 0.25)}
+    far["label_translation"] = (float(np.float32(place)),) * 2
+    assert layer_at(make(tmp_path / "far", (8, 8), **far)).frame.is_identity
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.35, 0.108, 0.65])
+@pytest.mark.parametrize("kept", [float, lambda scale: float(np.float32(scale))])
+def test_planes_are_the_same_whatever_scales_were_kept_in(
+    tmp_path: Path, scale: float, kept: Callable[[float], float]
+) -> None:
+    """With a translation of 0 a slab of two planes begins half a plane before the first."""
+    path = make(
+        tmp_path,
+        (4, 8, 8),
+        axes="zyx",
+        image_shape=(8, 8, 8),
+        scale=(scale, 1.0, 1.0),
+        label_scale=(kept(2 * scale), 1.0, 1.0),
+        label_translation=(0.0, 0.0, 0.0),
+    )
+    assert shown(path) == {0: [0], 1: [1, 2], 2: [3, 4], 3: [5, 6]}
 
 
 def in_units(path: Path, image: dict[str, str], label: dict[str, str]) -> Path:
@@ -94,6 +117,10 @@ def in_units(path: Path, image: dict[str, str], label: dict[str, str]) -> Path:
         ("nanometer", 650.0, Frame()),
         ("Nanometer", 1300.0, Frame(2.0, 2.0)),
         ("millimeter", 0.0013, Frame(2.0, 2.0)),
+        ("nm", 1300.0, Frame(2.0, 2.0)),
+        ("\N{MICRO SIGN}m", 0.65, Frame()),
+        ("", 0.65, Frame()),
+        ("nanometer", 325.0, Frame(0.5, 0.5)),
     ],
 )
 def test_a_label_in_other_units_lies_where_it_is(

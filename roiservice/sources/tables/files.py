@@ -44,7 +44,10 @@ def is_table_alone(location: str) -> bool:
 
 def stem(path: str) -> str:
     """The name of the file at `path` without the suffix that says what it is."""
-    name = file_name(path) if is_url(path) else path.rstrip("/").rpartition("/")[2]
+    name = path.rstrip("/").rpartition("/")[2]
+    shown = file_name(path) if is_url(path) else name
+    if shown.isprintable() and "/" not in shown:
+        name = shown
     suffixes = sorted(table_suffixes(), key=len, reverse=True)
     found = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(found)] or name

@@ -176,7 +176,7 @@ def _from_boxes(source: LayerSource, limits: Limits) -> ShapeTable:
         raise SourceDamaged(source.image.location, source.path, "its image has no pixel size to go by")
     for entry in ngiolisting.find_tables(store, source.image.path).entries:
         if entry.path == source.path:
-            seconds = grid.scale_of("t") if grid.size("t") > 1 else None
+            seconds = grid.seconds("t") if grid.size("t") > 1 else None
             return ngio.read_boxes(store, entry, limits, _pixel_size(source, grid), grid.sizes, seconds)
     raise SourceDamaged(source.image.location, source.path, "is no table any more")
 

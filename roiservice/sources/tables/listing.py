@@ -60,8 +60,7 @@ def find_tables(store: Store, image: ImageSource, given: Sequence[str]) -> Table
             _add_spatialdata(found, store, image)
         elif root is not None:
             _add_ngio(found, store, image)
-    with found.noting():
-        _add_omexml(found, store, image)
+    _add_omexml(found, store, image)
     for location in given:
         add_file(found, image, location, store.limits)
     return found
@@ -88,15 +87,12 @@ def add_file(found: Tables, image: ImageSource, location: str, limits: Limits) -
         found.values.append((ValueSource(TABLE_FILE, location), layers))
 
 
-def join_values(layers: Sequence[LayerSource], found: Tables, *, is_whole: bool) -> list[LayerSource]:
-    """The layers, label images among them with the tables of values that are about them.
-
-    Unless the list `is_whole`, none of these is known to be the only one.
-    """
+def join_values(layers: Sequence[LayerSource], found: Tables) -> list[LayerSource]:
+    """The layers, label images among them with the tables of values that are about them."""
     labels = {layer.name: layer for layer in layers if layer.kind == LABEL_IMAGE}
     values: dict[str, tuple[ValueSource, ...]] = {}
     for source, names in found.values:
-        about = [name for name in names or _meant(source, labels, is_whole) if name in labels]
+        about = [name for name in names or _meant(source, labels) if name in labels]
         if not about:
             named = f" called {' or '.join(names)}" if names else ""
             missing = f"values of labels, but of no label image of this image{named}"
@@ -111,12 +107,12 @@ def join_values(layers: Sequence[LayerSource], found: Tables, *, is_whole: bool)
     ]
 
 
-def _meant(source: ValueSource, labels: dict[str, LayerSource], is_whole: bool) -> tuple[str, ...]:
+def _meant(source: ValueSource, labels: dict[str, LayerSource]) -> tuple[str, ...]:
     """The label image of the file's own name, else the only one there is."""
     name = stem(source.path)
     if name in labels:
         return (name,)
-    return tuple(labels) if is_whole and len(labels) == 1 else ()
+    return tuple(labels) if len(labels) == 1 else ()
 
 
 @lru_cache(256)
@@ -166,9 +162,10 @@ def _add_omexml(found: Tables, store: Store, image: ImageSource) -> None:
     parent = image.path.rpartition("/")[0]
     for folder in dict.fromkeys((image.path, parent)):
         path = join(folder, _OME_XML)
-        if not store.file_exists(path):
-            continue
-        data = store.read(path, store.limits.table_bytes)
-        if data is not None and (b"<ROI " in data or b":ROI " in data):
-            found.layers.append(LayerSource(image, path, "OME", "OME", OME_XML))
-        return
+        with found.noting():
+            if not store.file_exists(path):
+                continue
+            data = store.read(path, store.limits.table_bytes)
+            if data is not None and (b"<ROI " in data or b":ROI " in data):
+                found.layers.append(LayerSource(image, path, "OME", "OME", OME_XML))
+            return

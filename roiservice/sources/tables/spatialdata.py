@@ -58,11 +58,19 @@ def is_root(store: Store, group: Group) -> bool:
     """
     if group.raw:
         return is_spatialdata(group)
+    unread = None
     for folder in (*_RASTERS, SHAPES, POINTS, _TABLES):
-        for name in _members(store, group.path, folder)[:1]:
-            member = read_group(store, join(group.path, folder, name))
+        for name in _members(store, group.path, folder):
+            try:
+                member = read_group(store, join(group.path, folder, name))
+            except SourceUnread as error:  # the next one may tell
+                unread = error
+                continue
             if member is not None and _is_element(member):
                 return True
+            break
+    if unread is not None:
+        raise unread
     return False
 
 
@@ -197,8 +205,8 @@ def _members(store: Store, root_path: str, folder: str) -> list[str]:
 
 
 def _is_group(store: Store, path: str) -> bool:
-    """Whether there is a group; also where that cannot be looked at now, which who opens it is told."""
+    """Whether there is a group; also where that cannot be looked at, which who opens it is told."""
     try:
         return any(store.file_exists(join(path, document)) for document in _METADATA)
-    except SourceUnread:
+    except SourceError:
         return True
