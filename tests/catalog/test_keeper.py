@@ -32,6 +32,7 @@ from roiservice.catalog.failures import FAILURE
 from roiservice.catalog.filelocks import locked
 from roiservice.catalog.keeper import LONGEST_WAIT, Keeper
 from roiservice.catalog.pointers import NUMBERS, highest_number
+from roiservice.catalog.progress import FAILED
 from roiservice.catalog.registry import Registry
 from roiservice.catalog.task import LayerKey
 from roiservice.errors import (
@@ -44,7 +45,7 @@ from roiservice.errors import (
     SourceRefused,
 )
 from roiservice.vectorize.outlines import Outline
-from tests.catalog.support import age, keeper_at, layer_key, squares, wait_for
+from tests.catalog.support import age, keeper_at, layer_key, squares, starting_with, wait_for
 from tests.catalog.test_writer import FILES
 from tests.stores import write_array, write_image
 
@@ -591,6 +592,29 @@ def test_a_large_layer_is_built_by_another_process(
     wait_for(lambda: keeper.existing(layer) is not None)
     assert keeper.catalog(layer).meta["counts"]["features"] > 0
     assert builds == []
+
+
+FULL = """
+import resource, signal
+from roiservice.catalog import build
+real = build.build_catalog
+def limited(*arguments, **options):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return real(*arguments, **options)
+build.build_catalog = limited
+"""
+
+
+def test_a_process_that_finds_the_disk_full_is_told_of_once(tmp_path: Path, layer: LayerKey) -> None:
+    keeper = keeper_at(tmp_path, inline_pixels=10)
+    keeper._processes._start = starting_with(FULL)
+    for _ in range(2):
+        with pytest.raises(Building):
+            keeper.catalog(layer)
+        wait_for(lambda: keeper.status(layer).state == FAILED)
+        with pytest.raises(NotWritten):
+            keeper.catalog(layer)
 
 
 def test_a_process_that_builds_runs_nothing_that_lies_where_it_is_started(
