@@ -227,7 +227,7 @@ def test_a_full_disk_is_said_and_leaves_the_file_as_it_was(home: Home, image: Pa
 def test_a_disk_too_full_for_a_catalog_is_said(home: Home, noise: Path, command: str) -> None:
     done = home.run(command, noise, preexec_fn=partial(files_of_at_most, 1_000_000))
     line = complaint(done, 1)
-    assert line.startswith(f"roiservice: {home.path / 'cache'}")
+    assert line.startswith(f"roiservice: noise noise: {home.path / 'cache'}")
     assert "Traceback" not in line
     assert half_built(home) == []
     assert done.stdout == ""
