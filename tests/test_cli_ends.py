@@ -229,7 +229,7 @@ def test_a_disk_too_full_for_a_catalog_is_said(home: Home, noise: Path, command:
     line = complaint(done, 1)
     assert line.startswith(f"roiservice: noise noise: {home.path / 'cache'}")
     assert "Traceback" not in line
-    assert half_built(home) == []
+    assert list((home.path / "cache").rglob("*.new")) == []
     assert done.stdout == ""
 
 
