@@ -54,21 +54,11 @@ class Frame:
         )
 
 
-def frame_between(
-    layer_scale: tuple[float, float],
-    image_scale: tuple[float, float],
-    layer_translation: tuple[float, float] | None,
-    image_translation: tuple[float, float] | None,
-) -> Frame:
-    """Frame of a layer grid in an image grid from NGFF scales and translations, all in (y, x) order.
+def edge_offset(scale: float, place: float | None) -> float:
+    """Where the first pixel edge of an axis lies in the image, from where NGFF puts its pixel centres.
 
-    NGFF transforms map an index, that is a pixel *centre*. With a translation on the layer the rule
-    is `(e - 0.5) * s + t + 0.5` for an edge e (s: ratio of scales, t: difference of translations in
-    image pixels). Writers that state no translation align their grids by the outer edge: then `e * s`.
+    NGFF transforms map an index, that is a pixel *centre*: index i lies at index `i * scale + place` of the
+    image, and so edge e at edge `(e - 0.5) * scale + place + 0.5`. Writers that state no translation, None,
+    align their grids by the outer edge: then `e * scale`.
     """
-    ratio_y, ratio_x = (layer_scale[i] / image_scale[i] for i in (0, 1))
-    if layer_translation is None:
-        return Frame(ratio_x, ratio_y)
-    origin = image_translation or (0.0, 0.0)
-    shift_y, shift_x = ((layer_translation[i] - origin[i]) / image_scale[i] for i in (0, 1))
-    return Frame(ratio_x, ratio_y, shift_x + (1 - ratio_x) / 2, shift_y + (1 - ratio_y) / 2)
+    return 0.0 if place is None else place + (1 - scale) / 2

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from roiservice.geometry.frames import Frame, frame_between
+from roiservice.geometry.frames import Frame, edge_offset
 from roiservice.records import dataclass
 from roiservice.sources.ngff import Multiscale
 
@@ -172,7 +172,7 @@ def _role(names: list[str], types: tuple[str | None, ...], index: int, axes: dic
 def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
     """Frame of the layer's grid in the image's, from scales, translations and units of both on y and x."""
     same_shape = all(layer.size(name) == image.size(name) for name in "yx")
-    y, x = (_in_pixels(layer, image, name) for name in "yx")
+    y, x = (_in_image(layer, image, name) for name in "yx")
     if y is None or x is None:
         if not same_shape:
             warnings.append("layer and image differ in size, but no scales relate them: taken as they are")
@@ -185,30 +185,28 @@ def frame_of(layer: Grid, image: Grid, warnings: list[str]) -> Frame:
         if _units_between(layer, image, name) is None:
             units = f"{layer.unit_of(name)!r}, that of its image in {image.unit_of(name)!r}"
             warnings.append(f"axis {name} is in {units}: taken for the same")
-    moved = None if y[1] is None or x[1] is None else (y[1], x[1])
-    frame = frame_between((y[0], x[0]), (1.0, 1.0), moved, None)
-    numbers = (frame.scale_x, frame.scale_y, frame.offset_x, frame.offset_y)
-    if not all(map(math.isfinite, numbers)) or min(frame.scale_x, frame.scale_y) <= 0:
+    frame = Frame(scale_x=x[0], scale_y=y[0], offset_x=x[1], offset_y=y[1])
+    if not all(map(math.isfinite, (*y, *x))) or min(frame.scale_x, frame.scale_y) <= 0:
         warnings.append("scales of layer and image are too far apart: ignored")
         return Frame()
     return frame
 
 
-def _in_pixels(layer: Grid, image: Grid, name: str) -> tuple[float, float | None] | None:
-    """Scale and place of the layer's axis in pixels of the image's, the noise of their numbers taken away.
+def _in_image(layer: Grid, image: Grid, name: str) -> tuple[float, float] | None:
+    """Scale and offset of the layer's pixel edges along an axis in those of the image, as those of `Frame`.
 
-    The place is None where the layer states none, all of it where either states no scale.
+    The noise of the numbers they come from is taken away. None where either states no scale.
     """
-    scale, unit = layer.scale_of(name), image.scale_of(name)
-    if scale is None or unit is None:
+    scale, pixel = layer.scale_of(name), image.scale_of(name)
+    if scale is None or pixel is None:
         return None
     factor = _units_between(layer, image, name) or Fraction(1)
-    ratio, moved = _whole_ratio(_times(scale, factor) / unit), layer.translation_of(name)
+    ratio, moved = _whole_ratio(_times(scale, factor) / pixel), layer.translation_of(name)
     if moved is None:
-        return ratio, None
+        return ratio, edge_offset(ratio, None)
     moved, origin = _times(moved, factor), image.translation_of(name) or 0.0
-    noise = max(_SAME_PLACE, _NOISE * max(abs(moved), abs(origin)) / unit)
-    return ratio, _whole_place((moved - origin) / unit, noise)
+    noise = max(_SAME_PLACE, _NOISE * max(abs(moved), abs(origin)) / pixel)
+    return ratio, edge_offset(ratio, _whole_place((moved - origin) / pixel, noise))
 
 
 def _units_between(layer: Grid, image: Grid, name: str) -> Fraction | None:
@@ -282,13 +280,11 @@ def _slab(k: int, ratio: float, offset: float, available: int) -> range:
 
 
 def _ratio(layer: Grid, image: Grid, name: str) -> tuple[float, float]:
-    own = _in_pixels(layer, image, name)
+    own = _in_image(layer, image, name)
     if own is None or (name == "z" and _lacks_scale(layer, image)):
         return 1.0, 0.0
     is_counted = layer.scale_of(name) == 1.0 and not layer.translation_of(name)
     if name == "t" and is_counted and layer.size(name) == image.size(name):
         return 1.0, 0.0
-    ratio, place = own
-    frame = frame_between((ratio, 1.0), (1.0, 1.0), None if place is None else (place, 0.0), None)
-    ratio, offset = frame.scale_y, frame.offset_y
-    return (ratio, offset) if 0 < ratio < _LARGEST and abs(offset) < _LARGEST else (1.0, 0.0)
+    ratio, offset = own
+    return own if 0 < ratio < _LARGEST and abs(offset) < _LARGEST else (1.0, 0.0)

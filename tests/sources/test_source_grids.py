@@ -53,6 +53,12 @@ def test_translation_is_that_of_pixel_centres(tmp_path: Path) -> None:
     assert layer_at(path).frame == Frame(2.0, 2.0, 4.0, 0.0)
 
 
+def test_a_translation_counts_in_pixels_of_the_image_from_where_that_lies(tmp_path: Path) -> None:
+    own = {"scale": (0.25, 0.5), "translation": (5.0, 10.0)}
+    path = make(tmp_path, (8, 8), **own, label_scale=(0.75, 1.0), label_translation=(10.0, 21.0))
+    assert layer_at(path).frame == Frame(2.0, 3.0, offset_x=22 - 0.5, offset_y=20 - 1.0)
+
+
 def test_same_scale_is_the_identity_even_after_rounding(tmp_path: Path) -> None:
     path = make(tmp_path, (8, 8), scale=(0.65, 0.1 + 0.2), label_scale=(0.65, 0.3))
     assert layer_at(path).frame.is_identity
